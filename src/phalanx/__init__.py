@@ -1,0 +1,62 @@
+"""Phalanx trains neural networks on many workers so that the answer never depends on the cluster.
+
+The public door. Names are loaded when they are first used: `import phalanx` alone loads neither
+scikit-learn nor anything else that takes time.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from phalanx.clusters.pool import shutdown
+    from phalanx.errors import (
+        InvalidInput,
+        PhalanxError,
+        RunFolderError,
+        UserFunctionError,
+        WorkerError,
+        WorkerLost,
+    )
+    from phalanx.estimators import MLPClassifier, MLPRegressor
+    from phalanx.run import Run
+
+_DOOR = {
+    "MLPClassifier": "phalanx.estimators",
+    "MLPRegressor": "phalanx.estimators",
+    "Run": "phalanx.run",
+    "shutdown": "phalanx.clusters.pool",
+    "PhalanxError": "phalanx.errors",
+    "InvalidInput": "phalanx.errors",
+    "UserFunctionError": "phalanx.errors",
+    "WorkerError": "phalanx.errors",
+    "WorkerLost": "phalanx.errors",
+    "RunFolderError": "phalanx.errors",
+}
+
+__all__ = [
+    "InvalidInput",
+    "MLPClassifier",
+    "MLPRegressor",
+    "PhalanxError",
+    "Run",
+    "RunFolderError",
+    "UserFunctionError",
+    "WorkerError",
+    "WorkerLost",
+    "__version__",
+    "shutdown",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DOOR:
+        raise AttributeError(f"module 'phalanx' has no attribute {name!r}")
+    return getattr(import_module(_DOOR[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

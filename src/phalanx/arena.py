@@ -1,0 +1,101 @@
+"""The arena: the one copy of a job's state on a host, as named arrays in one mapping.
+
+For one worker it is private memory of the caller. For several it is an anonymous file in memory
+(memfd): it has no name, so nothing is left behind when its last user is gone, however that ended.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from phalanx.arrays import Array
+
+PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Field:
+    """Shape and dtype of one array of the arena; it starts out as zeros."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float64"
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+Fields = dict[str, Field]
+
+
+class Arena:
+    """Named arrays, each starting on a page of its own."""
+
+    def __init__(self, fields: Fields, memory: mmap.mmap) -> None:
+        self._arrays: dict[str, Array] = {}
+        offset = 0
+        for name, field in fields.items():
+            count = prod(field.shape)
+            array = np.frombuffer(memory, field.dtype, count, offset)
+            self._arrays[name] = array.reshape(field.shape)
+            offset += _pages(field.nbytes)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    @classmethod
+    def private(cls, fields: Fields) -> Arena:
+        """An arena that only this process sees."""
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        return cls(fields, mmap.mmap(-1, _size(fields), flags=flags))
+
+    @classmethod
+    def shared(cls, fields: Fields) -> tuple[Arena, int]:
+        """An arena that other processes can attach, and its file descriptor (the caller's to close).
+
+        Raises MemoryError where the host has no room for it.
+        """
+        descriptor = anonymous_file()
+        try:
+            os.ftruncate(descriptor, _size(fields))
+            return cls(fields, mmap.mmap(descriptor, _size(fields))), descriptor
+        except OSError as error:
+            os.close(descriptor)
+            raise MemoryError(
+                f"no room for {_size(fields) / 2**20:.0f} MiB of shared memory: {error}. "
+                "Use fewer shards, or n_jobs=1, which shares nothing."
+            ) from error
+
+    @classmethod
+    def attach(cls, fields: Fields, descriptor: int) -> Arena:
+        """The arena behind a descriptor that another process made; closes the descriptor."""
+        try:
+            return cls(fields, mmap.mmap(descriptor, _size(fields)))
+        finally:
+            os.close(descriptor)
+
+
+def anonymous_file() -> int:
+    """A descriptor of a file without a name: in memory on Linux, else an unlinked temporary one."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("phalanx", os.MFD_CLOEXEC)
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _pages(nbytes: int) -> int:
+    return -(-nbytes // PAGE) * PAGE
+
+
+def _size(fields: Fields) -> int:
+    return max(PAGE, sum(_pages(field.nbytes) for field in fields.values()))

@@ -1,0 +1,32 @@
+"""Array types, alignment, and the axis letters used in names.
+
+B samples of a batch or an order · S shards · K blocks · N parameters · n elements of one block
+W workers · T steps of an epoch · M rows of optimiser state · V validation chunks
+F features in · O outputs
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.floating[Any]]
+
+CACHE_LINE = 64
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    """An uninitialised C-ordered array whose first element starts a cache line.
+
+    Kernels may choose another code path, hence other last bits, for data that starts elsewhere;
+    with every buffer aligned alike, two workers that compute the same shard agree to the bit.
+    """
+    dtype = np.dtype(dtype)
+    nbytes = prod(shape) * dtype.itemsize
+    raw = np.empty(nbytes + CACHE_LINE, np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE
+    return raw[start : start + nbytes].view(dtype).reshape(shape)

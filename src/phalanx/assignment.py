@@ -1,0 +1,69 @@
+"""Task assignment: which worker computes which shard and updates which block. Pure.
+
+An assignment is a function `(n_tasks, speeds_W) -> owners`, one rank a task. Speeds are in tasks
+a second as measured, relative to each other; they are all 1 until something was measured.
+The answer of a training never depends on it, only its duration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from phalanx.errors import UserFunctionError
+from phalanx.registry import name_of
+
+Assignment = Callable[[int, Sequence[float]], Sequence[int]]
+
+
+def round_robin(n_tasks: int, speeds_W: Sequence[float]) -> list[int]:
+    """Task i to worker i modulo W.
+
+    >>> round_robin(5, [1, 1])
+    [0, 1, 0, 1, 0]
+    """
+    return [task % len(speeds_W) for task in range(n_tasks)]
+
+
+def load_balanced(n_tasks: int, speeds_W: Sequence[float]) -> list[int]:
+    """Contiguous shares proportional to speed: the next task goes where it would end soonest.
+
+    The greedy rule minimises the time of the slowest worker for tasks of equal size.
+
+    >>> load_balanced(4, [3, 1])
+    [0, 0, 0, 1]
+    """
+    counts = [0] * len(speeds_W)
+    for _ in range(n_tasks):
+        ends = [(n + 1) / max(v, 1e-12) for n, v in zip(counts, speeds_W, strict=True)]
+        counts[ends.index(min(ends))] += 1
+    return [rank for rank, n in enumerate(counts) for _ in range(n)]
+
+
+ASSIGNMENTS: dict[str, Assignment] = {
+    "round_robin": round_robin,
+    "load_balanced": load_balanced,
+}
+
+
+def assign(assignment: Assignment, n_tasks: int, speeds_W: Sequence[float]) -> list[int]:
+    """Owners of `n_tasks` tasks, checked.
+
+    Raises UserFunctionError unless the function returned one rank of 0..W-1 for each task.
+    """
+    owners = assignment(n_tasks, speeds_W)
+    ranks = np.asarray(owners)
+    n_workers = len(speeds_W)
+    fits = ranks.shape == (n_tasks,) and ranks.dtype.kind in "iu"
+    if not fits or (n_tasks and not (0 <= ranks.min() and ranks.max() < n_workers)):
+        raise UserFunctionError(
+            f"a task assignment must return {n_tasks} ranks, each in 0..{n_workers - 1}; "
+            f"{name_of(assignment)} returned {owners!r}."
+        )
+    return [int(rank) for rank in ranks]
+
+
+def follows_speed(assignment: Assignment) -> bool:
+    """Whether shares are worth planning again when the measured speeds change."""
+    return assignment is not round_robin

@@ -1,0 +1,85 @@
+"""Checks of arguments: each states the rule, what was received, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from phalanx.errors import InvalidInput, unknown_name
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    integer: bool = False,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    hint: str = "",
+) -> None:
+    """Raise InvalidInput unless `value` is a number (no bool, no NaN) within the bounds."""
+    bounds = {"at least": at_least, "above": above, "at most": at_most, "below": below}
+    said = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
+    rule = f"{name} must be {'an integer' if integer else 'a number'} {said}".strip()
+    kind = Integral if integer else Real
+    fits = isinstance(value, kind) and not isinstance(value, (bool, np.bool_)) and value == value
+    if fits:
+        fits = (
+            (at_least is None or value >= at_least)
+            and (above is None or value > above)
+            and (at_most is None or value <= at_most)
+            and (below is None or value < below)
+        )
+    if not fits:
+        raise InvalidInput(f"{rule}; got {value!r} of type {type(value).__name__}. {hint}".strip())
+
+
+def boolean(name: str, value: Any) -> None:
+    """Raise InvalidInput unless `value` is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InvalidInput(
+            f"{name} must be True or False; got {value!r} of type {type(value).__name__}."
+        )
+
+
+def one_of(name: str, value: Any, known: Collection[str]) -> None:
+    """Raise InvalidInput, with the nearest known name, unless `value` is one of `known`."""
+    if not isinstance(value, str) or value not in known:
+        raise unknown_name(name, value, known)
+
+
+def name_or_function(name: str, value: Any, known: Collection[str], signature: str) -> None:
+    """Raise InvalidInput unless `value` is one of `known` or a function."""
+    if callable(value):
+        return
+    if not isinstance(value, str):
+        raise InvalidInput(
+            f"{name} must be one of {', '.join(map(repr, sorted(known)))} or a function "
+            f"{signature}; got {value!r} of type {type(value).__name__}."
+        )
+    one_of(name, value, known)
+
+
+def workers_of(n_jobs: Any, cores: int) -> int:
+    """scikit-learn's `n_jobs` as a number of workers: None is 1, -1 all cores, -2 all but one ...
+
+    Raises InvalidInput for 0, for what is no integer, and where a negative number leaves nobody.
+    """
+    if n_jobs is None:
+        return 1
+    hint = "Use None or 1 for one worker in this process, -1 for one worker a core."
+    number("n_jobs", n_jobs, integer=True, hint=hint)
+    if n_jobs == 0:
+        raise InvalidInput(f"n_jobs must not be 0: nobody would do the work; got 0. {hint}")
+    workers = int(n_jobs) if n_jobs > 0 else cores + 1 + int(n_jobs)
+    if workers < 1:
+        raise InvalidInput(
+            f"n_jobs={n_jobs} means all {cores} cores but {-1 - int(n_jobs)}, which leaves nobody; "
+            f"the lowest value on this machine is {-cores}. {hint}"
+        )
+    return workers

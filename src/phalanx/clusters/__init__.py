@@ -1,0 +1,1 @@
+"""Where workers live: in the caller's process, or in processes of this machine."""

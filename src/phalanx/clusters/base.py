@@ -1,0 +1,52 @@
+"""What training asks of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from phalanx.arena import Arena
+from phalanx.arrays import Array
+from phalanx.data.samples import Samples
+from phalanx.job import Job, Lease
+from phalanx.models.base import ModelSpec
+from phalanx.worker import Report
+
+Watch = Callable[[Arena], None]  # called now and then while workers work
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A prediction: a model, and how many workers share its chunks."""
+
+    model: ModelSpec
+    n_samples: int
+    n_workers: int
+
+
+class Session(Protocol):
+    """A job in the hands of workers."""
+
+    arena: Arena
+
+    def run(self, lease: Lease, watch: Watch | None) -> list[Report]:
+        """Run a lease; one report a worker, the leader's first.
+
+        Raises what a worker raised, or WorkerLost; the session is then over.
+        """
+
+
+class Cluster(Protocol):
+    """A number of workers."""
+
+    n_workers: int
+
+    def session(
+        self, job: Job, training: Samples, validation: Samples | None
+    ) -> AbstractContextManager[Session]:
+        """Hand a job to the workers; leaving the context gives its memory back."""
+
+    def predict(self, work: Forward, params_N: Array, samples: Samples) -> Array:
+        """The model's outputs for all samples, [n_samples, O], in a new array."""

@@ -1,0 +1,82 @@
+"""The fork server: a small process with the libraries loaded, from which workers are forked.
+
+A fork takes about 10 ms where a new interpreter takes 200. Unlike `multiprocessing`'s, it never
+imports the user's main module, so a script needs no main guard. It has a single thread, so
+forking it is safe. It ends, and takes its workers along, when the driver does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+from phalanx.clusters import wire
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(descriptor: int) -> None:
+    """Serve forks over the socket `descriptor` until its other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    driver = socket.socket(fileno=descriptor)
+    children: set[int] = set()
+    try:
+        sys.path[:], _ = wire.receive(driver)
+        import phalanx.clusters.process  # noqa: F401  (loads the libraries)
+
+        while True:
+            request, descriptors = wire.receive(driver)
+            if request[0] == "fork":
+                pid = _fork(driver, request[1], descriptors[0])
+                children.add(pid)
+                wire.send(driver, pid)
+            else:
+                wire.send(driver, _ended(request[1], children))
+    except (EOFError, BrokenPipeError):
+        pass
+    finally:
+        for pid in list(children):
+            os.kill(pid, signal.SIGKILL)
+            _ended(pid, children)
+
+
+def _fork(driver: socket.socket, rank: int, descriptor: int) -> int:
+    server = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        driver.close()
+        _become_worker(server, rank, descriptor)
+    os.close(descriptor)
+    return pid
+
+
+def _become_worker(server: int, rank: int, descriptor: int) -> NoReturn:
+    from phalanx.clusters.process import serve
+
+    status = 1
+    try:
+        die_with_parent(server)
+        serve(socket.socket(fileno=descriptor), rank)
+        status = 0
+    finally:
+        os._exit(status)  # never through the server's own stack and exit handlers
+
+
+def _ended(pid: int, children: set[int]) -> int:
+    """Wait for a child; its exit code, or minus the signal that ended it."""
+    _, status = os.waitpid(pid, 0)
+    children.discard(pid)
+    return os.waitstatus_to_exitcode(status)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel end this process when its parent ends (Linux; elsewhere a closed socket does)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)

@@ -1,0 +1,63 @@
+"""One worker in the caller's process: no process is started, no sample is copied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from phalanx.arena import Arena
+from phalanx.arrays import Array, aligned_empty
+from phalanx.clusters.base import Forward, Session, Watch
+from phalanx.clusters.interrupt import on_interrupt
+from phalanx.clusters.threads import one_blas_thread
+from phalanx.data.samples import Gatherer, Samples
+from phalanx.exchange.board import HALT
+from phalanx.job import CHUNK_ROWS, Job, Lease, chunk_bounds
+from phalanx.worker import Report, Worker
+
+
+class InProcess:
+    """See clusters/base.py: Cluster."""
+
+    n_workers = 1
+
+    @contextmanager
+    def session(
+        self, job: Job, training: Samples, validation: Samples | None
+    ) -> Iterator[Session]:
+        arena = Arena.private(job.fields)
+        with one_blas_thread():
+            yield _Session(arena, Worker(job, arena, training, validation, rank=0))
+
+    def predict(self, work: Forward, params_N: Array, samples: Samples) -> Array:
+        outputs_BO = np.empty((samples.n_samples, work.model.n_outputs), work.model.dtype)
+        aligned_N = aligned_empty(params_N.shape, params_N.dtype)
+        aligned_N[...] = params_N
+        with one_blas_thread():
+            predict_chunks(work, aligned_N, samples, outputs_BO, rank=0)
+        return outputs_BO
+
+
+class _Session:
+    def __init__(self, arena: Arena, worker: Worker) -> None:
+        self.arena, self._worker = arena, worker
+
+    def run(self, lease: Lease, watch: Watch | None) -> list[Report]:
+        def halt() -> None:
+            self._worker.board.door[HALT] = 1
+
+        with on_interrupt(halt):
+            return [self._worker.run(lease)]
+
+
+def predict_chunks(
+    work: Forward, params_N: Array, samples: Samples, outputs_BO: Array, rank: int
+) -> None:
+    """The chunks of one worker, written to their rows of `outputs_BO`."""
+    model = work.model.build(params_N)
+    gatherer = Gatherer(samples, min(CHUNK_ROWS, samples.n_samples))
+    with np.errstate(all="ignore"):
+        for start, stop in chunk_bounds(work.n_samples)[rank :: work.n_workers]:
+            outputs_BO[start:stop] = model.outputs(gatherer.rows(np.arange(start, stop)))

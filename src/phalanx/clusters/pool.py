@@ -1,0 +1,116 @@
+"""The pool: worker processes that stay warm between jobs, forked from one fork server."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from phalanx.clusters import wire
+from phalanx.clusters.threads import THREAD_VARIABLES
+from phalanx.errors import WorkerLost
+
+
+class Member:
+    """A worker process, seen from the driver."""
+
+    def __init__(self, rank: int, pid: int, sock: socket.socket) -> None:
+        self.rank, self.pid, self.sock = rank, pid, sock
+
+
+class Pool:
+    """A fork server and the workers forked from it so far."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self.is_open = True
+        self.members: list[Member] = []
+        mine, theirs = socket.socketpair()
+        code = "import sys; from phalanx.clusters.forkserver import main; main(int(sys.argv[1]))"
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **THREAD_VARIABLES, "PYTHONPATH": _import_path()},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._server = mine
+        wire.send(mine, [path or os.getcwd() for path in sys.path])
+
+    def take(self, n_workers: int) -> list[Member]:
+        """The first `n_workers` workers, forking those that are missing."""
+        while len(self.members) < n_workers:
+            self.members.append(self._fork(len(self.members)))
+        return self.members[:n_workers]
+
+    def close(self) -> None:
+        """End the workers and the fork server, and wait until they are gone."""
+        self.is_open = False
+        for member in self.members:
+            member.sock.close()
+        self.members = []
+        self._server.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # the kernel ends its workers with it
+            self._process.wait()
+
+    def lost(self, member: Member) -> WorkerLost:
+        """The error for a worker whose socket was closed at its end."""
+        try:
+            wire.send(self._server, ("ended", member.pid))
+            code, _ = wire.receive(self._server)
+        except (EOFError, OSError):
+            return WorkerLost(member.rank, member.pid, "its fork server is gone too")
+        return WorkerLost(member.rank, member.pid, _cause(code))
+
+    def _fork(self, rank: int) -> Member:
+        mine, theirs = socket.socketpair()
+        with theirs:
+            wire.send(self._server, ("fork", rank), [theirs.fileno()])
+            pid, _ = wire.receive(self._server)
+        return Member(rank, pid, mine)
+
+
+def _import_path() -> str:
+    """Where the fork server finds phalanx itself; it is told the rest of the path by message."""
+    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
+
+
+def _cause(code: int) -> str:
+    if code >= 0:
+        return f"it exited with status {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    hint = " (out of memory, or killed by hand)" if name == "SIGKILL" else ""
+    return f"it was ended by {name}{hint}"
+
+
+_pool: Pool | None = None
+
+
+def warm_pool() -> Pool:
+    """The process's pool, started if there is none. A forked child of the caller gets its own."""
+    global _pool
+    if _pool is None or _pool.owner != os.getpid():
+        _pool = Pool()
+    return _pool
+
+
+def shutdown() -> None:
+    """End all worker processes. The next fit that wants some starts them anew."""
+    global _pool
+    pool, _pool = _pool, None
+    if pool is not None and pool.owner == os.getpid():
+        with contextlib.suppress(OSError):
+            pool.close()
+
+
+atexit.register(shutdown)
+

@@ -1,0 +1,107 @@
+"""What runs inside a worker process: take a job, run its leases, answer with reports or errors."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import socket
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from phalanx.arena import Arena, Fields
+from phalanx.clusters import wire
+from phalanx.clusters.base import Forward
+from phalanx.clusters.inprocess import predict_chunks
+from phalanx.data.placement import Placement
+from phalanx.exchange.board import ABORT, Aborted
+from phalanx.job import Job, Lease
+from phalanx.worker import Worker
+
+
+@dataclass(frozen=True)
+class TakeJob:
+    """A job, its arena's fields, and where its samples lie. The arena's descriptor comes along."""
+
+    job: Job
+    fields: Fields
+    training: Placement
+    validation: Placement | None
+
+
+@dataclass(frozen=True)
+class TakeForward:
+    """A prediction, its arena's fields, and where its samples lie."""
+
+    work: Forward
+    fields: Fields
+    samples: Placement
+
+
+@dataclass(frozen=True)
+class DropJob:
+    """The job is over; give its memory back."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong in a worker. `error` is the pickled exception where it can be pickled."""
+
+    summary: str
+    traceback: str
+    error: bytes | None
+    aborted: bool
+
+
+def serve(sock: socket.socket, rank: int) -> None:
+    """Answer the driver's messages until it closes the socket."""
+    worker: Worker | None = None
+    arena: Arena | None = None
+    while True:
+        try:
+            message, descriptors = wire.receive(sock)
+        except EOFError:
+            return
+        answer: Any = None
+        try:
+            match message:
+                case TakeJob():
+                    arena = Arena.attach(message.fields, descriptors[0])
+                    worker = _worker(message, arena, rank)
+                case Lease():
+                    assert worker is not None
+                    answer = worker.run(message)
+                case TakeForward():
+                    _predict(message, descriptors[0], rank)
+                case DropJob():
+                    worker = arena = None
+                    gc.collect()  # views and their arena may refer to each other
+        except BaseException as error:
+            if arena is not None:
+                arena["door"][ABORT] = 1
+            answer = _failure(error)
+        try:
+            wire.send(sock, answer)
+        except OSError:
+            return
+
+
+def _worker(message: TakeJob, arena: Arena, rank: int) -> Worker:
+    validation = message.validation and message.validation.attach(arena)
+    return Worker(message.job, arena, message.training.attach(arena), validation, rank)
+
+
+def _predict(message: TakeForward, descriptor: int, rank: int) -> None:
+    arena = Arena.attach(message.fields, descriptor)
+    samples = message.samples.attach(arena)
+    predict_chunks(message.work, arena["parameters"], samples, arena["outputs"], rank)
+
+
+def _failure(error: BaseException) -> Failure:
+    summary = "".join(traceback.format_exception_only(error)).strip()
+    try:
+        pickled = pickle.dumps(error)
+        pickle.loads(pickled)
+    except Exception:
+        pickled = None
+    return Failure(summary, traceback.format_exc(), pickled, isinstance(error, Aborted))

@@ -1,0 +1,1 @@
+"""Samples in memory, and tables read from files."""

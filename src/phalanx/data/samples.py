@@ -1,0 +1,113 @@
+"""The samples of a training or a prediction, dense or sparse, and a few of them at a time.
+
+`Samples` is a named set of arrays, so that it can lie in the caller's memory, in the arena, or in
+a mapped file alike. `Rows` is what a model sees of it: some rows, gathered into aligned buffers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from phalanx.arrays import Array, aligned_empty
+
+ROWS, COLUMNS, ENTRIES, STARTS = "x", "x_columns", "x_entries", "x_starts"
+CLASSES, TARGETS, WEIGHTS = "y_classes", "y", "weight"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Arrays by name: `x` [n, F], or CSR parts for sparse data; `y_classes` [n] or `y` [n, O];
+    `weight` [n] or absent."""
+
+    arrays: dict[str, Array]
+    n_samples: int
+    n_features: int
+
+    @classmethod
+    def of(
+        cls,
+        x: Any,
+        classes_B: Array | None = None,
+        target_BO: Array | None = None,
+        weight_B: Array | None = None,
+    ) -> Samples:
+        """Samples from a dense array or any SciPy sparse matrix, without a copy where possible."""
+        if hasattr(x, "tocsr"):
+            csr = x.tocsr()
+            arrays = {ENTRIES: csr.data, COLUMNS: csr.indices, STARTS: csr.indptr}
+        else:
+            arrays = {ROWS: x}
+        optional = {CLASSES: classes_B, TARGETS: target_BO, WEIGHTS: weight_B}
+        arrays |= {name: array for name, array in optional.items() if array is not None}
+        return cls(arrays, *x.shape)
+
+    def with_arrays(self, arrays: dict[str, Array]) -> Samples:
+        """The same samples in another place."""
+        return Samples(arrays, self.n_samples, self.n_features)
+
+
+class Gatherer:
+    """Gathers rows into one buffer of its own; each call overwrites the rows of the one before."""
+
+    def __init__(self, samples: Samples, max_rows: int) -> None:
+        self.arrays = samples.arrays
+        self.n_features = samples.n_features
+        self.sparse: Any = None
+        if ROWS in self.arrays:
+            x = self.arrays[ROWS]
+            self._flat = aligned_empty((max_rows * samples.n_features,), x.dtype)
+        else:
+            self.sparse = _csr(self.arrays, (samples.n_samples, samples.n_features))
+
+    def rows(self, index_B: Array) -> Rows:
+        """The rows that `index_B` names, in its order."""
+        arrays = self.arrays
+        count = len(index_B)
+        if self.sparse is None:
+            x = self._flat[: count * self.n_features].reshape(count, self.n_features)
+            np.take(arrays[ROWS], index_B, axis=0, out=x, mode="clip")
+        else:
+            x = self.sparse[index_B]
+        classes, target, weight = (arrays.get(name) for name in (CLASSES, TARGETS, WEIGHTS))
+        return Rows(
+            x,
+            count,
+            None if classes is None else classes[index_B],
+            None if target is None else np.ascontiguousarray(target[index_B].T),
+            None if weight is None else weight[index_B],
+        )
+
+
+def _csr(arrays: dict[str, Array], shape: tuple[int, int]) -> Any:
+    from scipy.sparse import csr_matrix
+
+    parts = (arrays[ENTRIES], arrays[COLUMNS], arrays[STARTS])
+    return csr_matrix(parts, shape=shape, copy=False)
+
+
+@dataclass(slots=True)
+class Rows:
+    """Some samples: `x` [B, F] dense or CSR, targets feature-major, weights or None."""
+
+    x: Any
+    count: int
+    classes_B: Any = None
+    target_OB: Any = None
+    weight_B: Any = None
+
+    def project(self, weight_HF: Array, out_HB: Array) -> None:
+        """out <- weight @ x.T"""
+        if isinstance(self.x, np.ndarray):
+            np.matmul(weight_HF, self.x.T, out=out_HB)
+        else:
+            out_HB[...] = (self.x @ weight_HF.T).T
+
+    def correlate(self, delta_HB: Array, out_HF: Array) -> None:
+        """out <- delta @ x"""
+        if isinstance(self.x, np.ndarray):
+            np.matmul(delta_HB, self.x, out=out_HF)
+        else:
+            out_HF[...] = (self.x.T @ delta_HB.T).T

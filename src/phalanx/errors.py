@@ -1,0 +1,78 @@
+"""What can go wrong, as one family tree.
+
+Every message states the rule, what was received, and what to do next.
+
+    PhalanxError
+    ├── InvalidInput (also a ValueError)     the caller's arguments or data; nothing was started
+    ├── UserFunctionError                    a function of the caller's raised, or returned something unusable
+    ├── WorkerError                          an exception inside a worker; carries its traceback and rank
+    ├── WorkerLost                           a worker's process ended; carries its rank, pid and signal
+    └── RunFolderError (also an OSError)     a run's folder cannot be written or read
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PhalanxError(Exception):
+    """Root of every exception that Phalanx raises on purpose."""
+
+
+class InvalidInput(PhalanxError, ValueError):
+    """An argument or the data break a rule. Raised before any work starts."""
+
+
+class UserFunctionError(PhalanxError):
+    """A function that the caller passed raised, or returned what cannot be used."""
+
+
+class WorkerError(PhalanxError):
+    """An exception inside a worker; `rank` names the worker, `worker_traceback` is its own."""
+
+    def __init__(self, rank: int, summary: str, worker_traceback: str) -> None:
+        super().__init__(rank, summary, worker_traceback)
+        self.rank = rank
+        self.summary = summary
+        self.worker_traceback = worker_traceback
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.rank} raised {self.summary}. "
+            f"Its traceback:\n\n{self.worker_traceback}"
+        )
+
+
+class WorkerLost(PhalanxError):
+    """A worker's process ended in mid-run; nothing of the run is left behind."""
+
+    def __init__(self, rank: int, pid: int, cause: str) -> None:
+        super().__init__(rank, pid, cause)
+        self.rank = rank
+        self.pid = pid
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.rank} (pid {self.pid}) ended during the run: {self.cause}. "
+            "The run was stopped and its memory given back; call fit again to start anew."
+        )
+
+
+class RunFolderError(PhalanxError, OSError):
+    """A run's folder cannot be written or read."""
+
+
+def unknown_name(what: str, given: object, known: Iterable[str]) -> InvalidInput:
+    """The error for a name that no table holds, with the nearest known one.
+
+    >>> str(unknown_name("activation", "rellu", ["relu", "tanh"]))
+    "activation must be one of 'relu', 'tanh'; got 'rellu'. Did you mean 'relu'?"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(str(given).lower(), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return InvalidInput(
+        f"{what} must be one of {', '.join(map(repr, names))}; got {given!r}.{hint}"
+    )

@@ -1,0 +1,105 @@
+"""The rules for constructor parameters, checked at the start of `fit`, before any work."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from phalanx import checks
+from phalanx.aggregation import AGGREGATIONS
+from phalanx.assignment import ASSIGNMENTS
+from phalanx.errors import InvalidInput
+from phalanx.models.mlp.activations import ACTIVATIONS
+from phalanx.optimizers import OPTIMIZERS
+from phalanx.plan import DISTRIBUTIONS
+from phalanx.schedules import SCHEDULES
+
+SOLVERS = ("lbfgs", *OPTIMIZERS)
+
+
+def check_parameters(estimator: Any) -> None:
+    """Raise InvalidInput for the first parameter of an estimator that breaks its rule."""
+    hidden_sizes(estimator.hidden_layer_sizes)
+    checks.one_of("activation", estimator.activation, ACTIVATIONS)
+    checks.one_of("solver", estimator.solver, SOLVERS)
+    checks.one_of("learning_rate", estimator.learning_rate, SCHEDULES)
+    for name in ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping"):
+        checks.boolean(name, getattr(estimator, name))
+    _check_numbers(estimator)
+    _check_verbose(estimator.verbose)
+    _check_distribution(estimator)
+
+
+def _check_numbers(estimator: Any) -> None:
+    number = checks.number
+    number("alpha", estimator.alpha, at_least=0)
+    number("learning_rate_init", estimator.learning_rate_init, above=0)
+    number("power_t", estimator.power_t, at_least=0)
+    number("max_iter", estimator.max_iter, integer=True, at_least=1)
+    number("max_fun", estimator.max_fun, integer=True, at_least=1)
+    number("tol", estimator.tol, at_least=0)
+    number("momentum", estimator.momentum, at_least=0, at_most=1)
+    number("validation_fraction", estimator.validation_fraction, at_least=0, below=1)
+    number("beta_1", estimator.beta_1, at_least=0, below=1)
+    number("beta_2", estimator.beta_2, at_least=0, below=1)
+    number("epsilon", estimator.epsilon, above=0)
+    number("dropout", estimator.dropout, at_least=0, below=1)
+    if estimator.n_iter_no_change != inf:
+        number("n_iter_no_change", estimator.n_iter_no_change, integer=True, at_least=1)
+    if estimator.batch_size != "auto":
+        hint = "Or use 'auto' for min(200, samples)."
+        number("batch_size", estimator.batch_size, integer=True, at_least=1, hint=hint)
+    if estimator.shards != "auto":
+        hint = "Or use 'auto' for a number that suits the batch and the network."
+        number("shards", estimator.shards, integer=True, at_least=1, hint=hint)
+    if estimator.loss_threshold is not None:
+        number("loss_threshold", estimator.loss_threshold, hint="Or use None for no threshold.")
+
+
+def _check_verbose(verbose: Any) -> None:
+    if not isinstance(verbose, (bool, np.bool_)):
+        checks.number("verbose", verbose, integer=True, at_least=0)
+
+
+def _check_distribution(estimator: Any) -> None:
+    distribution = estimator.data_distribution
+    if distribution is not None:
+        checks.name_or_function(
+            "data_distribution", distribution, DISTRIBUTIONS, "(epoch) -> indices [n_samples]"
+        )
+    checks.name_or_function(
+        "task_assignment", estimator.task_assignment, ASSIGNMENTS, "(n_tasks, speeds [W]) -> ranks"
+    )
+    checks.name_or_function(
+        "aggregation", estimator.aggregation, AGGREGATIONS, "(grads [S, n], weights [S]) -> [n]"
+    )
+
+
+def hidden_sizes(hidden_layer_sizes: Any) -> list[int]:
+    """The sizes as a list; an integer is one layer.
+
+    Raises InvalidInput where one is not a positive integer.
+    """
+    several = hasattr(hidden_layer_sizes, "__iter__") and not isinstance(hidden_layer_sizes, str)
+    sizes = list(hidden_layer_sizes) if several else [hidden_layer_sizes]
+    for size in sizes:
+        checks.number(
+            "hidden_layer_sizes",
+            size,
+            integer=True,
+            at_least=1,
+            hint="Give one size a hidden layer, e.g. (100,) or (256, 128).",
+        )
+    return [int(size) for size in sizes]
+
+
+def check_shards(shards: int, batch_size: int) -> None:
+    """Raise InvalidInput where a batch has fewer rows than shards."""
+    if shards > batch_size:
+        raise InvalidInput(
+            f"shards must be at most the number of rows in a batch, or some would always be empty; "
+            f"got shards={shards} for batches of {batch_size} rows. "
+            "Use fewer shards, a larger batch_size, or shards='auto'."
+        )

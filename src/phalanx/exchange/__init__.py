@@ -1,0 +1,1 @@
+"""How workers tell each other what is done: through words of the arena."""

@@ -1,0 +1,247 @@
+"""Optimisers as updates of one block. Pure: arrays in, the same arrays changed.
+
+Every optimiser works element by element, so a block can be updated by any worker. `state_Mn` has
+one row for each of the optimiser's `slots`, zero before the first step. `grad_n` and `scratch_n`
+may be overwritten. `step` counts from 1. All arrays are of one floating dtype.
+
+Where a rule weighs a new gradient by (1 - beta), the row holds the sum without that factor and
+the factor goes into the step size: two passes over memory less, the same quotient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from phalanx.arrays import Array
+
+
+class Optimizer(Protocol):
+    """One rule for turning a gradient into new parameters."""
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the state rows."""
+
+    def update(
+        self,
+        params_n: Array,
+        grad_n: Array,
+        state_Mn: Array,
+        scratch_n: Array,
+        step: int,
+        learning_rate: float,
+    ) -> None:
+        """Change `params_n` and `state_Mn` in place."""
+
+
+@dataclass(frozen=True)
+class SGD:
+    """p <- p - lr g."""
+
+    slots: ClassVar[tuple[str, ...]] = ()
+
+    def update(
+        self,
+        params_n: Array,
+        grad_n: Array,
+        state_Mn: Array,
+        scratch_n: Array,
+        step: int,
+        learning_rate: float,
+    ) -> None:
+        grad_n *= learning_rate
+        params_n -= grad_n
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """v <- mu v - lr g; p <- p + v (Polyak 1964)."""
+
+    momentum: float = 0.9
+    slots: ClassVar[tuple[str, ...]] = ("velocity",)
+
+    def update(
+        self,
+        params_n: Array,
+        grad_n: Array,
+        state_Mn: Array,
+        scratch_n: Array,
+        step: int,
+        learning_rate: float,
+    ) -> None:
+        velocity_n = state_Mn[0]
+        grad_n *= learning_rate
+        velocity_n *= self.momentum
+        velocity_n -= grad_n
+        params_n += velocity_n
+
+
+@dataclass(frozen=True)
+class Nesterov:
+    """v <- mu v - lr g; p <- p + mu v - lr g (Sutskever et al., ICML 2013)."""
+
+    momentum: float = 0.9
+    slots: ClassVar[tuple[str, ...]] = ("velocity",)
+
+    def update(
+        self,
+        params_n: Array,
+        grad_n: Array,
+        state_Mn: Array,
+        scratch_n: Array,
+        step: int,
+        learning_rate: float,
+    ) -> None:
+        velocity_n = state_Mn[0]
+        grad_n *= learning_rate
+        velocity_n *= self.momentum
+        velocity_n -= grad_n
+        np.multiply(velocity_n, self.momentum, out=scratch_n)
+        scratch_n -= grad_n
+        params_n += scratch_n
+
+
+@dataclass(frozen=True)
+class Adam:
+    """p <- p - lr_t m / (sqrt(v) + eps), lr_t = lr sqrt(1 - b2^t) / (1 - b1^t) (Kingma & Ba 2015).
+
+    The state rows hold m / (1 - b1) and v / (1 - b2).
+    """
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    slots: ClassVar[tuple[str, ...]] = ("first_moment", "second_moment")
+
+    def update(
+        self,
+        params_n: Array,
+        grad_n: Array,
+        state_Mn: Array,
+        scratch_n: Array,
+        step: int,
+        learning_rate: float,
+    ) -> None:
+        first_n, second_n = state_Mn
+        first_n *= self.beta_1
+        first_n += grad_n
+        grad_n *= grad_n
+        second_n *= self.beta_2
+        second_n += grad_n
+        root = (1 - self.beta_2) ** 0.5
+        np.sqrt(second_n, out=scratch_n)
+        scratch_n += self.epsilon / root
+        np.divide(first_n, scratch_n, out=scratch_n)
+        bias = (1 - self.beta_2**step) ** 0.5 / (1 - self.beta_1**step)
+        scratch_n *= learning_rate * bias * (1 - self.beta_1) / root
+        params_n -= scratch_n
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam, and p <- p - lr wd p, apart from the gradient (Loshchilov & Hutter 2019)."""
+
+    weight_decay: float = 0.01
+
+    def update(
+        self,
+        params_n: Array,
+        grad_n: Array,
+        state_Mn: Array,
+        scratch_n: Array,
+        step: int,
+        learning_rate: float,
+    ) -> None:
+        params_n *= 1 - learning_rate * self.weight_decay
+        super().update(params_n, grad_n, state_Mn, scratch_n, step, learning_rate)
+
+
+@dataclass(frozen=True)
+class RMSprop:
+    """v <- rho v + (1 - rho) g^2; p <- p - lr g / (sqrt(v) + eps) (Tieleman & Hinton 2012).
+
+    The state row holds v / (1 - rho).
+    """
+
+    rho: float = 0.9
+    epsilon: float = 1e-8
+    slots: ClassVar[tuple[str, ...]] = ("mean_square",)
+
+    def update(
+        self,
+        params_n: Array,
+        grad_n: Array,
+        state_Mn: Array,
+        scratch_n: Array,
+        step: int,
+        learning_rate: float,
+    ) -> None:
+        square_n = state_Mn[0]
+        np.multiply(grad_n, grad_n, out=scratch_n)
+        square_n *= self.rho
+        square_n += scratch_n
+        root = (1 - self.rho) ** 0.5
+        np.sqrt(square_n, out=scratch_n)
+        scratch_n += self.epsilon / root
+        np.divide(grad_n, scratch_n, out=scratch_n)
+        scratch_n *= learning_rate / root
+        params_n -= scratch_n
+
+
+@dataclass(frozen=True)
+class Adagrad:
+    """v <- v + g^2; p <- p - lr g / (sqrt(v) + eps) (Duchi et al., JMLR 2011)."""
+
+    epsilon: float = 1e-8
+    slots: ClassVar[tuple[str, ...]] = ("sum_of_squares",)
+
+    def update(
+        self,
+        params_n: Array,
+        grad_n: Array,
+        state_Mn: Array,
+        scratch_n: Array,
+        step: int,
+        learning_rate: float,
+    ) -> None:
+        squares_n = state_Mn[0]
+        np.multiply(grad_n, grad_n, out=scratch_n)
+        squares_n += scratch_n
+        np.sqrt(squares_n, out=scratch_n)
+        scratch_n += self.epsilon
+        np.divide(grad_n, scratch_n, out=scratch_n)
+        scratch_n *= learning_rate
+        params_n -= scratch_n
+
+
+@dataclass(frozen=True)
+class KeepGradient:
+    """Changes nothing and keeps the gradient: for a driver that optimises by itself (L-BFGS)."""
+
+    slots: ClassVar[tuple[str, ...]] = ("gradient",)
+
+    def update(
+        self,
+        params_n: Array,
+        grad_n: Array,
+        state_Mn: Array,
+        scratch_n: Array,
+        step: int,
+        learning_rate: float,
+    ) -> None:
+        state_Mn[0] = grad_n
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": SGD,
+    "momentum": Momentum,
+    "nesterov": Nesterov,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+    "adagrad": Adagrad,
+}

@@ -1,0 +1,167 @@
+"""The plan: which samples form shard s of step t of epoch e. Pure arithmetic.
+
+A data distribution puts the samples of an epoch in order; a step's batch is the next `batch_size`
+of them (the last batch takes what is left); a shard is a contiguous slice of the batch.
+Every distribution visits each sample exactly once an epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from phalanx.arrays import Array
+from phalanx.errors import InvalidInput, UserFunctionError
+from phalanx.randomness import ORDER, keyed
+from phalanx.registry import name_of
+
+MIN_ROWS_A_SHARD = 64
+MIN_FLOPS_A_SHARD = 4e6
+MAX_AUTO_SHARDS = 16
+FLOPS_A_PARAMETER = 6  # forward, and backward to the weights and to the layer below: 2 each
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a data distribution may look at."""
+
+    number: int
+    n_samples: int
+    n_steps: int
+    rng: np.random.Generator  # keyed by (seed, epoch)
+    labels_B: Array | None  # class index of each sample; None where there are no classes
+
+
+Distribution = Callable[[Epoch], Array]
+
+
+def sequential(epoch: Epoch) -> Array:
+    """Samples in the order they were given, every epoch."""
+    return np.arange(epoch.n_samples)
+
+
+def random(epoch: Epoch) -> Array:
+    """A new order every epoch, from the seed."""
+    return epoch.rng.permutation(epoch.n_samples)
+
+
+def strided(epoch: Epoch) -> Array:
+    """Every T-th sample: step t starts from samples t, t + T, t + 2T ... for T steps an epoch.
+
+    Data that is sorted in time or by class is spread over all steps without a random order.
+    """
+    samples = np.arange(epoch.n_samples)
+    return samples[np.argsort(samples % epoch.n_steps, kind="stable")]
+
+
+def stratified(epoch: Epoch) -> Array:
+    """A new order every epoch in which each class is spread evenly, so batches keep its share."""
+    if epoch.labels_B is None:
+        raise InvalidInput(
+            "data_distribution='stratified' keeps each class's share in every batch, so it needs "
+            "one class label a sample; got a target without classes. Use 'random' instead."
+        )
+    shuffled = epoch.rng.permutation(epoch.n_samples)
+    labels = epoch.labels_B[shuffled]
+    by_class = np.argsort(labels, kind="stable")
+    counts = np.bincount(labels)
+    starts = np.repeat(np.cumsum(counts) - counts, counts)
+    rank_in_class = np.arange(epoch.n_samples) - starts
+    offset = epoch.rng.random(len(counts))[labels[by_class]]
+    place = (rank_in_class + offset) / np.repeat(counts, counts)
+    return shuffled[by_class[np.argsort(place, kind="stable")]]
+
+
+DISTRIBUTIONS: dict[str, Distribution] = {
+    "sequential": sequential,
+    "random": random,
+    "strided": strided,
+    "stratified": stratified,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """(dataset size, batch size, shards, seed, distribution) -> the samples of every shard."""
+
+    n_samples: int
+    batch_size: int
+    n_shards: int
+    seed: int
+    distribution: Distribution
+    labels_B: Array | None = None
+
+    @cached_property
+    def n_steps(self) -> int:
+        """Steps an epoch."""
+        return -(-self.n_samples // self.batch_size)
+
+    @cached_property
+    def max_shard_rows(self) -> int:
+        """Rows of the largest shard."""
+        return -(-self.batch_size // self.n_shards)
+
+    def order(self, epoch: int) -> Array:
+        """Sample indices of an epoch in the order they are visited, [n_samples].
+
+        Raises UserFunctionError where a user's distribution does not visit every sample once.
+        """
+        rng = keyed(self.seed, ORDER, epoch)
+        asked = Epoch(epoch, self.n_samples, self.n_steps, rng, self.labels_B)
+        order_B = self.distribution(asked)
+        if self.distribution not in DISTRIBUTIONS.values():
+            order_B = checked_order(order_B, self)
+        return order_B
+
+    def batch(self, step: int) -> tuple[int, int]:
+        """First and past-the-last place, in the epoch's order, of a step's batch."""
+        start = step * self.batch_size
+        return start, min(start + self.batch_size, self.n_samples)
+
+    def shards(self, step: int) -> list[tuple[int, int]]:
+        """First and past-the-last place of each shard of a step, S pairs.
+
+        Sizes differ by at most one, larger ones first; with fewer rows than shards the last are empty.
+        """
+        start, stop = self.batch(step)
+        return split_evenly(start, stop, self.n_shards)
+
+
+def split_evenly(start: int, stop: int, parts: int) -> list[tuple[int, int]]:
+    """[start, stop) in contiguous parts whose sizes differ by at most one, larger ones first.
+
+    >>> split_evenly(0, 10, 4)
+    [(0, 3), (3, 6), (6, 8), (8, 10)]
+    """
+    small, larger = divmod(stop - start, parts)
+    bounds = [start + p * small + min(p, larger) for p in range(parts + 1)]
+    return list(zip(bounds, bounds[1:], strict=False))
+
+
+def auto_shards(batch_size: int, n_parameters: int) -> int:
+    """The power of two that leaves each shard rows and arithmetic worth a worker's while.
+
+    Depends on the job alone, never on the workers. At least 64 rows, so that matrix products run
+    near full speed, and 4 MFLOP (about 40 microseconds of one core), which a step's two waits
+    do not outweigh. At most 16, since every shard holds a gradient of its own.
+    """
+    flops = FLOPS_A_PARAMETER * n_parameters * batch_size
+    most = min(batch_size / MIN_ROWS_A_SHARD, flops / MIN_FLOPS_A_SHARD, MAX_AUTO_SHARDS)
+    return 1 << max(0, int(most).bit_length() - 1)
+
+
+def checked_order(order_B: object, plan: Plan) -> Array:
+    """`order_B` as an array, or UserFunctionError where it is no permutation of the samples."""
+    order = np.asarray(order_B)
+    n = plan.n_samples
+    whole = order.shape == (n,) and order.dtype.kind in "iu"
+    if not whole or not np.array_equal(np.sort(order), np.arange(n)):
+        raise UserFunctionError(
+            f"a data distribution must return every index of 0..{n - 1} exactly once, as integers "
+            f"of shape ({n},); {name_of(plan.distribution)} returned dtype {order.dtype} of shape "
+            f"{order.shape}. Return a permutation, e.g. epoch.rng.permutation(epoch.n_samples)."
+        )
+    return order.astype(np.intp, copy=False)

@@ -1,0 +1,106 @@
+"""The run: the record of a training."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from phalanx.arrays import Array
+from phalanx.stopping import Progress, Reason
+
+
+@dataclass
+class Span:
+    """What one worker did in one epoch. Times in seconds; `begun` on the host's monotonic clock."""
+
+    worker: int
+    epoch: int
+    begun: float
+    compute: float = 0.0
+    update: float = 0.0
+    wait: float = 0.0
+    shards: int = 0
+
+    def add(self, compute: float, update: float, wait: float) -> None:
+        self.compute += compute
+        self.update += update
+        self.wait += wait
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: mean loss, validation score if any, learning rate, seconds, and what followed."""
+
+    loss: float
+    score: float | None
+    rate: float
+    seconds: float
+    progress: Progress
+    reason: Reason | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a run: `step` is the number of optimiser steps made before it."""
+
+    what: str
+    step: int
+    detail: str = ""
+
+
+@dataclass
+class Run:
+    """A training, once it has ended.
+
+    losses: mean loss of each epoch. scores: validation score of each epoch, empty without one.
+    shares: for each worker, its part of all shards computed, summing to 1.
+    digest: SHA-256 over parameters and optimiser state; equal for any number of workers.
+    """
+
+    workers: int
+    shards: int
+    blocks: int
+    parameters: int
+    steps: int
+    samples: int
+    seconds: float
+    losses: list[float]
+    scores: list[float]
+    rates: list[float]
+    shares: list[float]
+    reason: str
+    digest: str
+    strategies: dict[str, str]
+    events: list[Event] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were completed."""
+        return len(self.losses)
+
+    @property
+    def samples_a_second(self) -> float:
+        """Samples trained on a second, over the whole run."""
+        return self.samples / self.seconds if self.seconds else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dicts, ready for JSON."""
+        return {**asdict(self), "epochs": self.epochs, "samples_a_second": self.samples_a_second}
+
+
+def digest(params_N: Array, state_MN: Array) -> str:
+    """SHA-256 over the bytes of the parameters and of each row of optimiser state, in hex."""
+    sha = hashlib.sha256(params_N.tobytes())
+    sha.update(state_MN.tobytes())
+    return sha.hexdigest()
+
+
+def shares_of(spans: list[Span], workers: int) -> list[float]:
+    """Each worker's part of the shards that were computed."""
+    done = [0] * workers
+    for span in spans:
+        done[span.worker] += span.shards
+    total = sum(done) or 1
+    return [n / total for n in done]
