@@ -22,9 +22,10 @@ TRIMMED_FRACTION = 0.25
 
 def mean(grads_Sn: Array, weights_S: Array) -> Array:
     """The mean weighted by samples: exactly the batch's gradient, however it was split."""
-    total = weights_S.sum()
-    shares_S = weights_S / total if total > 0 else np.zeros_like(weights_S)
-    return np.asarray(shares_S.astype(grads_Sn.dtype) @ grads_Sn)
+    weights = weights_S.tolist()
+    total = sum(weights) or 1.0
+    shares_S = np.array([weight / total for weight in weights], grads_Sn.dtype)
+    return np.asarray(shares_S @ grads_Sn)
 
 
 def sum_(grads_Sn: Array, weights_S: Array) -> Array:

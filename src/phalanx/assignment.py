@@ -52,11 +52,18 @@ def assign(assignment: Assignment, n_tasks: int, speeds_W: Sequence[float]) -> l
 
     Raises UserFunctionError unless the function returned one rank of 0..W-1 for each task.
     """
-    owners = assignment(n_tasks, speeds_W)
+    try:
+        owners = assignment(n_tasks, speeds_W)
+    except Exception as error:
+        raise UserFunctionError(
+            f"the task assignment {name_of(assignment)} raised {type(error).__name__}: {error}. "
+            f"It is called with n_tasks={n_tasks} and {len(speeds_W)} speeds, and returns a rank "
+            "for each task."
+        ) from error
     ranks = np.asarray(owners)
     n_workers = len(speeds_W)
     fits = ranks.shape == (n_tasks,) and ranks.dtype.kind in "iu"
-    if not fits or (n_tasks and not (0 <= ranks.min() and ranks.max() < n_workers)):
+    if not fits or ranks.min() < 0 or ranks.max() >= n_workers:
         raise UserFunctionError(
             f"a task assignment must return {n_tasks} ranks, each in 0..{n_workers - 1}; "
             f"{name_of(assignment)} returned {owners!r}."

@@ -66,7 +66,11 @@ def minimize(job: Job, start: State, training: Samples, limits: Limits) -> Minim
         }
         try:
             found = scipy.optimize.minimize(
-                objective, iterates[0][0], method="L-BFGS-B", jac=True, options=options,
+                objective,
+                iterates[0][0],
+                method="L-BFGS-B",
+                jac=True,
+                options=options,
                 callback=after_iteration,
             )
             x, loss, status, message = found.x, float(found.fun), found.status, found.message
@@ -113,4 +117,6 @@ def _record(
 ) -> Run:
     records = [EpochRecord(f, None, 0.0, 0.0, objective.lease.progress, None) for f in losses]
     seconds = monotonic() - begun
-    return record_run(job, reached, records, objective.spans, seconds, reason, objective.lease.updates)
+    return record_run(
+        job, reached, records, objective.spans, seconds, reason, objective.lease.updates
+    )

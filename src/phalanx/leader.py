@@ -90,9 +90,7 @@ class Leader:
 
     def _replan(self, tick: int) -> None:
         """Assign shards and blocks, anew where the measured speeds are to be followed."""
-        if self._planned and not (
-            follows_speed(self.job.assignment) and tick % REPLAN_EVERY == 0
-        ):
+        if self._planned and not (follows_speed(self.job.assignment) and tick % REPLAN_EVERY == 0):
             return
         self._measure()
         for name in ("shard_owner", "block_owner"):

@@ -111,34 +111,25 @@ class Plan:
         """
         rng = keyed(self.seed, ORDER, epoch)
         asked = Epoch(epoch, self.n_samples, self.n_steps, rng, self.labels_B)
-        order_B = self.distribution(asked)
-        if self.distribution not in DISTRIBUTIONS.values():
-            order_B = checked_order(order_B, self)
-        return order_B
+        if self.distribution in DISTRIBUTIONS.values():
+            return self.distribution(asked)
+        return checked_order(self.distribution, asked)
 
     def batch(self, step: int) -> tuple[int, int]:
         """First and past-the-last place, in the epoch's order, of a step's batch."""
         start = step * self.batch_size
         return start, min(start + self.batch_size, self.n_samples)
 
-    def shards(self, step: int) -> list[tuple[int, int]]:
-        """First and past-the-last place of each shard of a step, S pairs.
+    def shard(self, step: int, s: int) -> tuple[int, int]:
+        """First and past-the-last place of shard s of a step.
 
-        Sizes differ by at most one, larger ones first; with fewer rows than shards the last are empty.
+        Sizes differ by at most one, larger ones first; with fewer rows than shards the last are
+        empty.
         """
         start, stop = self.batch(step)
-        return split_evenly(start, stop, self.n_shards)
-
-
-def split_evenly(start: int, stop: int, parts: int) -> list[tuple[int, int]]:
-    """[start, stop) in contiguous parts whose sizes differ by at most one, larger ones first.
-
-    >>> split_evenly(0, 10, 4)
-    [(0, 3), (3, 6), (6, 8), (8, 10)]
-    """
-    small, larger = divmod(stop - start, parts)
-    bounds = [start + p * small + min(p, larger) for p in range(parts + 1)]
-    return list(zip(bounds, bounds[1:], strict=False))
+        small, larger = divmod(stop - start, self.n_shards)
+        first = start + s * small + min(s, larger)
+        return first, first + small + (s < larger)
 
 
 def auto_shards(batch_size: int, n_parameters: int) -> int:
@@ -153,15 +144,24 @@ def auto_shards(batch_size: int, n_parameters: int) -> int:
     return 1 << max(0, int(most).bit_length() - 1)
 
 
-def checked_order(order_B: object, plan: Plan) -> Array:
-    """`order_B` as an array, or UserFunctionError where it is no permutation of the samples."""
-    order = np.asarray(order_B)
-    n = plan.n_samples
-    whole = order.shape == (n,) and order.dtype.kind in "iu"
-    if not whole or not np.array_equal(np.sort(order), np.arange(n)):
+def checked_order(distribution: Distribution, epoch: Epoch) -> Array:
+    """What a user's distribution returns, if it is a permutation of the samples.
+
+    Raises UserFunctionError if it is not, or if the function itself raises.
+    """
+    n = epoch.n_samples
+    try:
+        order_B = np.asarray(distribution(epoch))
+    except Exception as error:
+        raise UserFunctionError(
+            f"the data distribution {name_of(distribution)} raised {type(error).__name__}: "
+            f"{error}. It is called with a phalanx.plan.Epoch and returns sample indices [{n}]."
+        ) from error
+    whole = order_B.shape == (n,) and order_B.dtype.kind in "iu"
+    if not whole or not np.array_equal(np.sort(order_B), np.arange(n)):
         raise UserFunctionError(
             f"a data distribution must return every index of 0..{n - 1} exactly once, as integers "
-            f"of shape ({n},); {name_of(plan.distribution)} returned dtype {order.dtype} of shape "
-            f"{order.shape}. Return a permutation, e.g. epoch.rng.permutation(epoch.n_samples)."
+            f"of shape ({n},); {name_of(distribution)} returned dtype {order_B.dtype} of shape "
+            f"{order_B.shape}. Return a permutation, e.g. epoch.rng.permutation(epoch.n_samples)."
         )
-    return order.astype(np.intp, copy=False)
+    return order_B.astype(np.intp, copy=False)

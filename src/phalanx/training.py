@@ -114,9 +114,7 @@ def _reason(session: Session, epochs: list[EpochRecord]) -> Reason | None:
 def _reached(session: Session, job: Job, lease: Lease) -> State:
     source = "best" if job.rule.by_score else "parameters"
     arena = session.arena
-    return State(
-        arena[source].copy(), arena["state"].copy(), lease.updates, lease.first_epoch
-    )
+    return State(arena[source].copy(), arena["state"].copy(), lease.updates, lease.first_epoch)
 
 
 def record_run(

@@ -49,7 +49,7 @@ class Worker:
         self.slots = list(arena["grads"])
         self.rate = arena["rate"]
         self.owners = arena["shard_owner"], arena["block_owner"]
-        self.speed = arena["speed"][rank]
+        self.speed = memoryview(arena["speed"][rank])  # shards computed, seconds it took
         self.blocks = [Block(job, arena, bounds) for bounds in job.blocks]
         self.aggregate = checked(job.aggregation)
 
@@ -75,9 +75,11 @@ class Worker:
         for step in range(self.job.plan.n_steps):
             if not self._enter():
                 return False
-            begun = monotonic()
+            begun, shards = monotonic(), span.shards
             self._compute(step, order_B, span)
             computed = monotonic()
+            self.speed[0] += span.shards - shards
+            self.speed[1] += computed - begun
             self.board.wait(self.board.shards, self.tick)
             ready = monotonic()
             self._update(step)
@@ -96,20 +98,18 @@ class Worker:
 
     def _compute(self, step: int, order_B: Array, span: Span) -> None:
         """The gradient of each of my shards, into its slot."""
-        shards = self.job.plan.shards(step)
         for s, owner in enumerate(self.owners[0].tolist()):
-            if owner != self.rank:
-                continue
-            start, stop = shards[s]
-            begun = monotonic()
-            loss, weight = self._gradient(s, order_B[start:stop]) if stop > start else (0.0, 0.0)
-            self.losses_TS[step, s] = loss
-            self.weights_TS[step, s] = weight
-            self.speed += (1.0, monotonic() - begun)
-            span.shards += 1
-            self.board.publish(self.board.shards, s, self.tick)
+            if owner == self.rank:
+                start, stop = self.job.plan.shard(step, s)
+                loss, weight = self._gradient(s, order_B[start:stop])
+                self.losses_TS[step, s] = loss
+                self.weights_TS[step, s] = weight
+                span.shards += 1
+                self.board.publish(self.board.shards, s, self.tick)
 
     def _gradient(self, s: int, index_B: Array) -> tuple[float, float]:
+        if not len(index_B):
+            return 0.0, 0.0
         draws = self.job.model.draws
         rng = keyed(self.job.plan.seed, DROPOUT, self.updates, s) if draws else None
         return self.model.gradient(self.training.rows(index_B), self.slots[s], rng)
@@ -118,15 +118,14 @@ class Worker:
         """Reduce each of my blocks in shard order and let the optimiser change it."""
         self.updates += 1
         start, stop = self.job.plan.batch(step)
-        weights_S = self.weights_TS[step, : min(stop - start, len(self.slots))]
-        rate = float(self.rate[0])
+        live = min(stop - start, len(self.slots))  # shards that have samples
+        weights_S = self.weights_TS[step, :live]
+        total, rate = sum(weights_S.tolist()), float(self.rate[0])
         for k, owner in enumerate(self.owners[1].tolist()):
             if owner == self.rank:
                 block = self.blocks[k]
-                grad_n = self.aggregate(block.grads_Sn[: len(weights_S)], weights_S)
-                self.penalties_TK[step, k] = block.update(
-                    grad_n, float(weights_S.sum()), self.updates, rate
-                )
+                grad_n = self.aggregate(block.grads_Sn[:live], weights_S)
+                self.penalties_TK[step, k] = block.update(grad_n, total, self.updates, rate)
                 self.board.publish(self.board.blocks, k, self.tick)
 
     def _judge(self, span: Span) -> bool:

@@ -24,9 +24,7 @@ class InProcess:
     n_workers = 1
 
     @contextmanager
-    def session(
-        self, job: Job, training: Samples, validation: Samples | None
-    ) -> Iterator[Session]:
+    def session(self, job: Job, training: Samples, validation: Samples | None) -> Iterator[Session]:
         arena = Arena.private(job.fields)
         with one_blas_thread():
             yield _Session(arena, Worker(job, arena, training, validation, rank=0))

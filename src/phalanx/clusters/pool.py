@@ -113,4 +113,3 @@ def shutdown() -> None:
 
 
 atexit.register(shutdown)
-

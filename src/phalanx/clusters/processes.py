@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import select
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -36,37 +37,45 @@ class Processes:
         self.n_workers = n_workers
 
     @contextmanager
-    def session(
-        self, job: Job, training: Samples, validation: Samples | None
-    ) -> Iterator[Session]:
-        crew = Crew(warm_pool(), self.n_workers)
+    def session(self, job: Job, training: Samples, validation: Samples | None) -> Iterator[Session]:
         place = Placement.of(training, "training/")
         place_validation = Placement.of(validation, "validation/") if validation else None
         fields = job.fields | place.fields(training)
         if validation and place_validation:
             fields |= place_validation.fields(validation)
-        arena, descriptor = Arena.shared(fields)
-        place.copy_in(training, arena)
-        if validation and place_validation:
-            place_validation.copy_in(validation, arena)
-        try:
-            crew.share(TakeJob(job, fields, place, place_validation), descriptor)
-            yield _Session(arena, crew)
-        finally:
-            crew.release()
+        with reserved(self.n_workers) as crew:
+            arena, descriptor = Arena.shared(fields)
+            place.copy_in(training, arena)
+            if validation and place_validation:
+                place_validation.copy_in(validation, arena)
+            try:
+                crew.share(TakeJob(job, fields, place, place_validation), descriptor)
+                yield _Session(arena, crew)
+            finally:
+                crew.release()
 
     def predict(self, work: Forward, params_N: Array, samples: Samples) -> Array:
-        crew = Crew(warm_pool(), self.n_workers)
         place = Placement.of(samples, "samples/")
         shape = (work.n_samples, work.model.n_outputs)
         dtype = params_N.dtype.str
         fields = {"parameters": Field(params_N.shape, dtype), "outputs": Field(shape, dtype)}
         fields |= place.fields(samples)
-        arena, descriptor = Arena.shared(fields)
-        arena["parameters"][:] = params_N
-        place.copy_in(samples, arena)
-        crew.share(TakeForward(work, fields, place), descriptor)
-        return arena["outputs"].copy()
+        with reserved(self.n_workers) as crew:
+            arena, descriptor = Arena.shared(fields)
+            arena["parameters"][:] = params_N
+            place.copy_in(samples, arena)
+            crew.share(TakeForward(work, fields, place), descriptor)
+            return arena["outputs"].copy()
+
+
+_one_job_at_a_time = threading.Lock()
+
+
+@contextmanager
+def reserved(n_workers: int) -> Iterator[Crew]:
+    """Workers of the pool for one job; threads that want some at the same time wait their turn."""
+    with _one_job_at_a_time:
+        yield Crew(warm_pool(), n_workers)
 
 
 class _Session:

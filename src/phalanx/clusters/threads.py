@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -20,8 +21,26 @@ def _libraries() -> Any:
     return ThreadpoolController().select(user_api="blas")
 
 
+_lock = threading.Lock()
+_inside = 0
+_limiter: Any = None
+
+
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Within it, BLAS calls of this process run on one thread; afterwards on as many as before."""
-    with _libraries().limit(limits=1):
+    """Within it, BLAS calls of this process run on one thread; afterwards on as many as before.
+
+    Several threads may be inside at once: the first one in sets the limit, the last one out lifts it.
+    """
+    global _inside, _limiter
+    with _lock:
+        if _inside == 0:
+            _limiter = _libraries().limit(limits=1)
+        _inside += 1
+    try:
         yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                _limiter.restore_original_limits()

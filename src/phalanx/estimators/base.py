@@ -47,7 +47,7 @@ from phalanx.registry import choose
 from phalanx.run import EpochRecord
 from phalanx.schedules import Adaptive, Constant, InverseScaling, Schedule
 from phalanx.stopping import Progress, Reason, Rule
-from phalanx.training import State, Trained, predict, train, useful_workers
+from phalanx.training import OnEpoch, State, Trained, predict, train, useful_workers
 
 
 @dataclass
@@ -197,9 +197,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             X, target, weight_B, validation = self._split(X, target, weight_B)
         training = target.samples(X, _in(weight_B, X))
         job, start, before = self._job(spec, training, target, validation, workers, incremental)
-        trained = train(
-            job, start, training, validation, before, on_epoch=self._say if self.verbose else None
-        )
+        watch = getattr(self, "_watch", None)
+        trained = train(job, start, training, validation, before, self._on_epoch(), watch)
         self._take(spec, trained, incremental)
 
     def _split(
@@ -257,9 +256,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             assignment=choose("task_assignment", self.task_assignment, ASSIGNMENTS),
             rule=rule,
             alpha=float(self.alpha),
-            n_workers=useful_workers(
-                workers, plan.n_shards, len(block_bounds(spec.n_parameters))
-            ),
+            n_workers=useful_workers(workers, plan.n_shards, len(block_bounds(spec.n_parameters))),
             n_validation=validation.n_samples if validation else 0,
             score=self._score_metric() if validation else None,
         )
@@ -277,7 +274,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             warnings.warn(
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be "
                 "clipped.",
-                stacklevel=4,
+                stacklevel=5,
             )
             batch_size = n_samples
         shards = self._shards(batch_size, spec.n_parameters)
@@ -355,13 +352,13 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     def _tell(self, trained: Trained, incremental: bool) -> None:
         """What scikit-learn says when a training ends."""
         if trained.reason is Reason.INTERRUPTED:
-            warnings.warn("Training interrupted by user.", stacklevel=5)
+            warnings.warn("Training interrupted by user.", stacklevel=6)
         elif trained.reason is Reason.MAX_EPOCHS and not incremental:
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
                 "optimization hasn't converged yet.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         elif trained.reason is Reason.NO_IMPROVEMENT and self.verbose:
             what = "Validation score" if self.early_stopping else "Training loss"
@@ -369,6 +366,10 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 f"{what} did not improve more than tol={self.tol:f} for "
                 f"{self.n_iter_no_change} consecutive epochs. Stopping."
             )
+
+    def _on_epoch(self) -> OnEpoch | None:
+        """What the command line's progress asks for, or a line an epoch where verbose."""
+        return getattr(self, "_epoch_callback", None) or (self._say if self.verbose else None)
 
     def _say(self, epoch: int, record: EpochRecord) -> None:
         print(f"Iteration {epoch}, loss = {record.loss:.8f}")
@@ -379,7 +380,10 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         n = training.n_samples
         shards = self._shards(n, spec.n_parameters)
         limits = Limits(
-            int(self.max_iter), int(self.max_fun), float(self.tol), self.loss_threshold,
+            int(self.max_iter),
+            int(self.max_fun),
+            float(self.tol),
+            self.loss_threshold,
             bool(self.verbose),
         )
         job = Job(
@@ -404,7 +408,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 f"(status={minimum.status}): {minimum.message}. Increase max_iter or max_fun, or "
                 "scale the data.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _drawn_seed(self) -> int:

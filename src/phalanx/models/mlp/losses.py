@@ -1,9 +1,9 @@
 """Losses with the output activation that belongs to them. Pure.
 
 A loss sees the last layer feature-major, `z_OB` [outputs, samples]. `link` turns it in place into
-predictions; `per_sample` gives each sample's loss [B]; `delta` turns predictions in place into
-the derivative of the loss by `z`, summed over outputs. `target` is a class index [B] for
-`log_loss` over classes, else values [O, B].
+predictions; `gradient` returns each sample's loss [B] and turns predictions in place into the
+derivative of the loss by `z`. `target` is a class index [B] for `log_loss` over classes, else
+values [O, B].
 
 As in scikit-learn, the regression losses are reported as the mean over outputs, while their
 gradient is that of the sum over outputs.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -27,10 +28,8 @@ class Loss:
     """One loss, its link, and its derivative."""
 
     link: Callable[[Array], None]
-    per_sample: Callable[[Array, Array], Array]
-    delta: Callable[[Array, Array], None]
+    gradient: Callable[[Array, Array], Array]
     out_activation: str  # scikit-learn's name of the link
-    averages_outputs: bool = False
     takes_classes: bool = False
 
 
@@ -45,77 +44,77 @@ def _exp(z_OB: Array) -> None:
     np.exp(z_OB, out=z_OB)
 
 
-def _cells(p_OB: Array, class_B: Array) -> Array:
-    """Flat index of each sample's own class in the C-ordered [O, B] array."""
-    n = p_OB.shape[1]
-    return np.asarray(class_B * n + np.arange(n))
+def _class_gradient(p_OB: Array, class_B: Array) -> Array:
+    own_B = class_B * len(class_B) + _places(len(class_B))  # flat places of each sample's class
+    flat = p_OB.reshape(-1)
+    likelihood_B = flat.take(own_B)
+    flat[own_B] = likelihood_B - 1
+    tiny = _tiny(p_OB.dtype)
+    np.maximum(likelihood_B, tiny, out=likelihood_B)
+    np.minimum(likelihood_B, 1 - tiny, out=likelihood_B)
+    np.log(likelihood_B, out=likelihood_B)
+    return np.negative(likelihood_B, out=likelihood_B)
 
 
-def _class_loss(p_OB: Array, class_B: Array) -> Array:
-    tiny = np.finfo(p_OB.dtype).eps
-    own_B = p_OB.ravel().take(_cells(p_OB, class_B))
-    own_B = np.minimum(np.maximum(own_B, tiny, out=own_B), 1 - tiny, out=own_B)
-    return np.negative(np.log(own_B, out=own_B), out=own_B)
-
-
-def _class_delta(p_OB: Array, class_B: Array) -> None:
-    p_OB.ravel()[_cells(p_OB, class_B)] -= 1
-
-
-def _binary_loss(p_OB: Array, y_OB: Array) -> Array:
+def _binary_gradient(p_OB: Array, y_OB: Array) -> Array:
     """Cross entropy summed over outputs: one for two classes, several for several labels."""
-    tiny = np.finfo(p_OB.dtype).eps
+    tiny = _tiny(p_OB.dtype)
     clipped = np.clip(p_OB, tiny, 1 - tiny)
-    return np.asarray(-(y_OB * np.log(clipped) + (1 - y_OB) * np.log(1 - clipped)).sum(axis=0))
-
-
-def _difference(p_OB: Array, y_OB: Array) -> None:
-    """The derivative wherever the link is the canonical one of the loss."""
+    loss_OB = y_OB * np.log(clipped) + (1 - y_OB) * np.log(1 - clipped)
     p_OB -= y_OB
+    return np.asarray(-loss_OB.sum(axis=0))
 
 
-def _squared_loss(p_OB: Array, y_OB: Array) -> Array:
-    return np.asarray(0.5 * np.square(y_OB - p_OB).mean(axis=0))
+def _squared_gradient(p_OB: Array, y_OB: Array) -> Array:
+    p_OB -= y_OB
+    return np.asarray(0.5 * np.square(p_OB).mean(axis=0))
 
 
-def _absolute_loss(p_OB: Array, y_OB: Array) -> Array:
-    return np.asarray(np.abs(y_OB - p_OB).mean(axis=0))
+def _absolute_gradient(p_OB: Array, y_OB: Array) -> Array:
+    p_OB -= y_OB
+    loss_B = np.abs(p_OB).mean(axis=0)
+    np.sign(p_OB, out=p_OB)
+    return np.asarray(loss_B)
 
 
-def _absolute_delta(p_OB: Array, y_OB: Array) -> None:
-    np.sign(p_OB - y_OB, out=p_OB)
-
-
-def _huber_loss(p_OB: Array, y_OB: Array) -> Array:
+def _huber_gradient(p_OB: Array, y_OB: Array) -> Array:
     """0.5 e^2 up to |e| = 1, |e| - 0.5 beyond (Huber 1964)."""
-    error = np.abs(y_OB - p_OB)
-    inner = np.minimum(error, HUBER_DELTA)
-    return np.asarray((inner * (error - 0.5 * inner)).mean(axis=0))
-
-
-def _huber_delta(p_OB: Array, y_OB: Array) -> None:
     p_OB -= y_OB
+    error_OB = np.abs(p_OB)
+    inner_OB = np.minimum(error_OB, HUBER_DELTA)
     np.clip(p_OB, -HUBER_DELTA, HUBER_DELTA, out=p_OB)
+    return np.asarray((inner_OB * (error_OB - 0.5 * inner_OB)).mean(axis=0))
 
 
-def _poisson_loss(p_OB: Array, y_OB: Array) -> Array:
+def _poisson_gradient(p_OB: Array, y_OB: Array) -> Array:
     """Half the Poisson deviance, y log(y / p) - y + p, summed over outputs."""
     from scipy.special import xlogy
 
-    return np.asarray((xlogy(y_OB, y_OB / p_OB) - y_OB + p_OB).sum(axis=0))
+    loss_OB = xlogy(y_OB, y_OB / p_OB) - y_OB + p_OB
+    p_OB -= y_OB
+    return np.asarray(loss_OB.sum(axis=0))
+
+
+@cache
+def _tiny(dtype: np.dtype[np.floating]) -> float:
+    """What keeps a likelihood off 0 and 1, as in scikit-learn."""
+    return float(np.finfo(dtype).eps)
+
+
+@cache
+def _places(n_samples: int) -> Array:
+    return np.arange(n_samples)
 
 
 _identity = ACTIVATIONS["identity"].forward
 _logistic = ACTIVATIONS["logistic"].forward
 
 LOSSES: dict[str, Loss] = {
-    "log_loss": Loss(softmax, _class_loss, _class_delta, "softmax", takes_classes=True),
-    "binary_log_loss": Loss(_logistic, _binary_loss, _difference, "logistic"),
-    "squared_error": Loss(_identity, _squared_loss, _difference, "identity", averages_outputs=True),
-    "absolute_error": Loss(
-        _identity, _absolute_loss, _absolute_delta, "identity", averages_outputs=True
-    ),
-    "huber": Loss(_identity, _huber_loss, _huber_delta, "identity", averages_outputs=True),
-    "poisson": Loss(_exp, _poisson_loss, _difference, "exp"),
+    "log_loss": Loss(softmax, _class_gradient, "softmax", takes_classes=True),
+    "binary_log_loss": Loss(_logistic, _binary_gradient, "logistic"),
+    "squared_error": Loss(_identity, _squared_gradient, "identity"),
+    "absolute_error": Loss(_identity, _absolute_gradient, "identity"),
+    "huber": Loss(_identity, _huber_gradient, "identity"),
+    "poisson": Loss(_exp, _poisson_gradient, "exp"),
 }
 REGRESSION_LOSSES = ("squared_error", "absolute_error", "huber", "poisson")

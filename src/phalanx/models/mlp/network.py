@@ -37,7 +37,9 @@ class MLPSpec:
         pairs = list(pairwise(self.sizes))
         weights = tuple((fan_out, fan_in) for fan_in, fan_out in pairs)
         biases = tuple((fan_out,) for _, fan_out in pairs)
-        names = [f"weight_{i}" for i in range(len(pairs))] + [f"bias_{i}" for i in range(len(pairs))]
+        names = [f"weight_{i}" for i in range(len(pairs))] + [
+            f"bias_{i}" for i in range(len(pairs))
+        ]
         return Layout(tuple(names), weights + biases)
 
     @property
@@ -82,7 +84,9 @@ class Workspace:
     """Buffers of one pass over `n_rows` samples; contiguous, so their kernels are always the same."""
 
     def __init__(self, spec: MLPSpec, flat: Array, n_rows: int) -> None:
-        buffers = iter(np.split(flat, np.cumsum([_padded(s * n_rows) for s in _buffers(spec)])[:-1]))
+        buffers = iter(
+            np.split(flat, np.cumsum([_padded(s * n_rows) for s in _buffers(spec)])[:-1])
+        )
         take = [next(buffers)[: s * n_rows].reshape(s, n_rows) for s in _buffers(spec)]
         depth = len(spec.sizes) - 1
         self.layers = take[:depth]
@@ -106,12 +110,13 @@ class Network:
 
     def __init__(self, spec: MLPSpec, params_N: Array) -> None:
         self.spec = spec
-        self.weights, self.biases = _halves(spec.layout.views(params_N))
+        self.weights, biases = _halves(spec.layout.views(params_N))
+        self.biases = [bias[:, np.newaxis] for bias in biases]
         self.activation: Activation = ACTIVATIONS[spec.activation]
         self.loss: Loss = LOSSES[spec.loss]
         self._flat = aligned_empty((0,), spec.dtype)
         self._workspaces: dict[int, Workspace] = {}
-        self._gradients: dict[int, tuple[list[Array], list[Array]]] = {}
+        self._gradients: dict[int, tuple[Array, list[Array], list[Array]]] = {}
 
     def outputs(self, rows: Rows) -> Array:
         space = self._workspace(rows.count)
@@ -125,8 +130,7 @@ class Network:
         masks = self._forward(rows, space, self._masks(rows.count, rng))
         predictions = space.layers[-1]
         target = rows.classes_B if self.loss.takes_classes else rows.target_OB
-        loss_B = self.loss.per_sample(predictions, target)
-        self.loss.delta(predictions, target)
+        loss_B = self.loss.gradient(predictions, target)
         if rows.weight_B is None:
             loss, weight = float(np.add.reduce(loss_B)), float(rows.count)
             predictions *= 1 / weight
@@ -146,7 +150,7 @@ class Network:
                 rows.project(weight, layer)
             else:
                 np.matmul(weight, below, out=layer)
-            layer += bias[:, np.newaxis]
+            layer += bias
             if i < last:
                 if self.activation.keeps_input:
                     np.copyto(space.inputs[i], layer)
@@ -205,11 +209,12 @@ class Network:
         return space
 
     def _gradient_views(self, grad_N: Array) -> tuple[list[Array], list[Array]]:
-        """Views by layer; kept by address, since a shard's slot is the same in every step."""
-        address = grad_N.ctypes.data
-        if address not in self._gradients:
-            self._gradients[address] = _halves(self.spec.layout.views(grad_N))
-        return self._gradients[address]
+        """Views by layer; kept, with the slot itself, since a shard's slot never changes."""
+        known = self._gradients.get(id(grad_N))
+        if known is None:
+            known = (grad_N, *_halves(self.spec.layout.views(grad_N)))
+            self._gradients[id(grad_N)] = known
+        return known[1:]
 
 
 def _halves(views: list[Array]) -> tuple[list[Array], list[Array]]:

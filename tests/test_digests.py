@@ -1,0 +1,163 @@
+"""G1: parameters and optimiser state are the same bits for any number of workers."""
+
+import numpy as np
+import pytest
+
+from phalanx import MLPClassifier, MLPRegressor
+from phalanx.aggregation import AGGREGATIONS
+from phalanx.assignment import ASSIGNMENTS
+from phalanx.models.mlp.activations import ACTIVATIONS
+from phalanx.optimizers import OPTIMIZERS
+from phalanx.plan import DISTRIBUTIONS
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+RNG = np.random.default_rng(5)
+X = RNG.normal(size=(203, 12))  # 203 rows in batches of 50: the last has 3, fewer than its shards
+Y = np.argmax(X @ RNG.normal(size=(12, 5)), axis=1)
+VALUES = np.abs(X @ RNG.normal(size=(12, 2)))
+SETTINGS = dict(
+    hidden_layer_sizes=(90, 70), batch_size=50, shards=7, max_iter=2, random_state=1, n_jobs=1
+)
+WORKERS = (2, 3, 4, 7)
+
+
+def outsiders(n_tasks, speeds_W):
+    """A user's assignment: everything to the last two workers."""
+    last = len(speeds_W) - 1
+    return [last - task % min(2, len(speeds_W)) for task in range(n_tasks)]
+
+
+def backwards(epoch):
+    """A user's distribution."""
+    return np.arange(epoch.n_samples)[::-1] if epoch.number % 2 else np.arange(epoch.n_samples)
+
+
+def signs(grads_Sn, weights_S):
+    """A user's aggregation: the majority's sign."""
+    return np.sign(np.sign(grads_Sn).sum(axis=0)) * np.abs(grads_Sn).mean(axis=0)
+
+
+def assert_same_for_any_workers(make, fit, workers=WORKERS):
+    alone = fit(make(n_jobs=1))
+    assert len(alone.run_.digest) == 64
+    for n in workers:
+        together = fit(make(n_jobs=n))
+        assert together.run_.workers == n
+        assert together.run_.digest == alone.run_.digest, n
+        assert getattr(together, "loss_curve_", None) == getattr(alone, "loss_curve_", None)
+        for a, b in zip(together.coefs_, alone.coefs_, strict=True):
+            np.testing.assert_array_equal(a, b)
+    return alone
+
+
+def classifier(**changes):
+    return lambda n_jobs: MLPClassifier(**{**SETTINGS, **changes, "n_jobs": n_jobs})
+
+
+def fit(estimator):
+    return estimator.fit(X, Y)
+
+
+@pytest.mark.parametrize("distribution", [*sorted(DISTRIBUTIONS), backwards])
+@pytest.mark.parametrize("assignment", [*sorted(ASSIGNMENTS), outsiders])
+def test_any_distribution_and_assignment(distribution, assignment):
+    make = classifier(data_distribution=distribution, task_assignment=assignment)
+    assert_same_for_any_workers(make, fit)
+
+
+@pytest.mark.parametrize("aggregation", [*sorted(AGGREGATIONS), signs])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_any_aggregation_and_dtype(aggregation, dtype):
+    make = classifier(aggregation=aggregation)
+    alone = assert_same_for_any_workers(make, lambda e: e.fit(X.astype(dtype), Y))
+    assert alone.coefs_[0].dtype == dtype
+
+
+@pytest.mark.parametrize("solver", [*sorted(OPTIMIZERS), "lbfgs"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_any_optimizer_and_dtype(solver, dtype):
+    make = classifier(solver=solver)
+    assert_same_for_any_workers(make, lambda e: e.fit(X.astype(dtype), Y))
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_any_activation(activation):
+    assert_same_for_any_workers(classifier(activation=activation), fit, workers=(2, 7))
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "absolute_error", "huber", "poisson"])
+def test_any_regression_loss(loss):
+    def make(n_jobs):
+        return MLPRegressor(loss, **{**SETTINGS, "n_jobs": n_jobs})
+
+    assert_same_for_any_workers(make, lambda e: e.fit(X, VALUES), workers=(2, 7))
+
+
+def test_dropout():
+    with_dropout = assert_same_for_any_workers(classifier(dropout=0.3), fit)
+    assert with_dropout.run_.digest != fit(classifier()(1)).run_.digest
+
+
+@pytest.mark.parametrize("learning_rate", ["invscaling", "adaptive"])
+def test_schedules(learning_rate):
+    make = classifier(solver="sgd", learning_rate=learning_rate, tol=1, n_iter_no_change=1,
+                      max_iter=5)  # fmt: skip
+    assert_same_for_any_workers(make, fit, workers=(3,))
+
+
+def test_early_stopping_keeps_the_same_best_weights():
+    make = classifier(early_stopping=True, max_iter=8, validation_fraction=0.3)
+    alone = assert_same_for_any_workers(make, fit, workers=(2, 3))
+    assert len(alone.validation_scores_) == 8
+
+
+def test_validation_data_weights_and_class_weights():
+    make = classifier(class_weight="balanced")
+
+    def weighted(estimator):
+        return estimator.fit(X, Y, RNG_WEIGHT, validation_data=(X[:40], Y[:40]))
+
+    alone = assert_same_for_any_workers(make, weighted, workers=(2, 3))
+    assert len(alone.validation_scores_) == 2
+
+
+RNG_WEIGHT = RNG.random(len(X))
+
+
+def test_sparse_samples():
+    sparse = pytest.importorskip("scipy.sparse").csr_matrix(np.where(np.abs(X) > 1, X, 0))
+    assert_same_for_any_workers(classifier(), lambda e: e.fit(sparse, Y), workers=(2, 3))
+
+
+def test_samples_in_a_mapped_file(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    alone = assert_same_for_any_workers(classifier(), lambda e: e.fit(mapped, Y), workers=(2, 3))
+    assert alone.run_.digest == fit(classifier()(1)).run_.digest
+
+
+def test_partial_fit_goes_on_alike():
+    def three_calls(estimator):
+        for part in np.array_split(np.arange(len(X)), 3):
+            estimator.partial_fit(X[part], Y[part], classes=np.unique(Y))
+        return estimator
+
+    assert_same_for_any_workers(classifier(), three_calls, workers=(2, 3))
+
+
+def test_predictions_are_the_same_bits():
+    many = RNG.normal(size=(20_000, 12))
+    estimator = fit(MLPClassifier(**{**SETTINGS, "hidden_layer_sizes": (600,)}))
+    alone = estimator.predict_proba(many)
+    for n in (2, 3):
+        np.testing.assert_array_equal(estimator.set_params(n_jobs=n).predict_proba(many), alone)
+
+
+def test_more_workers_than_tasks_are_not_asked():
+    small = MLPClassifier(hidden_layer_sizes=(3,), shards=2, max_iter=2, n_jobs=6).fit(X, Y)
+    assert small.run_.workers == 2
+
+
+def test_the_number_of_shards_is_part_of_the_answer():
+    assert fit(classifier(shards=2)(1)).run_.digest != fit(classifier(shards=3)(1)).run_.digest

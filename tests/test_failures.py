@@ -1,0 +1,250 @@
+"""What happens to a fit when a worker raises, dies, or the user presses Ctrl-C. No waiting by sleep:
+each fault is set off by the worker itself, at a step that the test names."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from time import monotonic
+
+import numpy as np
+import psutil
+import pytest
+
+from phalanx import MLPClassifier, UserFunctionError, WorkerError, WorkerLost
+from phalanx.clusters import pool
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(240, 6))
+Y = (X[:, 0] > 0).astype(int)
+SETTINGS = dict(
+    hidden_layer_sizes=(60,), batch_size=30, shards=4, max_iter=10, random_state=0, n_jobs=2,
+    tol=0, n_iter_no_change=10**6,
+)  # fmt: skip
+
+
+def at_call(number, action):
+    """An aggregation rule that does `action` in its `number`-th call in a worker, once."""
+    calls = []
+
+    def rule(grads_Sn, weights_S):
+        calls.append(None)
+        if len(calls) == number:
+            action()
+        return grads_Sn.mean(axis=0)
+
+    return rule
+
+
+def fails(message="broken"):
+    raise ArithmeticError(message)
+
+
+def is_usable():
+    clf = MLPClassifier(**SETTINGS).fit(X, Y)
+    return clf.run_.workers == 2 and clf.run_.reason == "max_epochs"
+
+
+@pytest.mark.parametrize("call", [1, 5, 40])
+def test_a_users_exception_arrives_with_rank_and_traceback(call):
+    with pytest.raises(UserFunctionError, match="rule raised ArithmeticError: broken") as caught:
+        MLPClassifier(**SETTINGS, aggregation=at_call(call, fails)).fit(X, Y)
+    cause = caught.value.__cause__
+    assert isinstance(cause, WorkerError)
+    assert cause.rank in (0, 1)
+    assert "in fails" in cause.worker_traceback
+    assert f"raised in worker {cause.rank}" in caught.value.__notes__
+    assert is_usable()
+
+
+def test_an_exception_that_cannot_be_pickled_still_arrives():
+    class Local(Exception):
+        def __reduce__(self):
+            raise TypeError("never")
+
+    def order(epoch):
+        if epoch.number == 2:
+            raise Local("unpicklable")
+        return np.arange(epoch.n_samples)
+
+    with pytest.raises((WorkerError, UserFunctionError), match="unpicklable"):
+        MLPClassifier(**SETTINGS, data_distribution=order).fit(X, Y)
+    assert is_usable()
+
+
+@pytest.mark.parametrize("call", [1, 7, 33])
+@pytest.mark.parametrize(
+    ("death", "told"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "SIGKILL"),
+        (lambda: os.kill(os.getpid(), signal.SIGSEGV), "SIGSEGV"),
+        (lambda: os._exit(3), "exited with status 3"),
+    ],
+    ids=["killed", "segfault", "exit"],
+)
+def test_a_lost_worker_is_named_within_a_second_and_nothing_is_left(call, death, told):
+    is_usable()
+    pids = [member.pid for member in pool.warm_pool().members]
+    with pytest.raises(WorkerLost, match=told) as caught:
+        MLPClassifier(**SETTINGS, aggregation=at_call(call, death)).fit(X, Y)
+    assert caught.value.pid == pids[caught.value.rank]
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert is_usable()
+
+
+def test_a_worker_lost_between_two_fits_is_named_too():
+    is_usable()
+    victim = pool.warm_pool().members[1]
+    os.kill(victim.pid, signal.SIGKILL)
+    with pytest.raises(WorkerLost, match=f"worker 1 .pid {victim.pid}. ended"):
+        MLPClassifier(**SETTINGS).fit(X, Y)
+    assert is_usable()
+
+
+def test_the_error_for_a_lost_worker_comes_within_a_second():
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    is_usable()
+    begun = monotonic()
+    with pytest.raises(WorkerLost):
+        MLPClassifier(**SETTINGS, aggregation=at_call(1, die)).fit(X, Y)
+    assert monotonic() - begun < 1
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_ctrl_c_ends_a_fit_at_a_steps_edge(n_jobs):
+    driver = os.getpid()
+
+    def interrupt():
+        os.kill(driver, signal.SIGINT)
+
+    clf = MLPClassifier(
+        **{**SETTINGS, "n_jobs": n_jobs, "max_iter": 10**6}, aggregation=at_call(40, interrupt)
+    )
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        clf.fit(X, Y)
+    assert clf.run_.reason == "interrupted"
+    assert clf.run_.events[0].what == "interrupted"
+    assert clf.run_.steps < 10**6
+    assert np.isfinite(clf.coefs_[0]).all()
+    assert clf.predict(X).shape == (240,)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert is_usable()
+
+
+def test_ctrl_c_during_lbfgs():
+    driver = os.getpid()
+    rule = at_call(6, lambda: os.kill(driver, signal.SIGINT))
+    clf = MLPClassifier(**{**SETTINGS, "solver": "lbfgs", "max_iter": 500}, aggregation=rule)
+    with pytest.warns(UserWarning, match="interrupted"):
+        clf.fit(X, Y)
+    assert clf.run_.reason == "interrupted"
+
+
+def test_fits_from_threads_do_not_mix():
+    digests = {}
+
+    def fit(seed):
+        settings = {**SETTINGS, "random_state": seed}
+        digests[seed] = MLPClassifier(**settings).fit(X, Y).run_.digest
+
+    threads = [threading.Thread(target=fit, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed in range(4):
+        alone = MLPClassifier(**{**SETTINGS, "random_state": seed, "n_jobs": 1}).fit(X, Y)
+        assert digests[seed] == alone.run_.digest
+
+
+def still_running(pids, within):
+    """Those of the processes that run after `within` seconds; what init has yet to reap has ended."""
+    alive = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    _, left = psutil.wait_procs([p for p in alive if not is_zombie(p)], timeout=within)
+    return [process for process in left if not is_zombie(process)]
+
+
+def is_zombie(process):
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+PROGRAM = """
+import os, signal, sys
+import numpy as np
+from phalanx import MLPClassifier
+from phalanx.clusters import pool
+
+X = np.random.default_rng(0).normal(size=(240, 6)); y = (X[:, 0] > 0).astype(int)
+driver = os.getpid()
+
+class Helper:  # defined in the script itself, which has no main guard
+    calls = 0
+
+def rule(grads_Sn, weights_S):
+    Helper.calls += 1
+    if Helper.calls == 20:
+        {action}
+    return grads_Sn.mean(axis=0)
+
+MLPClassifier((60,), batch_size=30, shards=4, max_iter=3, n_jobs=2).fit(X, y)
+warm = pool.warm_pool()
+print(warm._process.pid, *(member.pid for member in warm.members), flush=True)
+MLPClassifier((60,), batch_size=30, shards=4, max_iter=10**6, tol=0, n_jobs=2,
+              n_iter_no_change=10**6, aggregation=rule).fit(X, y)
+"""
+
+
+@pytest.mark.parametrize(
+    "action",
+    ["os.kill(driver, signal.SIGKILL)", "os.kill(driver, signal.SIGTERM)"],
+    ids=["killed", "terminated"],
+)
+def test_workers_end_with_the_driver(action):
+    program = textwrap.dedent(PROGRAM).format(action=action)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode in (-signal.SIGKILL, -signal.SIGTERM)
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 3
+    assert not still_running(pids, within=1)
+
+
+def test_a_script_without_a_main_guard_leaves_nothing():
+    program = textwrap.dedent(PROGRAM).format(action="os.kill(driver, signal.SIGINT)")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not still_running(map(int, done.stdout.split()), within=1)
+
+
+def test_a_forked_child_of_the_caller_gets_workers_of_its_own():
+    expected = MLPClassifier(**SETTINGS).fit(X, Y).run_.digest
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            digest = MLPClassifier(**SETTINGS).fit(X, Y).run_.digest
+            os.write(writer, digest.encode())
+            pool.shutdown()
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    with os.fdopen(reader) as pipe:
+        assert pipe.read() == expected
+    assert is_usable()
