@@ -1,5 +1,7 @@
-"""What happens to a fit when a worker raises, dies, or the user presses Ctrl-C. No waiting by sleep:
-each fault is set off by the worker itself, at a step that the test names."""
+"""What happens to a fit when a worker raises, dies, or the user presses Ctrl-C.
+
+Nothing waits by sleeping: each fault is set off by the worker itself, in a call that is named.
+"""
 
 import os
 import signal
@@ -164,7 +166,7 @@ def test_fits_from_threads_do_not_mix():
 
 
 def still_running(pids, within):
-    """Those of the processes that run after `within` seconds; what init has yet to reap has ended."""
+    """Those of the processes that still run after `within` seconds."""
     alive = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
     _, left = psutil.wait_procs([p for p in alive if not is_zombie(p)], timeout=within)
     return [process for process in left if not is_zombie(process)]

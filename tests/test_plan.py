@@ -66,7 +66,7 @@ def test_stratified_keeps_each_classes_share_in_every_batch():
 
 def test_stratified_needs_labels():
     with pytest.raises(InvalidInput, match="needs one class label"):
-        Plan(10, 2, 1, 0, stratified).order(0)
+        Plan(10, 2, 1, 0, stratified)
 
 
 @pytest.mark.parametrize(

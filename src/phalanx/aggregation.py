@@ -30,18 +30,18 @@ def mean(grads_Sn: Array, weights_S: Array) -> Array:
 
 def sum_(grads_Sn: Array, weights_S: Array) -> Array:
     """The sum of the shards' mean gradients: S times the mean when shards are of one size."""
-    return np.ones(len(grads_Sn), grads_Sn.dtype) @ grads_Sn
+    return np.asarray(np.ones(len(grads_Sn), grads_Sn.dtype) @ grads_Sn)
 
 
 def max_(grads_Sn: Array, weights_S: Array) -> Array:
     """Per coordinate, the value of largest magnitude; the first shard's where two are equal."""
     largest_n = np.abs(grads_Sn).argmax(axis=0)
-    return np.take_along_axis(grads_Sn, largest_n[np.newaxis], axis=0)[0]
+    return np.asarray(np.take_along_axis(grads_Sn, largest_n[np.newaxis], axis=0)[0])
 
 
 def median(grads_Sn: Array, weights_S: Array) -> Array:
     """Per coordinate, the median; the mean of the middle two for an even number of shards."""
-    return np.median(grads_Sn, axis=0).astype(grads_Sn.dtype, copy=False)
+    return np.asarray(np.median(grads_Sn, axis=0), grads_Sn.dtype)
 
 
 def trimmed_mean(grads_Sn: Array, weights_S: Array) -> Array:
@@ -52,7 +52,7 @@ def trimmed_mean(grads_Sn: Array, weights_S: Array) -> Array:
     """
     cut = int(len(grads_Sn) * TRIMMED_FRACTION)
     kept_Sn = np.sort(grads_Sn, axis=0)[cut : len(grads_Sn) - cut]
-    return kept_Sn.mean(axis=0, dtype=grads_Sn.dtype)
+    return np.asarray(kept_Sn.mean(axis=0, dtype=grads_Sn.dtype))
 
 
 AGGREGATIONS: dict[str, Aggregation] = {

@@ -10,6 +10,7 @@ import mmap
 import os
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,10 @@ class Arena:
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
 
+    def words(self, name: str) -> memoryview[Any]:
+        """An array, flat, as plain numbers: reading one takes 30 ns, a NumPy element 100."""
+        return memoryview(self._arrays[name].reshape(-1))  # type: ignore[arg-type]
+
     @classmethod
     def private(cls, fields: Fields) -> Arena:
         """An arena that only this process sees."""
@@ -59,7 +64,7 @@ class Arena:
 
     @classmethod
     def shared(cls, fields: Fields) -> tuple[Arena, int]:
-        """An arena that other processes can attach, and its file descriptor (the caller's to close).
+        """An arena that other processes can attach, and its file descriptor (yours to close).
 
         Raises MemoryError where the host has no room for it.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from math import isnan
 from numbers import Integral, Real
 from typing import Any
 
@@ -27,7 +28,8 @@ def number(
     said = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
     rule = f"{name} must be {'an integer' if integer else 'a number'} {said}".strip()
     kind = Integral if integer else Real
-    fits = isinstance(value, kind) and not isinstance(value, (bool, np.bool_)) and value == value
+    fits = isinstance(value, kind) and not isinstance(value, (bool, np.bool_))
+    fits = fits and not isnan(value)
     if fits:
         fits = (
             (at_least is None or value >= at_least)

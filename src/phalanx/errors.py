@@ -3,11 +3,11 @@
 Every message states the rule, what was received, and what to do next.
 
     PhalanxError
-    ├── InvalidInput (also a ValueError)     the caller's arguments or data; nothing was started
-    ├── UserFunctionError                    a function of the caller's raised, or returned something unusable
-    ├── WorkerError                          an exception inside a worker; carries its traceback and rank
-    ├── WorkerLost                           a worker's process ended; carries its rank, pid and signal
-    └── RunFolderError (also an OSError)     a run's folder cannot be written or read
+    ├── InvalidInput (a ValueError)     arguments or data break a rule; nothing was started
+    ├── UserFunctionError               a function of the caller's raised, or returned nonsense
+    ├── WorkerError                     an exception inside a worker, with its traceback and rank
+    ├── WorkerLost                      a worker's process ended, with its rank, pid and signal
+    └── RunFolderError (an OSError)     a run's folder cannot be written or read
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ class WorkerError(PhalanxError):
 
     def __str__(self) -> str:
         return (
-            f"worker {self.rank} raised {self.summary}. "
-            f"Its traceback:\n\n{self.worker_traceback}"
+            f"worker {self.rank} raised {self.summary}. Its traceback:\n\n{self.worker_traceback}"
         )
 
 

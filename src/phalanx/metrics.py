@@ -77,7 +77,7 @@ def _square(cells: Array) -> Array:
 
 def _present(per_class: Array, matrix: Array) -> Array:
     """Figures of the classes that occur among targets or predictions, as scikit-learn averages."""
-    return per_class[matrix.sum(axis=0) + matrix.sum(axis=1) > 0]
+    return np.asarray(per_class[matrix.sum(axis=0) + matrix.sum(axis=1) > 0])
 
 
 def _log_loss_partial(y: Array, probability: Array, weight_B: Array) -> Array:

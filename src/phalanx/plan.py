@@ -59,11 +59,7 @@ def strided(epoch: Epoch) -> Array:
 
 def stratified(epoch: Epoch) -> Array:
     """A new order every epoch in which each class is spread evenly, so batches keep its share."""
-    if epoch.labels_B is None:
-        raise InvalidInput(
-            "data_distribution='stratified' keeps each class's share in every batch, so it needs "
-            "one class label a sample; got a target without classes. Use 'random' instead."
-        )
+    assert epoch.labels_B is not None  # the plan sees to it
     shuffled = epoch.rng.permutation(epoch.n_samples)
     labels = epoch.labels_B[shuffled]
     by_class = np.argsort(labels, kind="stable")
@@ -93,6 +89,14 @@ class Plan:
     seed: int
     distribution: Distribution
     labels_B: Array | None = None
+
+    def __post_init__(self) -> None:
+        """Raise InvalidInput where samples cannot be stratified."""
+        if self.distribution is stratified and self.labels_B is None:
+            raise InvalidInput(
+                "data_distribution='stratified' keeps each class's share in every batch, so it "
+                "needs one class label a sample; got a target without classes. Use 'random'."
+            )
 
     @cached_property
     def n_steps(self) -> int:

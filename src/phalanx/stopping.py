@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 
 from phalanx.schedules import Schedule
 
 
-class Reason(str, Enum):
+class Reason(StrEnum):
     """Why a training ended."""
 
     MAX_EPOCHS = "max_epochs"
@@ -79,7 +79,7 @@ def _compared(rule: Rule, before: Progress, loss: float, score: float | None) ->
         return replace(
             before,
             stale_epochs=before.stale_epochs + 1 if stale else 0,
-            best_score=max(before.best_score, score) if score == score else before.best_score,
+            best_score=score if score > before.best_score else before.best_score,
             improved=score > before.best_score,
         )
     stale = loss > before.best_loss - rule.tol

@@ -49,7 +49,7 @@ class Worker:
         self.slots = list(arena["grads"])
         self.rate = arena["rate"]
         self.owners = arena["shard_owner"], arena["block_owner"]
-        self.speed = memoryview(arena["speed"][rank])  # shards computed, seconds it took
+        self.speed = arena.words("speed")[2 * rank : 2 * rank + 2]  # shards computed, seconds
         self.blocks = [Block(job, arena, bounds) for bounds in job.blocks]
         self.aggregate = checked(job.aggregation)
 

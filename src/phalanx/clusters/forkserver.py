@@ -73,7 +73,7 @@ def _ended(pid: int, children: set[int]) -> int:
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel end this process when its parent ends (Linux; elsewhere a closed socket does)."""
+    """Have Linux end this process when its parent ends; elsewhere the closed socket does."""
     if sys.platform == "linux":
         import ctypes
 

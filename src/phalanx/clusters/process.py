@@ -87,8 +87,9 @@ def serve(sock: socket.socket, rank: int) -> None:
 
 
 def _worker(message: TakeJob, arena: Arena, rank: int) -> Worker:
-    validation = message.validation and message.validation.attach(arena)
-    return Worker(message.job, arena, message.training.attach(arena), validation, rank)
+    training = message.training.attach(arena)
+    validation = message.validation.attach(arena) if message.validation else None
+    return Worker(message.job, arena, training, validation, rank)
 
 
 def _predict(message: TakeForward, descriptor: int, rank: int) -> None:

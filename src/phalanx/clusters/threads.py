@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-THREAD_VARIABLES = {
-    name: "1"
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
-}
+THREAD_VARIABLES = dict.fromkeys(
+    ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1"
+)
 
 
 @cache
@@ -30,7 +29,8 @@ _limiter: Any = None
 def one_blas_thread() -> Iterator[None]:
     """Within it, BLAS calls of this process run on one thread; afterwards on as many as before.
 
-    Several threads may be inside at once: the first one in sets the limit, the last one out lifts it.
+    Several threads may be inside at once: the first one in sets the limit, the last
+    one out lifts it.
     """
     global _inside, _limiter
     with _lock:

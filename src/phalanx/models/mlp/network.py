@@ -81,7 +81,7 @@ class MLPSpec:
 
 
 class Workspace:
-    """Buffers of one pass over `n_rows` samples; contiguous, so their kernels are always the same."""
+    """Buffers of a pass over `n_rows` samples; contiguous, so the kernels are always the same."""
 
     def __init__(self, spec: MLPSpec, flat: Array, n_rows: int) -> None:
         buffers = iter(

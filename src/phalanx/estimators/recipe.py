@@ -1,0 +1,204 @@
+"""From an estimator's parameters to what the engine takes: optimiser, schedule, rule, plan, job.
+
+Functions take the estimator as `params` and only read constructor parameters from it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from phalanx.aggregation import AGGREGATIONS
+from phalanx.arrays import Array
+from phalanx.assignment import ASSIGNMENTS
+from phalanx.checks import workers_of
+from phalanx.data.samples import Samples
+from phalanx.estimators.parameters import check_shards
+from phalanx.exchange.board import processors
+from phalanx.job import Job
+from phalanx.layout import block_bounds
+from phalanx.lbfgs import Limits
+from phalanx.metrics import Metric
+from phalanx.models.mlp import MLPSpec
+from phalanx.optimizers import (
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    KeepGradient,
+    Momentum,
+    Nesterov,
+    Optimizer,
+    RMSprop,
+)
+from phalanx.plan import DISTRIBUTIONS, Plan, auto_shards, sequential
+from phalanx.registry import choose
+from phalanx.schedules import Adaptive, Constant, InverseScaling, Schedule
+from phalanx.stopping import Rule
+from phalanx.training import useful_workers
+
+
+@dataclass
+class Target:
+    """A checked target: class indices [n] or values [n, O], and labels for stratifying."""
+
+    classes_B: Array | None
+    values_BO: Array | None
+    labels_B: Array | None
+
+    def samples(self, x: Any, weight_B: Array | None) -> Samples:
+        """Samples with this target; weights in the samples' dtype."""
+        if weight_B is not None:
+            weight_B = weight_B.astype(x.dtype, copy=False)
+        return Samples.of(x, self.classes_B, self.values_BO, weight_B)
+
+    def take(self, index: Array) -> Target:
+        """The target of some of the samples."""
+        arrays = (self.classes_B, self.values_BO, self.labels_B)
+        return Target(*(None if array is None else array[index] for array in arrays))
+
+
+def optimizer_of(params: Any) -> Optimizer:
+    """The optimiser that `solver` names."""
+    momentum, epsilon = float(params.momentum), float(params.epsilon)
+    betas = float(params.beta_1), float(params.beta_2)
+    with_momentum = Nesterov(momentum) if params.nesterovs_momentum else Momentum(momentum)
+    made: dict[str, Optimizer] = {
+        "sgd": with_momentum if momentum else SGD(),
+        "momentum": Momentum(momentum),
+        "nesterov": Nesterov(momentum),
+        "adam": Adam(*betas, epsilon),
+        "adamw": AdamW(*betas, epsilon),
+        "rmsprop": RMSprop(epsilon=epsilon),
+        "adagrad": Adagrad(epsilon),
+    }
+    return made[params.solver]
+
+
+def schedule_of(params: Any) -> Schedule:
+    """The learning-rate schedule; as in scikit-learn, only plain gradient descent has one."""
+    initial = float(params.learning_rate_init)
+    if params.solver in ("sgd", "momentum", "nesterov"):
+        if params.learning_rate == "invscaling":
+            return InverseScaling(initial, float(params.power_t))
+        if params.learning_rate == "adaptive":
+            return Adaptive(initial)
+    return Constant(initial)
+
+
+def rule_of(params: Any, one_epoch: bool) -> Rule:
+    """When to stop."""
+    return Rule(
+        schedule=schedule_of(params),
+        max_epochs=1 if one_epoch else int(params.max_iter),
+        tol=float(params.tol),
+        patience=float(params.n_iter_no_change),
+        by_score=bool(params.early_stopping),
+        loss_threshold=params.loss_threshold,
+    )
+
+
+def batch_size_of(params: Any, n_samples: int) -> int:
+    """Rows of a batch; warns, as scikit-learn does, where there are fewer samples than that."""
+    if params.batch_size == "auto":
+        return min(200, n_samples)
+    if params.batch_size > n_samples:
+        warnings.warn(
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped.",
+            stacklevel=7,
+        )
+    return min(int(params.batch_size), n_samples)
+
+
+def shards_of(params: Any, batch_size: int, n_parameters: int) -> int:
+    """S, checked against the batch."""
+    if params.shards == "auto":
+        return auto_shards(batch_size, n_parameters)
+    check_shards(int(params.shards), batch_size)
+    return int(params.shards)
+
+
+def plan_of(params: Any, spec: MLPSpec, n_samples: int, seed: int, labels_B: Array | None) -> Plan:
+    """Which samples form which shard."""
+    batch_size = batch_size_of(params, n_samples)
+    name = params.data_distribution or ("random" if params.shuffle else "sequential")
+    return Plan(
+        n_samples=n_samples,
+        batch_size=batch_size,
+        n_shards=shards_of(params, batch_size, spec.n_parameters),
+        seed=seed,
+        distribution=choose("data_distribution", name, DISTRIBUTIONS),
+        labels_B=labels_B,
+    )
+
+
+def stochastic_job(
+    params: Any,
+    spec: MLPSpec,
+    plan: Plan,
+    validation: Samples | None,
+    score: Metric,
+    one_epoch: bool,
+) -> Job:
+    """A training by batches."""
+    return _job(
+        params,
+        spec,
+        plan,
+        optimizer=optimizer_of(params),
+        rule=rule_of(params, one_epoch),
+        n_validation=validation.n_samples if validation else 0,
+        score=score if validation else None,
+    )
+
+
+def lbfgs_job(params: Any, spec: MLPSpec, n_samples: int) -> Job:
+    """A full-batch gradient, computed anew as often as SciPy's minimiser asks for it."""
+    shards = shards_of(params, n_samples, spec.n_parameters)
+    plan = Plan(n_samples, n_samples, shards, seed_of_dropout(params), sequential)
+    rule = Rule(Constant(0.0), max_epochs=2**62, patience=inf)
+    return _job(params, spec, plan, optimizer=KeepGradient(), rule=rule)
+
+
+def seed_of_dropout(params: Any) -> int:
+    """L-BFGS needs one function throughout, so its dropout masks never change."""
+    from sklearn.utils import check_random_state
+
+    return int(check_random_state(params.random_state).randint(2**31 - 1))
+
+
+def limits_of(params: Any) -> Limits:
+    """When L-BFGS stops."""
+    return Limits(
+        max_iterations=int(params.max_iter),
+        max_evaluations=int(params.max_fun),
+        gradient_tolerance=float(params.tol),
+        loss_threshold=params.loss_threshold,
+        verbose=bool(params.verbose),
+    )
+
+
+def _job(
+    params: Any,
+    spec: MLPSpec,
+    plan: Plan,
+    optimizer: Optimizer,
+    rule: Rule,
+    n_validation: int = 0,
+    score: Metric | None = None,
+) -> Job:
+    asked = workers_of(params.n_jobs, processors())
+    return Job(
+        model=spec,
+        plan=plan,
+        optimizer=optimizer,
+        aggregation=choose("aggregation", params.aggregation, AGGREGATIONS),
+        assignment=choose("task_assignment", params.task_assignment, ASSIGNMENTS),
+        rule=rule,
+        alpha=float(params.alpha),
+        n_workers=useful_workers(asked, plan.n_shards, len(block_bounds(spec.n_parameters))),
+        n_validation=n_validation,
+        score=score,
+    )
