@@ -6,6 +6,7 @@ import pytest
 from phalanx import MLPClassifier, MLPRegressor
 from phalanx.aggregation import AGGREGATIONS
 from phalanx.assignment import ASSIGNMENTS
+from phalanx.data import caller, placement
 from phalanx.models.mlp.activations import ACTIVATIONS
 from phalanx.optimizers import OPTIMIZERS
 from phalanx.plan import DISTRIBUTIONS
@@ -161,3 +162,21 @@ def test_more_workers_than_tasks_are_not_asked():
 
 def test_the_number_of_shards_is_part_of_the_answer():
     assert fit(classifier(shards=2)(1)).run_.digest != fit(classifier(shards=3)(1)).run_.digest
+
+
+@pytest.mark.parametrize("distribution", ["random", "sequential"])
+def test_samples_read_from_the_callers_memory(monkeypatch, distribution):
+    monkeypatch.setattr(caller, "LARGE", 1)
+    parts = []
+    monkeypatch.setattr(
+        placement, "caller_part", lambda array: parts.append(caller.caller_part(array)) or parts[-1]
+    )
+    make = classifier(data_distribution=distribution)
+    alone = assert_same_for_any_workers(make, fit, workers=(2, 3))
+    assert all(parts)
+    assert len(parts) == 2
+    many = np.tile(X, (100, 1))
+    np.testing.assert_array_equal(
+        alone.set_params(n_jobs=2).predict_proba(many),
+        alone.set_params(n_jobs=1).predict_proba(many),
+    )

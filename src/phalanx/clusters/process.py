@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import pickle
 import socket
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +24,10 @@ from phalanx.worker import Worker
 
 @dataclass(frozen=True)
 class TakeJob:
-    """A job, its arena's fields, and where its samples lie. The arena's descriptor comes along."""
+    """A job, its arena's fields, and where its samples lie.
+
+    The descriptors of the arena and of the caller's memory come along, here as below.
+    """
 
     job: Job
     fields: Fields
@@ -67,12 +73,12 @@ def serve(sock: socket.socket, rank: int) -> None:
             match message:
                 case TakeJob():
                     arena = Arena.attach(message.fields, descriptors[0])
-                    worker = _worker(message, arena, rank)
+                    worker = _worker(message, arena, descriptors[1], rank)
                 case Lease():
                     assert worker is not None
                     answer = worker.run(message)
                 case TakeForward():
-                    _predict(message, descriptors[0], rank)
+                    _predict(message, descriptors, rank)
                 case DropJob():
                     worker = arena = None
                     gc.collect()  # views and their arena may refer to each other
@@ -86,16 +92,27 @@ def serve(sock: socket.socket, rank: int) -> None:
             return
 
 
-def _worker(message: TakeJob, arena: Arena, rank: int) -> Worker:
-    training = message.training.attach(arena)
-    validation = message.validation.attach(arena) if message.validation else None
+def _worker(message: TakeJob, arena: Arena, memory: int, rank: int) -> Worker:
+    with closing_descriptor(memory):
+        training = message.training.attach(arena, memory)
+        validation = message.validation.attach(arena, memory) if message.validation else None
     return Worker(message.job, arena, training, validation, rank)
 
 
-def _predict(message: TakeForward, descriptor: int, rank: int) -> None:
-    arena = Arena.attach(message.fields, descriptor)
-    samples = message.samples.attach(arena)
+def _predict(message: TakeForward, descriptors: list[int], rank: int) -> None:
+    arena = Arena.attach(message.fields, descriptors[0])
+    with closing_descriptor(descriptors[1]):
+        samples = message.samples.attach(arena, descriptors[1])
     predict_chunks(message.work, arena["parameters"], samples, arena["outputs"], rank)
+
+
+@contextmanager
+def closing_descriptor(descriptor: int) -> Iterator[None]:
+    """Close a descriptor at the end."""
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _failure(error: BaseException) -> Failure:

@@ -19,6 +19,7 @@ from phalanx.clusters.base import Forward, Session, Watch
 from phalanx.clusters.interrupt import on_interrupt
 from phalanx.clusters.pool import Member, Pool, shutdown, warm_pool
 from phalanx.clusters.process import DropJob, Failure, TakeForward, TakeJob
+from phalanx.data.caller import own_memory
 from phalanx.data.placement import Placement
 from phalanx.data.samples import Samples
 from phalanx.errors import WorkerError
@@ -94,12 +95,14 @@ class Crew:
         self.members: list[Member] = pool.take(n_workers)
         self._pool = pool
 
-    def share(self, message: object, descriptor: int) -> None:
-        """Give every worker a message with a copy of a descriptor, which is closed here."""
+    def share(self, message: object, arena: int) -> None:
+        """Give every worker a message, the arena and the caller's memory; closes both here."""
+        memory = own_memory()
         try:
-            self.ask(message, descriptor)
+            self.ask(message, (arena, memory))
         finally:
-            os.close(descriptor)
+            os.close(arena)
+            os.close(memory)
 
     def release(self) -> None:
         """Have the workers give the job's memory back, where they are still there."""
@@ -109,7 +112,7 @@ class Crew:
     def ask(
         self,
         message: object,
-        descriptor: int | None = None,
+        descriptors: tuple[int, ...] = (),
         arena: Arena | None = None,
         watch: Watch | None = None,
     ) -> list[Any]:
@@ -120,7 +123,7 @@ class Crew:
         nothing is left of it; the next job starts a new one.
         """
         try:
-            return self._answers(message, descriptor, arena, watch)
+            return self._answers(message, descriptors, arena, watch)
         except WorkerFailed as failed:
             failed.reraise()
         except BaseException:
@@ -131,11 +134,15 @@ class Crew:
         raise AssertionError("unreachable")
 
     def _answers(
-        self, message: object, descriptor: int | None, arena: Arena | None, watch: Watch | None
+        self,
+        message: object,
+        descriptors: tuple[int, ...],
+        arena: Arena | None,
+        watch: Watch | None,
     ) -> list[Any]:
         for member in self.members:
             try:
-                wire.send(member.sock, message, () if descriptor is None else (descriptor,))
+                wire.send(member.sock, message, descriptors)
             except OSError:
                 raise self._pool.lost(member) from None
         answers: dict[int, Any] = {}

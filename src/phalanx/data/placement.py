@@ -1,7 +1,8 @@
-"""Where the samples of a job lie for the workers: copied once into the arena, or in a mapped file.
+"""Where the samples of a job lie for the workers. One copy a host, whichever way.
 
-Samples that the caller has as `numpy.memmap` are mapped by each worker from the same file, so the
-host holds one copy of them however many workers there are.
+- In a file: samples that the caller has as `numpy.memmap` are mapped by each worker.
+- In the caller's memory: large samples are read from there, row by row (caller.py).
+- In the arena: everything else is copied there once for all workers.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy as np
 
 from phalanx.arena import Arena, Field, Fields
 from phalanx.arrays import Array
-from phalanx.data.samples import Samples
+from phalanx.data.caller import CallerPart, caller_part
+from phalanx.data.samples import ROWS, Samples
 
 
 @dataclass(frozen=True)
@@ -26,30 +28,34 @@ class FilePart:
     shape: tuple[int, ...]
     dtype: str
 
-    def attach(self) -> Array:
-        """The array, mapped read-only."""
+    def attach(self, memory: int) -> Array:
+        """The array, mapped read-only; the caller's memory is not needed."""
         return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Samples as a worker finds them: some arrays in the arena, others in files."""
+    """Samples as a worker finds them; `elsewhere` holds what is not in the arena."""
 
     prefix: str
     n_samples: int
     n_features: int
     in_arena: tuple[str, ...]
-    in_files: dict[str, FilePart]
+    elsewhere: dict[str, FilePart | CallerPart]
 
     @classmethod
     def of(cls, samples: Samples, prefix: str) -> Placement:
-        files = {name: file_part(array) for name, array in samples.arrays.items()}
-        in_files = {name: part for name, part in files.items() if part is not None}
-        in_arena = tuple(name for name in samples.arrays if name not in in_files)
-        return cls(prefix, samples.n_samples, samples.n_features, in_arena, in_files)
+        """Decide for each array where workers are to find it."""
+        elsewhere: dict[str, FilePart | CallerPart] = {}
+        for name, array in samples.arrays.items():
+            part = file_part(array) or (caller_part(array) if name == ROWS else None)
+            if part is not None:
+                elsewhere[name] = part
+        in_arena = tuple(name for name in samples.arrays if name not in elsewhere)
+        return cls(prefix, samples.n_samples, samples.n_features, in_arena, elsewhere)
 
     def fields(self, samples: Samples) -> Fields:
-        """The arena's fields for what is not in files."""
+        """The arena's fields for what is copied there."""
         arrays = samples.arrays
         return {
             f"{self.prefix}{name}": Field(arrays[name].shape, arrays[name].dtype.str)
@@ -57,14 +63,14 @@ class Placement:
         }
 
     def copy_in(self, samples: Samples, arena: Arena) -> None:
-        """Copy what is not in files into the arena."""
+        """Copy it."""
         for name in self.in_arena:
             arena[f"{self.prefix}{name}"][...] = samples.arrays[name]
 
-    def attach(self, arena: Arena) -> Samples:
-        """The samples, seen from a worker."""
-        arrays = {name: arena[f"{self.prefix}{name}"] for name in self.in_arena}
-        arrays |= {name: part.attach() for name, part in self.in_files.items()}
+    def attach(self, arena: Arena, memory: int) -> Samples:
+        """The samples, seen from a worker; `memory` is a descriptor of the caller's memory."""
+        arrays: dict[str, Any] = {n: arena[f"{self.prefix}{n}"] for n in self.in_arena}
+        arrays |= {name: part.attach(memory) for name, part in self.elsewhere.items()}
         return Samples(arrays, self.n_samples, self.n_features)
 
 

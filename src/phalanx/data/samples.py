@@ -20,9 +20,9 @@ CLASSES, TARGETS, WEIGHTS = "y_classes", "y", "weight"
 @dataclass(frozen=True)
 class Samples:
     """Arrays by name: `x` [n, F], or CSR parts for sparse data; `y_classes` [n] or `y` [n, O];
-    `weight` [n] or absent."""
+    `weight` [n] or absent. In a worker, `x` may be anything that rows can be taken from."""
 
-    arrays: dict[str, Array]
+    arrays: dict[str, Any]
     n_samples: int
     n_features: int
 
@@ -44,7 +44,7 @@ class Samples:
         arrays |= {name: array for name, array in optional.items() if array is not None}
         return cls(arrays, *x.shape)
 
-    def with_arrays(self, arrays: dict[str, Array]) -> Samples:
+    def with_arrays(self, arrays: dict[str, Any]) -> Samples:
         """The same samples in another place."""
         return Samples(arrays, self.n_samples, self.n_features)
 
@@ -68,7 +68,7 @@ class Gatherer:
         count = len(index_B)
         if self.sparse is None:
             x = self._flat[: count * self.n_features].reshape(count, self.n_features)
-            np.take(arrays[ROWS], index_B, axis=0, out=x, mode="clip")
+            arrays[ROWS].take(index_B, axis=0, out=x, mode="clip")
         else:
             x = self.sparse[index_B]
         classes, target, weight = (arrays.get(name) for name in (CLASSES, TARGETS, WEIGHTS))
@@ -81,7 +81,7 @@ class Gatherer:
         )
 
 
-def _csr(arrays: dict[str, Array], shape: tuple[int, int]) -> Any:
+def _csr(arrays: dict[str, Any], shape: tuple[int, int]) -> Any:
     from scipy.sparse import csr_matrix
 
     parts = (arrays[ENTRIES], arrays[COLUMNS], arrays[STARTS])
