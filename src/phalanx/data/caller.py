@@ -85,12 +85,12 @@ def caller_part(array: Array) -> CallerPart | None:
 def memory_is_readable() -> bool:
     """Whether this system lets a process read its own memory through a descriptor."""
     probe = np.arange(8)
-    found = np.zeros_like(probe)
+    found = bytearray(probe.nbytes)
     memory = own_memory()
     try:
-        os.preadv(memory, [memoryview(found)], probe.__array_interface__["data"][0])
+        os.preadv(memory, [found], probe.__array_interface__["data"][0])
     except (OSError, AttributeError):
         return False
     finally:
         os.close(memory)
-    return bool((probe == found).all())
+    return bytes(found) == probe.tobytes()

@@ -1,0 +1,79 @@
+"""What is said on the terminal: results to standard output, errors and progress to the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from phalanx.errors import PhalanxError
+
+if TYPE_CHECKING:
+    from phalanx.evaluation import Evaluation
+
+BAD_INPUT = 2
+
+out = Console(highlight=False)
+err = Console(highlight=False, stderr=True)
+
+
+class Commands(TyperGroup):
+    """The group of all commands: an error made on purpose is one red message, no traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (PhalanxError, MemoryError) as error:
+            err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+            raise typer.Exit(BAD_INPUT) from None
+
+
+def say(text: str = "") -> None:
+    """A line of results, as it is: neither wrapped nor read as markup."""
+    out.print(text, markup=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """A line that is no result: what is going on, or what to beware of."""
+    err.print(text, style="yellow", markup=False, soft_wrap=True)
+
+
+def say_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+    """A table; all columns but the first are set to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    if title:
+        out.print(title, style="bold", markup=False, soft_wrap=True)
+    table = Table(box=SIMPLE_HEAD)
+    for place, name in enumerate(head):
+        table.add_column(escape(name), justify="right" if place else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    out.print(table)
+
+
+def say_evaluation(evaluation: Evaluation, judged: str) -> None:
+    """The figures, and those by class where there are classes."""
+    from phalanx.report import words
+
+    title = words.judged(evaluation.samples, judged)
+    figures = evaluation.figures.items()
+    rows = [(words.FIGURES[name], words.figure(name, value)) for name, value in figures]
+    say_table(("metric", "value"), rows, title)
+    if evaluation.classes:
+        say_table(
+            ("class", "precision", "recall", "F1", "log loss", "samples"),
+            [
+                (
+                    c.label,
+                    *(f"{x:.3f}" for x in (c.precision, c.recall, c.f1, c.log_loss)),
+                    str(c.samples),
+                )
+                for c in evaluation.classes
+            ],
+        )

@@ -1,0 +1,91 @@
+"""`phalanx demo`: the promise, shown on scikit-learn's digits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from phalanx.cli.console import say, say_table
+from phalanx.cli.options import Out, Workers, workers_of
+from phalanx.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from phalanx.cli.fitting import Outcome
+    from phalanx.data.table import Table
+
+SHARDS = 4  # so that as many as four workers find something to do
+HELD_OUT = 0.25
+
+
+def demo(
+    workers: Workers = "2",
+    epochs: Annotated[int, typer.Option(help="Most passes over the digits.")] = 40,
+    out: Out = None,
+) -> None:
+    """Learn handwritten digits with 1, 2 and 3 workers; the answers must be equal to the bit."""
+    from phalanx.cli.fitting import fit, split
+    from phalanx.cli.train import say_outcome
+    from phalanx.run_folder import free_folder, new_run_folder, write_run
+
+    asked = workers_of(workers)
+    settings = {
+        count: Settings(workers=count, shards=SHARDS, epochs=epochs, validation_fraction=HELD_OUT)
+        for count in sorted({1, 2, 3, asked})
+    }
+    settings[asked].check()
+    parts = split(digits(), "digit", "classification", HELD_OUT, seed=0)
+    with new_run_folder(out or free_folder("demo")) as folder:
+        outcomes = {count: fit(parts, chosen, False) for count, chosen in settings.items()}
+        record = outcomes[asked].record(
+            folder.resolve().name,
+            "scikit-learn's digits",
+            settings[asked],
+            repeats=[_repeat(outcome) for outcome in outcomes.values()],
+        )
+        write_run(folder, outcomes[asked].predictor, record)
+    _say_repeats(outcomes)
+    say_outcome(outcomes[asked], folder, asked)
+    _say_verdict(outcomes)
+
+
+def digits() -> Table:
+    """scikit-learn's 1,797 digits: 64 grey values each, and which digit it is."""
+    from sklearn.datasets import load_digits
+
+    from phalanx.data.table import Table
+
+    images_BF, digit_B = load_digits(return_X_y=True)
+    columns = {f"pixel_{f}": images_BF[:, f] for f in range(images_BF.shape[1])}
+    return Table("scikit-learn's digits", {**columns, "digit": digit_B}, len(digit_B))
+
+
+def _repeat(outcome: Outcome) -> object:
+    from phalanx.record import Repeat
+
+    return Repeat(outcome.run.workers, outcome.run.seconds, outcome.run.digest)
+
+
+def _say_repeats(outcomes: dict[int, Outcome]) -> None:
+    from phalanx.report import words
+
+    rows = []
+    for asked, outcome in outcomes.items():
+        run, figures = outcome.run, outcome.evaluation.figures
+        values = [words.figure(name, figures[name]) for name in ("accuracy", "recall", "f1")]
+        rows.append(
+            (f"{asked}", f"{run.workers}", *values, words.seconds(run.seconds), run.digest[:12])
+        )
+    head = ("workers", "at work", "accuracy", "recall", "F1", "time", "digest")
+    say_table(
+        head, rows, "The same training by more and more workers (time includes starting them)"
+    )
+
+
+def _say_verdict(outcomes: dict[int, Outcome]) -> None:
+    """Say whether all digests are equal; exit with 1 where they are not."""
+    digests = {outcome.run.digest for outcome in outcomes.values()}
+    if len(digests) > 1:
+        say("THE DIGESTS DIFFER: the answer depended on the number of workers")
+        raise typer.Exit(1)
+    say(f"all {len(outcomes)} digests are equal: the same bits for any number of workers")

@@ -1,0 +1,153 @@
+"""From a table and settings to a trained, evaluated predictor."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from phalanx.arrays import Array
+from phalanx.cli.console import note
+from phalanx.cli.progress import Progress, progress
+from phalanx.cli.settings import Settings
+from phalanx.data.preprocessing import Preprocessing
+from phalanx.data.table import Table, as_text
+from phalanx.data.targets import learn_target
+from phalanx.errors import InvalidInput, PhalanxError
+from phalanx.evaluation import Evaluation
+from phalanx.models.mlp import MLPSpec
+from phalanx.predictor import Predictor
+from phalanx.record import Record
+from phalanx.run import Run
+
+
+@dataclass(frozen=True)
+class Split:
+    """The samples to train on, those to judge by, and the preprocessing learnt of the former.
+
+    Without held-out samples the training samples are judged by; `judged` says which.
+    """
+
+    training: Table
+    held_out: Table | None
+    preprocessing: Preprocessing
+
+    @property
+    def judged(self) -> str:
+        return "held-out samples" if self.held_out else "training samples"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training made."""
+
+    predictor: Predictor
+    run: Run
+    evaluation: Evaluation
+    judged: str
+
+    def record(self, name: str, source: str, settings: Settings, **more: Any) -> Record:
+        """The record for the run's folder."""
+        target = self.predictor.preprocessing.target
+        return Record(
+            name=name,
+            source=source,
+            target=target.column,
+            task=target.task,
+            model=self.predictor.spec,
+            settings=settings.as_texts(),
+            run=self.run,
+            evaluation=self.evaluation,
+            judged=self.judged,
+            **more,
+        )
+
+
+def split(table: Table, target: str, task: str | None, fraction: float, seed: int) -> Split:
+    """Set a share of the samples aside, each class's alike, and learn the preprocessing.
+
+    Raises InvalidInput where the table cannot be used, or is too small to be split.
+    """
+    learnt = learn_target(table.checked(), target, task)
+    if not fraction:
+        return Split(table, None, Preprocessing.learn(table, target, learnt.task))
+    labels_B = as_text(table[target]) if learnt.task == "classification" else None
+    train_B, held_B = _split_index(table, labels_B, fraction, seed)
+    training = table.take(train_B)
+    preprocessing = Preprocessing.learn(training, target, learnt.task)
+    return Split(training, table.take(held_B), preprocessing)
+
+
+def _split_index(
+    table: Table, labels_B: Array | None, fraction: float, seed: int
+) -> tuple[Array, Array]:
+    from sklearn.model_selection import train_test_split
+
+    try:
+        train_B, held_B = train_test_split(
+            np.arange(table.n_rows), test_size=fraction, stratify=labels_B, random_state=seed
+        )
+    except ValueError as error:
+        raise InvalidInput(
+            f"{table.source} must have samples enough, of every class, to train on and to hold "
+            f"{fraction:g} of them out; got {table.n_rows}: {error} Add samples, or choose another "
+            "--validation-fraction (0 holds none out) or --task."
+        ) from None
+    return np.sort(train_B), np.sort(held_B)
+
+
+def fit(parts: Split, settings: Settings, is_followed: bool = True) -> Outcome:
+    """Train on a split; progress is shown where it `is_followed`.
+
+    Raises what breaks a rule as InvalidInput, scikit-learn's own ValueErrors among it.
+    """
+    preprocessing = parts.preprocessing
+    estimator = settings.estimator(preprocessing.target.task)
+    bar = progress(settings.epochs, parts.training.n_rows) if is_followed else None
+    samples = preprocessing.samples(parts.training), preprocessing.targets(parts.training)
+    held_out = None
+    if parts.held_out:
+        held_out = preprocessing.samples(parts.held_out), preprocessing.targets(parts.held_out)
+    if bar is None:
+        _fit(estimator, samples, held_out)
+    else:
+        _fit_followed(estimator, samples, held_out, bar)
+    predictor = Predictor(preprocessing, *_network(estimator))
+    evaluation = predictor.evaluate(parts.held_out or parts.training, settings.workers)
+    return Outcome(predictor, estimator.run_, evaluation, parts.judged)
+
+
+def _fit_followed(estimator: Any, samples: Any, held_out: Any, bar: Progress) -> None:
+    estimator._epoch_callback, estimator._watch = bar.epoch, bar.watch
+    try:
+        with bar:
+            _fit(estimator, samples, held_out)
+    finally:
+        del estimator._epoch_callback, estimator._watch
+
+
+def _fit(estimator: Any, samples: Any, held_out: Any) -> None:
+    """Fit; warnings become notes, less those of which the report tells anyway."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            estimator.fit(*samples, validation_data=held_out)
+        except PhalanxError:
+            raise
+        except ValueError as error:
+            raise InvalidInput(
+                f"the training failed: {error} Check the data, or try a smaller --learning-rate."
+            ) from error
+    for warning in caught:
+        if "hasn't converged" not in str(warning.message):
+            note(str(warning.message))
+
+
+def _network(estimator: Any) -> tuple[MLPSpec, Array]:
+    coefs, intercepts = estimator.coefs_, estimator.intercepts_
+    sizes = (len(coefs[0]), *(len(intercept) for intercept in intercepts))
+    loss, dtype = estimator._network_loss(), coefs[0].dtype.name
+    spec = MLPSpec(sizes, estimator.activation, loss, dtype)
+    return spec, spec.pack(coefs, intercepts)

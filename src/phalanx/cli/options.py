@@ -1,0 +1,70 @@
+"""What several commands ask for alike, and how texts become values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from phalanx.errors import InvalidInput, unknown_name
+
+MODELS = ("mlp",)
+
+Data = Annotated[
+    Path, typer.Argument(metavar="DATA", help="A CSV, Parquet or NPZ file.", show_default=False)
+]
+RunPath = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="A folder that 'train' wrote.", show_default=False),
+]
+Workers = Annotated[
+    str,
+    typer.Option(metavar="N|auto", help="Processes that share the work; auto is one a core."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The run's folder; the first free of runs/NAME-1, -2 ..."),
+]
+
+
+def workers_of(text: str) -> int:
+    """A positive number, or 'auto' for one worker a core. Raises InvalidInput."""
+    from phalanx.exchange.board import processors
+
+    count = count_or_auto("--workers", text)
+    return processors() if count == "auto" else int(count)
+
+
+def count_or_auto(name: str, text: str) -> int | str:
+    """A positive integer, or 'auto'. Raises InvalidInput."""
+    if text == "auto":
+        return text
+    if not text.isdecimal() or not int(text):
+        raise InvalidInput(
+            f"{name} must be a positive integer or 'auto'; got {text!r}. "
+            f"Try {name} 2, or {name} auto."
+        )
+    return int(text)
+
+
+def hidden_of(model: str) -> tuple[int, ...]:
+    """Sizes of the hidden layers from e.g. 'mlp:128,64'. Raises InvalidInput."""
+    kind, _, sizes = model.partition(":")
+    if kind not in MODELS:
+        raise unknown_name("the kind of --model, before the colon,", kind, MODELS)
+    texts = sizes.split(",")
+    if not all(text.strip().isdecimal() and int(text) for text in texts):
+        raise InvalidInput(
+            f"--model mlp must be followed by the sizes of its hidden layers, positive integers; "
+            f"got {model!r}. Try --model mlp:100, or --model mlp:128,64."
+        )
+    return tuple(int(text) for text in texts)
+
+
+def check_fraction(fraction: float) -> None:
+    """Raise InvalidInput unless the held-out share is at least 0 and below 1."""
+    from phalanx import checks
+
+    hint = "0 holds none out; 0.2 holds a fifth out."
+    checks.number("--validation-fraction", fraction, at_least=0, below=1, hint=hint)

@@ -1,0 +1,80 @@
+"""The settings of a training, checked before anything is read or started."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from phalanx.cli.options import check_fraction
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the options of `phalanx train` say; names are those of the options."""
+
+    model: tuple[int, ...] = (100,)
+    workers: int = 2
+    shards: int | str = "auto"
+    epochs: int = 50
+    batch_size: int | str = "auto"
+    learning_rate: float = 0.001
+    solver: str = "adam"
+    activation: str = "relu"
+    dropout: float = 0.0
+    data_distribution: str = "random"
+    task_assignment: str = "round_robin"
+    aggregation: str = "mean"
+    loss_threshold: float | None = None
+    validation_fraction: float = 0.2
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise InvalidInput for the first setting that breaks its rule."""
+        from phalanx import checks
+        from phalanx.aggregation import AGGREGATIONS
+        from phalanx.assignment import ASSIGNMENTS
+        from phalanx.estimators.parameters import SOLVERS
+        from phalanx.models.mlp.activations import ACTIVATIONS
+        from phalanx.plan import DISTRIBUTIONS
+
+        checks.one_of("--solver", self.solver, SOLVERS)
+        checks.one_of("--activation", self.activation, ACTIVATIONS)
+        checks.one_of("--data-distribution", self.data_distribution, DISTRIBUTIONS)
+        checks.one_of("--task-assignment", self.task_assignment, ASSIGNMENTS)
+        checks.one_of("--aggregation", self.aggregation, AGGREGATIONS)
+        checks.number("--epochs", self.epochs, integer=True, at_least=1)
+        checks.number("--learning-rate", self.learning_rate, above=0)
+        checks.number("--dropout", self.dropout, at_least=0, below=1)
+        checks.number("--seed", self.seed, integer=True, at_least=0, at_most=2**32 - 1)
+        if self.loss_threshold is not None:
+            checks.number("--loss-threshold", self.loss_threshold)
+        check_fraction(self.validation_fraction)
+
+    def estimator(self, task: str) -> Any:
+        """The estimator for a task, 'classification' or 'regression'."""
+        from phalanx.estimators import MLPClassifier, MLPRegressor
+
+        kind = MLPClassifier if task == "classification" else MLPRegressor
+        return kind(
+            hidden_layer_sizes=self.model,
+            n_jobs=self.workers,
+            shards=self.shards,
+            max_iter=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate_init=self.learning_rate,
+            solver=self.solver,
+            activation=self.activation,
+            dropout=self.dropout,
+            data_distribution=self.data_distribution,
+            task_assignment=self.task_assignment,
+            aggregation=self.aggregation,
+            loss_threshold=self.loss_threshold,
+            random_state=self.seed,
+        )
+
+    def as_texts(self) -> dict[str, str]:
+        """Each setting as a text, for the record."""
+        said = {
+            name: "none" if value is None else str(value) for name, value in asdict(self).items()
+        }
+        return said | {"model": "mlp:" + ",".join(map(str, self.model))}

@@ -1,0 +1,126 @@
+"""`phalanx train`: from a data file to a run's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from phalanx.cli.console import note, say, say_evaluation
+from phalanx.cli.options import Data, Out, Workers, count_or_auto, hidden_of, workers_of
+from phalanx.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from phalanx.cli.fitting import Outcome, Split
+
+
+def train(
+    data: Data,
+    target: Annotated[str, typer.Option(metavar="COLUMN", help="What is to be predicted.")],
+    task: Annotated[
+        str | None, typer.Option(help="classification or regression; by default from the target.")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out; repeatable.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="The kind and its hidden layers.")] = "mlp:100",
+    workers: Workers = "2",
+    shards: Annotated[
+        str, typer.Option(metavar="N|auto", help="Slices of each batch; part of the definition.")
+    ] = "auto",
+    epochs: Annotated[int, typer.Option(help="Most passes over the data.")] = Settings.epochs,
+    batch_size: Annotated[
+        str, typer.Option(metavar="N|auto", help="Samples of a step, over all workers.")
+    ] = "auto",
+    learning_rate: Annotated[float, typer.Option(help="Size of a step.")] = Settings.learning_rate,
+    solver: Annotated[
+        str, typer.Option(help="adam, adamw, sgd, momentum, nesterov, rmsprop, adagrad, lbfgs.")
+    ] = Settings.solver,
+    activation: Annotated[
+        str,
+        typer.Option(help="relu, tanh, logistic, sigmoid, identity, leaky_relu, elu, gelu, silu."),
+    ] = Settings.activation,
+    dropout: Annotated[float, typer.Option(help="Share of hidden neurons left out.")] = 0.0,
+    data_distribution: Annotated[
+        str, typer.Option(help="random, sequential, strided, stratified.")
+    ] = Settings.data_distribution,
+    task_assignment: Annotated[
+        str, typer.Option(help="round_robin, load_balanced.")
+    ] = Settings.task_assignment,
+    aggregation: Annotated[
+        str, typer.Option(help="mean, sum, max, median, trimmed_mean.")
+    ] = Settings.aggregation,
+    loss_threshold: Annotated[
+        float | None, typer.Option(help="Stop once an epoch's loss is at most this.")
+    ] = None,
+    validation_fraction: Annotated[
+        float, typer.Option(help="Share of the samples held out for the metrics.")
+    ] = Settings.validation_fraction,
+    seed: Annotated[int, typer.Option(help="Of weights, order and split.")] = Settings.seed,
+    out: Out = None,
+) -> None:
+    """Train a network on a data file and write a run's folder with weights and report."""
+    settings = Settings(
+        hidden_of(model),
+        workers_of(workers),
+        count_or_auto("--shards", shards),
+        epochs,
+        count_or_auto("--batch-size", batch_size),
+        learning_rate,
+        solver,
+        activation,
+        dropout,
+        data_distribution,
+        task_assignment,
+        aggregation,
+        loss_threshold,
+        validation_fraction,
+        seed,
+    )
+    settings.check()
+    _train(data, target, task, drop or [], settings, out)
+
+
+def _train(
+    data: Path, target: str, task: str | None, drop: list[str], settings: Settings, out: Path | None
+) -> None:
+    from phalanx.cli.fitting import fit, split
+    from phalanx.data.files import read_table
+    from phalanx.run_folder import free_folder, new_run_folder, write_run
+
+    table = read_table(data).without(drop)
+    parts = split(table, target, task, settings.validation_fraction, settings.seed)
+    note(_about(data, parts))
+    with new_run_folder(out or free_folder(data.stem)) as folder:
+        outcome = fit(parts, settings)
+        record = outcome.record(folder.resolve().name, data.name, settings)
+        write_run(folder, outcome.predictor, record)
+    say_outcome(outcome, folder, settings.workers)
+
+
+def _about(data: Path, parts: Split) -> str:
+    preprocessing, held_out = parts.preprocessing, parts.held_out
+    return (
+        f"{data.name}: {parts.training.n_rows:,} samples to train on, "
+        f"{held_out.n_rows if held_out else 0:,} held out; {len(preprocessing.inputs)} columns as "
+        f"{preprocessing.n_features} features; {preprocessing.target.task} of "
+        f"{preprocessing.target.column!r}"
+    )
+
+
+def say_outcome(outcome: Outcome, folder: Path, asked: int) -> None:
+    """Metrics, who worked, why it stopped, the digest, and where the report is."""
+    from phalanx.report import words
+    from phalanx.run_folder import REPORT
+
+    run = outcome.run
+    say_evaluation(outcome.evaluation, outcome.judged)
+    idle = f" (of {asked}: there is no more to share)" if run.workers < asked else ""
+    say(
+        f"{words.count(run.workers, 'worker')}{idle}, {words.count(run.epochs, 'epoch')}, "
+        f"{words.seconds(run.seconds)}, {run.samples_a_second:,.0f} samples a second"
+    )
+    say(f"stopped because {words.reason(run)}")
+    say(f"digest {run.digest}")
+    say(f"report {folder / REPORT}")

@@ -1,0 +1,133 @@
+"""Reading delimited text (CSV): a header that names the columns, then one line a sample."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from phalanx.arrays import Array
+from phalanx.data.table import Table
+from phalanx.errors import InvalidInput
+
+DELIMITERS = ",;\t"
+EMPTY = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
+
+Line = tuple[int, list[str]]  # its number in the file, counted from 1, and its cells
+
+
+def read_delimited(path: Path) -> Table:
+    """The table in a text file; the delimiter (comma, semicolon or tab) is seen from its header.
+
+    Cells such as '', 'NA' or 'nan' are missing values. A column is numbers where every other cell
+    is one, else text; one that mixes both, numbers prevailing, is an error when it is used.
+    Raises InvalidInput for a file that is no such text, naming the line.
+    """
+    lines = _lines(path)
+    if not lines:
+        raise InvalidInput(
+            f"{path} must begin with a line that names the columns; the file is empty. "
+            "Check that it was written to its end."
+        )
+    header = _header(path, lines[0])
+    body = lines[1:]
+    if not body:
+        raise InvalidInput(
+            f"{path} must have samples below the header; it has the header alone. "
+            "Add one line for each sample."
+        )
+    _check_widths(path, header, body)
+    numbers = [number for number, _ in body]
+    cells = zip(*(row for _, row in body), strict=True)
+    columns = {
+        name: _column(path, name, column, numbers)
+        for name, column in zip(header, cells, strict=True)
+    }
+    return Table(str(path), columns, len(body))
+
+
+def _lines(path: Path) -> list[Line]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            if "\0" in first:
+                raise csv.Error("a byte of zero")
+            delimiter = max(DELIMITERS, key=first.count)
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            return [(reader.line_num, row) for row in reader if row]
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"{path} must be text in UTF-8; byte {error.start} is not. "
+            "Save it as UTF-8, or give it the suffix of its true format."
+        ) from None
+    except csv.Error as error:
+        raise InvalidInput(
+            f"{path} must be well-formed CSV; got {error}. Check its quotes, and that it is text."
+        ) from None
+
+
+def _header(path: Path, line: Line) -> list[str]:
+    names = [name.strip() for name in line[1]]
+    if all(_number(name) is not None for name in names):
+        raise InvalidInput(
+            f"{path} must begin with a line that names the columns; its first line holds only "
+            f"numbers: {', '.join(names[:6])}. Add a line of names above it."
+        )
+    for place, name in enumerate(names):
+        if not name:
+            raise InvalidInput(
+                f"{path}: every column must have a name; column {place + 1} has none. Name it in "
+                "the first line (pandas: write with index=False)."
+            )
+        if name in names[:place]:
+            raise InvalidInput(
+                f"{path}: every column must have a name of its own; {name!r} names column "
+                f"{names.index(name) + 1} and column {place + 1}. Rename one in the first line."
+            )
+    return names
+
+
+def _check_widths(path: Path, header: list[str], body: list[Line]) -> None:
+    for number, row in body:
+        if len(row) != len(header):
+            raise InvalidInput(
+                f"{path}: every line must have as many cells as the header, {len(header)}; line "
+                f"{number} has {len(row)}. Correct that line; text with commas belongs in quotes."
+            )
+
+
+def _column(path: Path, name: str, raw: tuple[str, ...], lines: list[int]) -> Array | InvalidInput:
+    """The cells as numbers or text, or the error for a mixture."""
+    with contextlib.suppress(ValueError):  # most columns are whole, and this is the fast way
+        return np.fromiter(map(float, raw), np.float64, len(raw))
+    cells = [cell.strip() for cell in raw]
+    values = [_number(cell) for cell in cells]
+    texts = [i for i, value in enumerate(values) if value is None]
+    if not texts:
+        return np.array(values, np.float64)
+    filled = sum(cell.lower() not in EMPTY for cell in cells)
+    if 2 * len(texts) < filled:
+        first = texts[0]
+        return InvalidInput(
+            f"{path}: column {name!r} holds numbers, but line {lines[first]} has "
+            f"{cells[first]!r}{_and_more(len(texts) - 1)}. Correct the cell, leave it empty, or "
+            f"leave the column out with --drop {name}."
+        )
+    return np.array(["" if cell.lower() in EMPTY else cell for cell in cells], object)
+
+
+def _number(cell: str) -> float | None:
+    """The cell as a number, NaN where it is empty, None where it is text."""
+    if cell.lower() in EMPTY:
+        return float("nan")
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _and_more(count: int) -> str:
+    return f" (and {count} more such cells)" if count else ""

@@ -1,0 +1,158 @@
+"""Reading a data file into a table: CSV, Parquet or NPZ, by its suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phalanx.arrays import Array
+from phalanx.data.delimited import read_delimited
+from phalanx.data.table import Table
+from phalanx.errors import InvalidInput, unknown_name
+
+Reader = Callable[[Path], Table]
+
+
+def read_table(path: str | Path) -> Table:
+    """The table in a file.
+
+    CSV: see `read_delimited`. Parquet: numbers, bools and text. NPZ: each array [n] is a column of
+    its name, each array [n, F] the columns name_0 ... name_{F-1}.
+    Raises InvalidInput for a file that is not there, cannot be read, or breaks its format's rules.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InvalidInput(f"the data must be a file; there is no {path}. Check the path.")
+    if path.is_dir():
+        raise InvalidInput(
+            f"the data must be a file; {path} is a folder. Name one of the files in it."
+        )
+    suffix = path.suffix.lower()
+    if suffix not in READERS:
+        raise unknown_name(f"the suffix of {path}", suffix, READERS)
+    try:
+        return READERS[suffix](path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InvalidInput(f"{path} must be readable; got {reason}. Check its rights.") from error
+
+
+def read_npz(path: Path) -> Table:
+    """The table in the named arrays of an NPZ file; pickled objects are refused."""
+    arrays = _npz_arrays(path)
+    if not arrays:
+        raise InvalidInput(
+            f"{path} must hold at least one array; it holds none. Write it with "
+            "numpy.savez(path, X=X, y=y)."
+        )
+    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{name} {arrays[name].shape}" for name in arrays)
+        raise InvalidInput(
+            f"{path}: all arrays must have one row a sample, so one length; got {said}. "
+            "Save the arrays of one set of samples together."
+        )
+    n_rows = next(iter(lengths.values()))
+    _check_rows(path, n_rows)
+    columns: dict[str, Array | InvalidInput] = {}
+    for name, array in arrays.items():
+        columns |= _npz_columns(path, name, array)
+    return Table(str(path), columns, n_rows)
+
+
+def _npz_arrays(path: Path) -> dict[str, Array]:
+    import zlib
+    from zipfile import BadZipFile
+
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if not isinstance(loaded, np.ndarray):
+                return {name: loaded[name] for name in loaded.files}
+    except (ValueError, BadZipFile, zlib.error, EOFError, KeyError) as error:
+        raise InvalidInput(
+            f"{path} must be an NPZ file of plain arrays, without pickled objects; got {error}. "
+            "Write it with numpy.savez(path, X=X, y=y)."
+        ) from None
+    raise InvalidInput(
+        f"{path} must be an NPZ file; it is a single array. Write it with "
+        "numpy.savez(path, X=X, y=y)."
+    )
+
+
+def _npz_columns(path: Path, name: str, array: Array) -> dict[str, Array | InvalidInput]:
+    if array.ndim > 2 or array.dtype.kind not in "biufU":
+        return {
+            name: InvalidInput(
+                f"{path}: an array must be [n] or [n, F] of numbers, bools or text; {name!r} is "
+                f"{array.dtype} of shape {array.shape}. Reshape it, or leave it out with "
+                f"--drop {name}."
+            )
+        }
+    if array.dtype.kind == "U":
+        array = array.astype(object)
+    if array.ndim == 1 or array.shape[1] == 1:
+        return {name: array.ravel()}
+    return {f"{name}_{f}": array[:, f] for f in range(array.shape[1])}
+
+
+def read_parquet(path: Path) -> Table:
+    """The table in a Parquet file. Raises InvalidInput where pyarrow is not installed."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise InvalidInput(
+            f"reading {path} needs pyarrow, which is not installed. "
+            "Run: pip install phalanx[parquet]"
+        ) from None
+    try:
+        table = parquet.read_table(path)
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise InvalidInput(
+            f"{path} must be a Parquet file; got {error}. Check that it was written to its end."
+        ) from None
+    _check_rows(path, table.num_rows)
+    if len(set(table.column_names)) < len(table.column_names):
+        raise InvalidInput(
+            f"{path}: every column must have a name of its own; got {table.column_names}. "
+            "Rename one of each pair."
+        )
+    columns = {name: _parquet_column(path, name, table[name]) for name in table.column_names}
+    return Table(str(path), columns, table.num_rows)
+
+
+def _parquet_column(path: Path, name: str, column: Any) -> Array | InvalidInput:
+    from pyarrow import types
+
+    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    if types.is_string(kind) or types.is_large_string(kind):
+        return np.array([cell or "" for cell in column.to_pylist()], object)
+    if types.is_boolean(kind) and not column.null_count:
+        return np.asarray(column.to_numpy())
+    if types.is_boolean(kind):
+        cells = ["" if cell is None else str(cell) for cell in column.to_pylist()]
+        return np.array(cells, object)
+    if types.is_integer(kind) or types.is_floating(kind):
+        return np.asarray(column.cast("float64", safe=False).to_numpy())
+    return InvalidInput(
+        f"{path}: a column must hold numbers, bools or text; {name!r} holds {column.type}. "
+        f"Convert it, or leave it out with --drop {name}."
+    )
+
+
+def _check_rows(path: Path, n_rows: int) -> None:
+    if not n_rows:
+        raise InvalidInput(f"{path} must have samples; it has none. Add one row for each sample.")
+
+
+READERS: dict[str, Reader] = {
+    ".csv": read_delimited,
+    ".tsv": read_delimited,
+    ".txt": read_delimited,
+    ".parquet": read_parquet,
+    ".npz": read_npz,
+}

@@ -1,0 +1,150 @@
+"""Input columns: what is learnt of each from the training table, and how it becomes features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from phalanx.arrays import Array
+from phalanx.data.plain import field, finite, texts
+from phalanx.data.table import Table, as_text, is_text, missing
+from phalanx.errors import InvalidInput
+
+MAX_CATEGORIES = 50
+
+
+class Input(Protocol):
+    """One column of the table as `width` features."""
+
+    @property
+    def column(self) -> str: ...
+
+    @property
+    def width(self) -> int: ...
+
+    def encode(self, table: Table, out_BF: Array) -> None:
+        """Write the features of every row, [n, width]. Raises InvalidInput."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON, for `input_from`."""
+
+
+@dataclass(frozen=True)
+class NumberInput:
+    """(value - mean) / scale; a missing value counts as the mean."""
+
+    column: str
+    mean: float
+    scale: float
+    width: int = 1
+
+    def encode(self, table: Table, out_BF: Array) -> None:
+        values_B = numbers(table, self.column)
+        filled_B = np.where(np.isnan(values_B), self.mean, values_B)
+        out_BF[:, 0] = (filled_B - self.mean) / self.scale
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"kind": "number", "column": self.column, "mean": self.mean, "scale": self.scale}
+
+
+@dataclass(frozen=True)
+class TextInput:
+    """One feature a category, 1 where the cell is it; all 0 for an unknown or missing one."""
+
+    column: str
+    categories: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        return len(self.categories)
+
+    def encode(self, table: Table, out_BF: Array) -> None:
+        cells_B = as_text(table[self.column])
+        out_BF[...] = cells_B[:, np.newaxis] == np.array(self.categories, object)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"kind": "text", "column": self.column, "categories": list(self.categories)}
+
+
+def numbers(table: Table, name: str) -> Array:
+    """The column as float64 [n], NaN where missing. Raises InvalidInput for text or infinity."""
+    column = table[name]
+    if is_text(column) and not missing(column).all():
+        row = int(np.flatnonzero(~missing(column))[0])
+        raise InvalidInput(
+            f"{table.source}: column {name!r} must hold numbers; sample {row + 1} has "
+            f"{column[row]!r}. Correct the column, or leave it out with --drop {name}."
+        )
+    values_B = np.full(len(column), np.nan) if is_text(column) else column.astype(np.float64)
+    if np.isinf(values_B).any():
+        row = int(np.flatnonzero(np.isinf(values_B))[0])
+        raise InvalidInput(
+            f"{table.source}: column {name!r} must hold finite numbers; sample {row + 1} has "
+            f"{values_B[row]}. Correct it, or leave it empty for a missing value."
+        )
+    return values_B
+
+
+def learn_input(table: Table, name: str) -> Input:
+    """What there is to learn of one column. Raises InvalidInput where it cannot be used."""
+    column = table[name]
+    if missing(column).all():
+        raise InvalidInput(
+            f"{table.source}: column {name!r} must have values to learn from; all are missing. "
+            f"Leave it out with --drop {name}."
+        )
+    return _learn_text(table, name) if is_text(column) else _learn_number(table, name)
+
+
+def _learn_number(table: Table, name: str) -> NumberInput:
+    return NumberInput(name, *mean_and_scale(numbers(table, name), f"{table.source}: {name!r}"))
+
+
+def mean_and_scale(values_B: Array, what: str) -> tuple[float, float]:
+    """Mean and standard deviation of what is not missing; a constant column's scale is 1."""
+    known_B = values_B[~np.isnan(values_B)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, scale = float(known_B.mean()), float(known_B.std())
+    if not np.isfinite([mean, scale]).all():
+        raise InvalidInput(
+            f"{what} must have a finite mean and spread; its values reach "
+            f"{np.abs(known_B).max():.3g}. Give it in a larger unit, or take its logarithm."
+        )
+    constant = scale <= 10 * np.finfo(np.float64).eps * abs(mean)
+    return mean, 1.0 if constant else scale
+
+
+def _learn_text(table: Table, name: str) -> TextInput:
+    categories = tuple(sorted(set(table[name]) - {""}))
+    if len(categories) > MAX_CATEGORIES:
+        raise InvalidInput(
+            f"{table.source}: a text column must have at most {MAX_CATEGORIES} distinct values; "
+            f"{name!r} has {len(categories)}, e.g. {categories[0]!r}. "
+            f"Leave it out with --drop {name}."
+        )
+    return TextInput(name, categories)
+
+
+def _number_from(entry: dict[str, Any]) -> NumberInput:
+    mean, scale = finite(entry, "mean"), finite(entry, "scale")
+    if scale <= 0:
+        raise InvalidInput(f"'scale' must be above 0; got {scale}.")
+    return NumberInput(str(field(entry, "column", str)), mean, scale)
+
+
+def _text_from(entry: dict[str, Any]) -> TextInput:
+    return TextInput(str(field(entry, "column", str)), texts(entry, "categories"))
+
+
+KINDS: dict[str, Callable[[dict[str, Any]], Input]] = {"number": _number_from, "text": _text_from}
+
+
+def input_from(entry: dict[str, Any]) -> Input:
+    """The input that `as_dict` described. Raises InvalidInput where it breaks a rule."""
+    kind = field(entry, "kind", str)
+    if kind not in KINDS:
+        raise InvalidInput(f"an input's 'kind' must be one of {sorted(KINDS)}; got {kind!r}.")
+    return KINDS[kind](entry)

@@ -1,0 +1,98 @@
+"""A table: named columns of numbers or of text, as they came from a file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from phalanx.arrays import Array
+from phalanx.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns by name: numbers or bools [n], or text as objects of type str [n].
+
+    A column that cannot be used is kept as the error to raise where somebody asks for it, so that
+    it does no harm where nobody does. `source` names the file in errors.
+    """
+
+    source: str
+    columns: dict[str, Array | InvalidInput]
+    n_rows: int
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns in their order."""
+        return list(self.columns)
+
+    def __getitem__(self, name: str) -> Array:
+        """The column `name`. Raises InvalidInput if there is none, or if it cannot be used."""
+        if name not in self.columns:
+            raise missing_column(name, self)
+        column = self.columns[name]
+        if isinstance(column, InvalidInput):
+            raise column
+        return column
+
+    def checked(self) -> Table:
+        """The table itself. Raises InvalidInput for the first column that cannot be used."""
+        for name in self.names:
+            self[name]
+        return self
+
+    def without(self, names: Iterable[str]) -> Table:
+        """The table less some columns. Raises InvalidInput where one of them is not there."""
+        dropped = set(names)
+        for name in sorted(dropped - set(self.columns)):
+            raise missing_column(name, self)
+        kept = {name: column for name, column in self.columns.items() if name not in dropped}
+        return Table(self.source, kept, self.n_rows)
+
+    def take(self, index_B: Array) -> Table:
+        """The rows that `index_B` names, in its order."""
+        taken = {
+            name: column if isinstance(column, InvalidInput) else column[index_B]
+            for name, column in self.columns.items()
+        }
+        return Table(self.source, taken, len(index_B))
+
+
+def missing_column(name: str, table: Table) -> InvalidInput:
+    """The error for a column that a table lacks, with the nearest name and some that it has."""
+    near = difflib.get_close_matches(name, table.names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    some = ", ".join(map(repr, table.names[:12])) + (" ..." if len(table.names) > 12 else "")
+    return InvalidInput(f"{table.source} must have a column {name!r}; it has {some}.{hint}")
+
+
+def is_text(column: Array) -> bool:
+    """Whether a column holds text."""
+    return column.dtype.kind in "OUT"
+
+
+def missing(column: Array) -> Array:
+    """Which cells are empty, [n] bool."""
+    if is_text(column):
+        return np.asarray(column == "")
+    return np.isnan(column) if column.dtype.kind == "f" else np.zeros(len(column), bool)
+
+
+def as_text(column: Array) -> Array:
+    """The cells as text [n]: whole numbers without a decimal point, empty for a missing one."""
+    if is_text(column):
+        return column
+    values, place_B = np.unique(column, return_inverse=True)
+    texts = np.array([_label(value) for value in values.tolist()], object)
+    return np.asarray(texts[place_B])
+
+
+def _label(value: float | bool) -> str:
+    if np.isnan(value):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

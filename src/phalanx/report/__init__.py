@@ -1,0 +1,5 @@
+"""The report of a run: one self-contained HTML page."""
+
+from phalanx.report.page import render
+
+__all__ = ["render"]

@@ -1,0 +1,126 @@
+"""Charts as inline SVG, drawn by hand. Colours come from the page's style sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from phalanx.report.markup import Markup, join, tag
+from phalanx.report.scale import Scale, round_steps, wants_log
+
+WIDTH, HEIGHT = 480, 270
+LEFT, RIGHT, TOP, BOTTOM = 60, 12, 12, 40
+MOST_POINTS = 500
+
+Point = tuple[float, float]
+
+
+def curve(name: str, title: str, values: Sequence[float | None], y_label: str) -> Markup:
+    """A line over epochs 1 ... n; what is missing or not finite leaves a gap.
+
+    `name` is unique on the page, for the references from title and description.
+    """
+    points = _points(values)
+    if not points:
+        return tag("p", "No finite value was recorded.", class_="note")
+    x, y = _scales(points, len(values))
+    lowest, highest = min(v for _, v in points), max(v for _, v in points)
+    about = (
+        f"{y_label} over {len(values)} epochs: {points[0][1]:.4g} at first, {points[-1][1]:.4g} at "
+        f"last, between {lowest:.4g} and {highest:.4g}."
+    )
+    drawn = join([_grid(x, y, len(values)), _labels(y_label, y), _line(points, x, y)])
+    return svg(name, title, about, drawn, WIDTH, HEIGHT, class_="chart")
+
+
+def svg(
+    name: str, title: str, about: str, drawn: Markup, width: int, height: int, **attributes: str
+) -> Markup:
+    """A drawing with a title and a description for those who do not see it."""
+    return tag(
+        "svg",
+        tag("title", title, id=f"{name}-title"),
+        tag("desc", about, id=f"{name}-desc"),
+        drawn,
+        viewBox=f"0 0 {width} {height}",
+        role="img",
+        aria_labelledby=f"{name}-title {name}-desc",
+        **attributes,
+    )
+
+
+def _points(values: Sequence[float | None]) -> list[Point]:
+    """(epoch, value) of what is finite, thinned out to what a screen can show."""
+    every = max(1, len(values) // MOST_POINTS)
+    last = len(values)
+    return [
+        (epoch, value)
+        for epoch, value in enumerate(values, 1)
+        if value is not None
+        and math.isfinite(value)
+        and (epoch == last or (epoch - 1) % every == 0)
+    ]
+
+
+def _scales(points: list[Point], n_epochs: int) -> tuple[Scale, Scale]:
+    values = [value for _, value in points]
+    low, high = min(values), max(values)
+    margin = 0.05 * (high - low) or abs(high) * 0.1 or 1.0
+    by_log = wants_log(values)
+    if by_log:
+        low, high = 10 ** math.floor(math.log10(low)), high * 1.2
+    else:
+        low, high = low - margin, high + margin
+    x = Scale(1, max(n_epochs, 1), LEFT, WIDTH - RIGHT)
+    return x, Scale(low, high, HEIGHT - BOTTOM, TOP, by_log)
+
+
+def _grid(x: Scale, y: Scale, n_epochs: int) -> Markup:
+    lines = []
+    for value in y.ticks():
+        lines.append(_rule(LEFT, y(value), WIDTH - RIGHT, y(value)))
+        lines.append(_text(LEFT - 7, y(value) + 4, f"{value:g}", "end"))
+    for epoch in _epoch_ticks(n_epochs):
+        lines.append(_rule(x(epoch), HEIGHT - BOTTOM, x(epoch), HEIGHT - BOTTOM + 5))
+        lines.append(_text(x(epoch), HEIGHT - BOTTOM + 19, f"{epoch:g}", "middle"))
+    return join(lines)
+
+
+def _epoch_ticks(n_epochs: int) -> list[float]:
+    if n_epochs < 2:
+        return [1]
+    inner = [tick for tick in round_steps(1, n_epochs, 6, whole=True) if tick > 1]
+    return [1, *(tick for tick in inner if tick >= 1 + 0.06 * n_epochs)]
+
+
+def _labels(y_label: str, y: Scale) -> Markup:
+    scale = " (logarithmic)" if y.by_log else ""
+    middle = (HEIGHT - BOTTOM + TOP) / 2
+    return join(
+        [
+            _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, "epoch", "middle"),
+            tag(
+                "text",
+                y_label + scale,
+                x=12,
+                y=middle,
+                text_anchor="middle",
+                transform=f"rotate(-90 12 {middle})",
+            ),
+        ]
+    )
+
+
+def _line(points: list[Point], x: Scale, y: Scale) -> Markup:
+    places = [(x(epoch), y(value)) for epoch, value in points]
+    path = " ".join(f"{px:g},{py:g}" for px, py in places)
+    end = tag("circle", cx=places[-1][0], cy=places[-1][1], r=4, class_="end")
+    return join([tag("polyline", points=path, class_="line"), end])
+
+
+def _rule(x1: float, y1: float, x2: float, y2: float) -> Markup:
+    return tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_="rule")
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> Markup:
+    return tag("text", text, x=x, y=y, text_anchor=anchor)

@@ -1,0 +1,165 @@
+"""The page: its parts in the order in which they are read."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from phalanx.record import Record
+from phalanx.report import words
+from phalanx.report.charts import curve
+from phalanx.report.markup import Markup, bare_number, card, join, pairs, table, tag
+from phalanx.report.matrix import matrix
+from phalanx.report.timeline import timeline
+
+
+def render(record: Record) -> str:
+    """The report of a run as one HTML page that needs nothing from elsewhere."""
+    title = f"{record.name} · Phalanx report"
+    head = tag(
+        "head",
+        Markup('<meta charset="utf-8">'),
+        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        tag("title", title),
+        tag("style", Markup(resources.files("phalanx.report").joinpath("style.css").read_text())),
+    )
+    body = tag("body", _header(record), _main(record), _footer(record))
+    return "<!DOCTYPE html>\n" + tag("html", head, body, lang="en") + "\n"
+
+
+def _header(record: Record) -> Markup:
+    digest = tag("p", "Digest of the result: ", tag("code", record.run.digest))
+    return tag("header", tag("h1", record.name), tag("p", words.headline(record)), digest)
+
+
+def _main(record: Record) -> Markup:
+    cards = tag("div", *_curves(record), *_quality(record), *_work(record), class_="cards")
+    return tag("main", _tiles(record), cards)
+
+
+def _tiles(record: Record) -> Markup:
+    run = record.run
+    figures = record.evaluation.figures.items()
+    said = [(words.FIGURES[name], words.figure(name, value)) for name, value in figures]
+    said += [
+        ("Samples/s", words.rounded(run.samples_a_second)),
+        ("Workers", f"{run.workers}"),
+        ("Epochs", f"{run.epochs:,}"),
+    ]
+    return tag(
+        "ul",
+        *(tag("li", tag("b", value), tag("span", name)) for name, value in said),
+        class_="tiles",
+    )
+
+
+def _curves(record: Record) -> list[Markup]:
+    run, score = record.run, _score_name(record)
+    curves = [card("Loss", curve("loss", "Training loss by epoch", run.losses, "training loss"))]
+    if run.scores:
+        drawn = curve("score", f"{score} after each epoch", run.scores, score)
+        curves.append(card(score, drawn))
+    return curves
+
+
+def _score_name(record: Record) -> str:
+    return "Held-out " + ("accuracy" if record.task == "classification" else "R²")
+
+
+def _quality(record: Record) -> list[Markup]:
+    evaluation = record.evaluation
+    caption = words.judged(evaluation.samples, record.judged)
+    rows = [
+        (words.FIGURES[name], words.figure(name, value), words.MEANINGS[name])
+        for name, value in evaluation.figures.items()
+    ]
+    metrics = table(("metric", "value", "meaning"), rows, caption, prose=True)
+    if not evaluation.classes:
+        return [card("Metrics", metrics, wide=True)]
+    return [
+        card("Metrics", metrics),
+        card("By class", _by_class(record, caption)),
+        card("Confusion matrix", matrix(evaluation), wide=True),
+    ]
+
+
+def _by_class(record: Record, caption: str) -> Markup:
+    rows = [
+        (
+            c.label,
+            f"{c.precision:.3f}",
+            f"{c.recall:.3f}",
+            f"{c.f1:.3f}",
+            f"{c.log_loss:.3f}",
+            c.samples,
+        )
+        for c in record.evaluation.classes
+    ]
+    head = (record.target, "precision", "recall", "F1", "log loss", "samples")
+    return table(head, rows, caption)
+
+
+def _work(record: Record) -> list[Markup]:
+    note = (
+        "Each bar is an epoch (several where there are many); the parts of its steps are drawn "
+        "together. A gap is time between steps: planning, evaluation, waiting for the next one."
+    )
+    cards = [
+        card(
+            "Who computed what when", timeline(record.run), tag("p", note, class_="note"), wide=True
+        )
+    ]
+    if record.repeats:
+        cards.append(card("The same bits for any number of workers", _repeats(record), wide=True))
+    return [*cards, _run_card(record), _settings_card(record), _events_card(record)]
+
+
+def _repeats(record: Record) -> Markup:
+    rows = [
+        (words.count(r.workers, "worker"), words.seconds(r.seconds), tag("code", r.digest))
+        for r in record.repeats
+    ]
+    equal = len({repeat.digest for repeat in record.repeats}) == 1
+    verdict = "All digests are equal." if equal else "THE DIGESTS DIFFER: the guarantee is broken."
+    shown = table(
+        ("trained by", "time", "digest of the result"), rows, "The training, repeated", prose=True
+    )
+    return join([shown, tag("p", verdict, class_="note")])
+
+
+def _run_card(record: Record) -> Markup:
+    run = record.run
+    rows = [
+        ("workers", f"{run.workers}"),
+        ("shards a batch", f"{run.shards}"),
+        ("blocks", f"{run.blocks}"),
+        ("parameters", f"{run.parameters:,}"),
+        ("optimiser steps", f"{run.steps:,}"),
+        ("samples seen", f"{run.samples:,}"),
+        ("time", words.seconds(run.seconds)),
+        ("last loss", bare_number(run.losses[-1] if run.losses else None)),
+        ("last learning rate", bare_number(run.rates[-1] if run.rates else None)),
+        ("stopped because", words.reason(run)),
+    ]
+    return card("The run", pairs(rows, "What was done"))
+
+
+def _settings_card(record: Record) -> Markup:
+    chosen = {**record.settings, **record.run.strategies}
+    rows = [(name.replace("_", " "), value) for name, value in chosen.items()]
+    return card("Strategies and settings", pairs(rows, "What was asked for"))
+
+
+def _events_card(record: Record) -> Markup:
+    events = record.run.events
+    if not events:
+        nothing = tag("p", "Nothing out of the ordinary happened.", class_="note")
+        return card("Events", nothing, wide=True)
+    rows = [(event.what, event.step, event.detail) for event in events]
+    return card(
+        "Events", table(("event", "after step", "detail"), rows, "In order", prose=True), wide=True
+    )
+
+
+def _footer(record: Record) -> Markup:
+    versions = " · ".join(f"{name} {version}" for name, version in record.versions.items())
+    return tag("footer", tag("p", f"{record.date} · {record.machine}"), tag("p", versions))

@@ -1,0 +1,275 @@
+"""The command line, as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from phalanx.aggregation import AGGREGATIONS
+from phalanx.assignment import ASSIGNMENTS
+from phalanx.cli import app
+from phalanx.estimators.parameters import SOLVERS
+from phalanx.models.mlp.activations import ACTIVATIONS
+from phalanx.plan import DISTRIBUTIONS
+from small_runs import flowers
+
+QUICK = ["--model", "mlp:4", "--epochs", "3", "--workers", "1"]
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def as_csv(table, *, without=()):
+    names = [name for name in table.names if name not in without]
+    rows = zip(*(table[name] for name in names), strict=True)
+    return "\n".join([",".join(names), *(",".join(map(str, row)) for row in rows)]) + "\n"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "flowers.csv"
+    path.write_text(as_csv(flowers()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("runs") / "flowers"
+    result = call("train", data, "--target", "kind", *QUICK, "--out", path)
+    assert result.exit_code == 0, result.output
+    return path
+
+
+def refused(result, *said):
+    """The command ended with one clear message: code 2, nothing on standard output."""
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+    for text in said:
+        assert re.search(text, result.stderr, re.DOTALL), result.stderr
+    return True
+
+
+def test_train_says_what_it_did(tmp_path, data):
+    result = call("train", data, "--target", "kind", *QUICK, "--out", tmp_path / "run")
+    assert result.exit_code == 0
+    for said in ("Accuracy", "Recall", "digest", "report.html", "stopped because", "12 held-out"):
+        assert said in result.stdout
+    assert "epoch 3/3" in result.stderr
+    assert "shares 100%" in result.stderr
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["run"]["digest"] in result.stdout
+    assert len(record["run"]["scores"]) == 3
+
+
+def test_two_workers_make_the_same_bits(tmp_path, data):
+    digests = set()
+    for workers in ("1", "2"):
+        arguments = ["--model", "mlp:4", "--epochs", "2", "--shards", "2", "--workers", workers]
+        out = tmp_path / workers
+        result = call("train", data, "--target", "kind", *arguments, "--out", out)
+        assert result.exit_code == 0, result.output
+        run = json.loads((out / "run.json").read_text())["run"]
+        assert run["workers"] == int(workers)
+        digests.add(run["digest"])
+    assert len(digests) == 1
+
+
+def test_the_default_folder_is_the_first_free(tmp_path, data, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for n in (1, 2):
+        assert call("train", data, "--target", "kind", *QUICK).exit_code == 0
+        assert (tmp_path / "runs" / f"flowers-{n}" / "report.html").exists()
+
+
+def test_regression_of_an_npz_with_lbfgs_and_nothing_held_out(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(50, 3))
+    np.savez(tmp_path / "d.npz", X=X, y=X @ [1.0, 2.0, 3.0])
+    arguments = ["--solver", "lbfgs", "--validation-fraction", "0", "--drop", "X_0"]
+    out = tmp_path / "run"
+    result = call("train", tmp_path / "d.npz", "--target", "y", *QUICK, *arguments, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "50 training samples" in result.stdout
+    assert "R²" in result.stdout
+    refused(call("predict", out, tmp_path / "d.npz", "--proba"), "Leave --proba out")
+    assert call("predict", out, tmp_path / "d.npz").stdout.count("\n") == 51
+
+
+def test_evaluate(run, data):
+    result = call("evaluate", run, data)
+    assert result.exit_code == 0
+    assert "On the 60 samples of flowers.csv" in result.stdout
+    assert "<0>" in result.stdout
+
+
+def test_predict(run, data, tmp_path):
+    lines = call("predict", run, data, "--proba").stdout.splitlines()
+    assert lines[0] == "prediction,probability_<0>,probability_<1>,probability_<2>"
+    assert len(lines) == 61
+    for line in lines[1:]:
+        label, *proba = line.split(",")
+        assert label == f"<{np.argmax([float(p) for p in proba])}>"
+        assert abs(sum(map(float, proba)) - 1) < 1e-4
+    result = call("predict", run, data, "--out", tmp_path / "p.csv")
+    assert result.exit_code == 0
+    assert (tmp_path / "p.csv").read_text().splitlines() == [line.split(",")[0] for line in lines]
+
+
+def test_predict_needs_no_target(run, tmp_path):
+    (tmp_path / "new.csv").write_text(as_csv(flowers(n_rows=9), without=("kind",)))
+    assert call("predict", run, tmp_path / "new.csv").stdout.count("\n") == 10
+    refused(call("evaluate", run, tmp_path / "new.csv"), "must have a column 'kind'")
+
+
+BAD_OPTIONS = {
+    "target": (["--target", "kimd"], "Did you mean 'kind'"),
+    "drop": (["--drop", "widht"], "Did you mean 'width'"),
+    "drop the target": (["--drop", "kind"], "must have a column 'kind'"),
+    "task": (["--task", "clasification"], "Did you mean 'classification'"),
+    "task of text": (["--task", "regression"], "a target of numbers"),
+    "solver": (["--solver", "adma"], "--solver.*Did you mean 'adam"),
+    "activation": (["--activation", "rellu"], "Did you mean 'relu'"),
+    "distribution": (["--data-distribution", "randon"], "Did you mean 'random'"),
+    "assignment": (["--task-assignment", "roundrobin"], "Did you mean 'round_robin'"),
+    "aggregation": (["--aggregation", "medain"], "Did you mean 'median'"),
+    "empty layer": (["--model", "mlp:0"], "Try --model mlp:100"),
+    "no layer": (["--model", "mlp:"], "positive integers"),
+    "layer of text": (["--model", "mlp:big"], "positive integers"),
+    "trailing comma": (["--model", "mlp:8,"], "positive integers"),
+    "unknown model": (["--model", "cnn:3"], "must be one of 'mlp'; got 'cnn'"),
+    "no workers": (["--workers", "0"], "positive integer or 'auto'; got '0'"),
+    "workers of text": (["--workers", "two"], "positive integer or 'auto'; got 'two'"),
+    "negative workers": (["--workers", "-1"], "positive integer or 'auto'"),
+    "no shards": (["--shards", "0"], "--shards must be a positive integer"),
+    "too many shards": (["--shards", "1000"], "shards must be at most"),
+    "no epochs": (["--epochs", "0"], "--epochs must be an integer at least 1"),
+    "epochs of text": (["--epochs", "ten"], "epochs"),
+    "no batch": (["--batch-size", "0"], "--batch-size must be a positive integer"),
+    "no rate": (["--learning-rate", "0"], "--learning-rate must be a number above 0"),
+    "NaN rate": (["--learning-rate", "nan"], "--learning-rate"),
+    "all dropped out": (["--dropout", "1"], "--dropout"),
+    "NaN threshold": (["--loss-threshold", "nan"], "--loss-threshold"),
+    "all held out": (["--validation-fraction", "1"], "0.2 holds a fifth out"),
+    "too few held out": (["--validation-fraction", "0.01"], "Add samples"),
+    "negative seed": (["--seed", "-1"], "--seed"),
+    "folder below a file": (["--out", __file__ + "/run"], "must be writable"),
+    "folder in /proc": (["--out", "/proc/phalanx-run"], "must be writable"),
+    "unknown option": (["--batchsize", "3"], "batch"),
+    "a rate that explodes": (["--solver", "sgd", "--learning-rate", "1e30"], "non-finite"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_OPTIONS)
+def test_bad_options(data, tmp_path, case):
+    options, said = BAD_OPTIONS[case]
+    arguments = ["--target", "kind", *QUICK, "--out", tmp_path / "run", *options]
+    refused(call("train", data, *arguments), said)
+    assert not (tmp_path / "run").exists()
+
+
+BAD_DATA = {
+    "empty": ("", "file is empty"),
+    "header only": ("a,y\n", "header alone"),
+    "ragged": ("a,y\n1,2\n3\n", "line 3 has 1"),
+    "duplicate": ("y,y\n1,2\n", "names column 1 and column 2"),
+    "text among numbers": ("a,y\n1,u\n2,v\nx,u\n", "line 4 has 'x'"),
+    "NaN target": ("a,y\n1,0\n2,nan\n3,1\n", "every sample must have a target"),
+    "one class": ("a,y\n1,u\n2,u\n", "two classes"),
+    "one sample a class": ("a,y\n1,u\n2,v\n", "samples enough"),
+    "one sample": ("a,y\n1,0.5\n", "samples enough"),
+    "target alone": ("y\n0\n1\n0\n1\n", "samples enough|beside the target"),
+    "infinite": ("a,y\ninf,u\n1,v\n2,u\n3,v\n4,u\n5,v\n6,u\n7,v\n8,u\n9,v\n", "finite numbers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data(tmp_path, case):
+    text, said = BAD_DATA[case]
+    (tmp_path / "d.csv").write_text(text)
+    result = call("train", tmp_path / "d.csv", "--target", "y", *QUICK, "--out", tmp_path / "run")
+    refused(result, said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_is_no_file(tmp_path):
+    refused(call("train", tmp_path / "no.csv", "--target", "y"), "there is no")
+    refused(call("train", tmp_path, "--target", "y"), "is a folder")
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(run, data):
+    refused(call("train", data, "--target", "kind", *QUICK, "--out", run), "already holds one")
+
+
+def test_what_is_no_run(tmp_path, data):
+    for command in ("evaluate", "predict"):
+        refused(call(command, tmp_path, data), "has no run.json")
+        refused(call(command, data, data), "is a file")
+    refused(call("predict", tmp_path, data, "--workers", "none"), "positive integer")
+
+
+def test_predictions_need_the_columns_and_a_place(run, data, tmp_path):
+    (tmp_path / "d.csv").write_text(as_csv(flowers(), without=("width",)))
+    refused(call("predict", run, tmp_path / "d.csv"), "must have a column 'width'")
+    refused(call("predict", run, data, "--out", tmp_path / "no" / "p.csv"), "must be writable")
+
+
+def test_an_unknown_class_is_named(run, data, tmp_path):
+    (tmp_path / "d.csv").write_text(data.read_text() + "1,2,c1,rose\n")
+    refused(call("evaluate", run, tmp_path / "d.csv"), "got 'rose'")
+
+
+def test_doctor():
+    result = call("doctor")
+    assert result.exit_code == 0
+    for said in ("cores", "BLAS", "numpy", "ray", "meet", "µs", "GB/s"):
+        assert said in result.stdout
+    assert "failed" not in result.stdout
+
+
+def test_demo(tmp_path):
+    result = call("demo", "--epochs", "2", "--out", tmp_path / "demo")
+    assert result.exit_code == 0, result.output
+    assert "all 3 digests are equal" in result.stdout
+    record = json.loads((tmp_path / "demo" / "run.json").read_text())
+    assert [repeat["workers"] for repeat in record["repeats"]] == [1, 2, 3]
+    assert "same bits" in (tmp_path / "demo" / "report.html").read_text()
+
+
+def test_a_difference_of_digests_is_a_failure(tmp_path, monkeypatch):
+    from phalanx.run import Run
+
+    monkeypatch.setattr(
+        Run, "digest", property(lambda run: "d" * run.workers, lambda *_: None), raising=False
+    )
+    result = call("demo", "--epochs", "1", "--out", tmp_path / "demo")
+    assert result.exit_code == 1
+    assert "THE DIGESTS DIFFER" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "names", [SOLVERS, ACTIVATIONS, DISTRIBUTIONS, ASSIGNMENTS, AGGREGATIONS], ids=str
+)
+def test_the_help_names_every_strategy(names):
+    said = re.sub(r"[\s│]+", " ", CliRunner().invoke(app, ["train", "--help"]).output)
+    for name in names:
+        assert re.search(rf"\b{name}\b", said), name
+
+
+def test_the_command_line_loads_quickly():
+    heavy = ("numpy", "scipy", "sklearn", "pandas", "safetensors", "pyarrow")
+    code = f"import sys, phalanx.cli; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+def test_python_m_phalanx():
+    command = [sys.executable, "-m", "phalanx", "--version"]
+    assert subprocess.check_output(command, text=True).startswith("0.")

@@ -1,0 +1,161 @@
+"""Reading data files: what is understood, and what is said of what is not."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from phalanx.data.files import read_table
+from phalanx.errors import InvalidInput
+
+GOOD = "a,b,y\n1,red,0\n2,blue,1\n"
+
+
+def written(folder, text, name="data.csv"):
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_numbers_and_text_of_a_csv(tmp_path):
+    table = read_table(written(tmp_path, GOOD))
+    assert table.names == ["a", "b", "y"]
+    assert table["a"].tolist() == [1.0, 2.0]
+    assert table["b"].tolist() == ["red", "blue"]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_delimiter_is_seen_from_the_header(tmp_path, delimiter):
+    table = read_table(written(tmp_path, GOOD.replace(",", delimiter)))
+    assert table.names == ["a", "b", "y"]
+
+
+def test_byte_order_mark_blank_lines_quotes_and_missing_values(tmp_path):
+    text = '\ufeffa,"b, c"\r\n1,"x ""y"""\r\n\r\nNA,\r\n-2e3, z \r\n'
+    table = read_table(written(tmp_path, text))
+    np.testing.assert_array_equal(table["a"], [1, np.nan, -2000])
+    assert table["b, c"].tolist() == ['x "y"', "", "z"]
+
+
+BAD_CSV = {
+    "empty file": ("", "file is empty"),
+    "blank lines alone": ("\n\n", "file is empty"),
+    "header only": ("a,b,y\n", "header alone"),
+    "duplicate columns": ("a,b,a\n1,2,3\n", "'a' names column 1 and column 3"),
+    "unnamed column": (",a,y\n0,1,2\n", "column 1 has none"),
+    "no header": ("1,2,3\n4,5,6\n", "first line holds only numbers"),
+    "short line": ("a,b,y\n1,2,3\n4,5\n", "line 3 has 2"),
+    "long line": ("a,b,y\n1,2,3\n4,5,6,7\n", "line 3 has 4"),
+    "ragged after a quoted newline": ('a,b\n"x\ny",1\n2\n', "line 4 has 1"),
+    "open quote": ('a,b\n"1,2\n', "well-formed CSV"),
+    "not UTF-8": (b"a,b\n\xe9\xe8,1\n", "UTF-8"),
+    "bytes of zero": (b"a\x00,b\n1,1\n", "byte of zero"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CSV)
+def test_bad_csv(tmp_path, case):
+    content, said = BAD_CSV[case]
+    with pytest.raises(InvalidInput, match=said):
+        read_table(written(tmp_path, content))
+
+
+def test_text_among_numbers_is_an_error_where_the_column_is_used(tmp_path):
+    path = written(tmp_path, "a,b\n1,1\n2,2\nthree,3\n")
+    table = read_table(path)
+    with pytest.raises(InvalidInput, match=r"line 4 has 'three'.*--drop a"):
+        table["a"]
+    assert table.without(["a"]).names == ["b"]
+
+
+def test_a_missing_column_is_answered_with_the_nearest(tmp_path):
+    table = read_table(written(tmp_path, "species,width\nx,1\ny,2\n"))
+    with pytest.raises(InvalidInput, match="Did you mean 'species'"):
+        table["spesies"]
+    with pytest.raises(InvalidInput, match="must have a column 'nope'"):
+        table.without(["nope"])
+
+
+def test_what_is_no_file(tmp_path):
+    with pytest.raises(InvalidInput, match=r"there is no .*nowhere\.csv"):
+        read_table(tmp_path / "nowhere.csv")
+    with pytest.raises(InvalidInput, match="is a folder"):
+        read_table(tmp_path)
+    with pytest.raises(InvalidInput, match=r"Did you mean '\.parquet'"):
+        read_table(written(tmp_path, GOOD, "data.parket"))
+    with pytest.raises(InvalidInput, match=r"must be one of '\.csv'"):
+        read_table(written(tmp_path, GOOD, "data"))
+
+
+def test_npz_matrix_and_columns(tmp_path):
+    path = tmp_path / "d.npz"
+    np.savez(path, X=np.arange(6.0).reshape(3, 2), y=np.array(["u", "v", "u"]), z=[[1], [2], [3]])
+    table = read_table(path)
+    assert table.names == ["X_0", "X_1", "y", "z"]
+    assert table["X_1"].tolist() == [1, 3, 5]
+    assert table["y"].tolist() == ["u", "v", "u"]
+
+
+def test_bad_npz(tmp_path):
+    path = tmp_path / "d.npz"
+    np.savez(path, X=np.zeros((3, 2)), y=np.zeros(4))
+    with pytest.raises(InvalidInput, match="one row a sample"):
+        read_table(path)
+    np.savez(path, X=np.zeros((3, 2, 2)), y=np.zeros(3))
+    with pytest.raises(InvalidInput, match="Reshape it"):
+        read_table(path)["X"]
+    np.savez(path, y=np.array([{}], object))
+    with pytest.raises(InvalidInput, match="without pickled objects"):
+        read_table(path)
+    np.savez(path, X=np.zeros((0, 2)))
+    with pytest.raises(InvalidInput, match="must have samples"):
+        read_table(path)
+    np.savez(path)
+    with pytest.raises(InvalidInput, match="holds none"):
+        read_table(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no zip at all"])
+def test_damaged_npz(tmp_path, content):
+    with pytest.raises(InvalidInput, match="must be an NPZ file"):
+        read_table(written(tmp_path, content, "d.npz"))
+
+
+def test_a_single_array_is_no_npz(tmp_path):
+    np.save(tmp_path / "d.npy", np.zeros(3))
+    (tmp_path / "d.npy").rename(tmp_path / "d.npz")
+    with pytest.raises(InvalidInput, match="single array"):
+        read_table(tmp_path / "d.npz")
+
+
+def test_parquet(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {
+        "i": pa.array([1, None, 3]),
+        "b": pa.array([True, False, True]),
+        "t": pa.array(["x", None, "y"]),
+        "c": pa.array(["x", "y", "x"]).dictionary_encode(),
+        "l": pa.array([[1], [2], [3]]),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "d.parquet")
+    table = read_table(tmp_path / "d.parquet")
+    np.testing.assert_array_equal(table["i"], [1, np.nan, 3])
+    assert table["b"].tolist() == [True, False, True]
+    assert table["t"].tolist() == ["x", "", "y"]
+    assert table["c"].tolist() == ["x", "y", "x"]
+    with pytest.raises(InvalidInput, match="--drop l"):
+        table["l"]
+
+
+def test_bad_parquet(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    path = written(tmp_path, b"PAR1 cut off", "d.parquet")
+    with pytest.raises(InvalidInput, match="must be a Parquet file"):
+        read_table(path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InvalidInput, match=r"pip install phalanx\[parquet\]"):
+        read_table(path)
