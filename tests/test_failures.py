@@ -3,7 +3,9 @@
 Nothing waits by sleeping: each fault is set off by the worker itself, in a call that is named.
 """
 
+import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +106,21 @@ def test_a_worker_lost_between_two_fits_is_named_too():
     os.kill(victim.pid, signal.SIGKILL)
     with pytest.raises(WorkerLost, match=f"worker 1 .pid {victim.pid}. ended"):
         MLPClassifier(**SETTINGS).fit(X, Y)
+    assert is_usable()
+
+
+def test_modules_that_workers_find_and_do_not_find(tmp_path, monkeypatch):
+    is_usable()
+    (tmp_path / "late_module.py").write_text("def rule(grads, weights): return grads.mean(axis=0)")
+    monkeypatch.syspath_prepend(tmp_path)
+    late_module = importlib.import_module("late_module")
+    clf = MLPClassifier(**SETTINGS, aggregation=late_module.rule).fit(X, Y)
+    assert clf.run_.workers == 2
+    (tmp_path / "late_module.py").unlink()
+    pool.shutdown()
+    shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+    with pytest.raises(Exception, match=r"a worker could not load what it was sent.*late_module"):
+        MLPClassifier(**SETTINGS, aggregation=late_module.rule).fit(X, Y)
     assert is_usable()
 
 

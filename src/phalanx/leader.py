@@ -29,6 +29,8 @@ class Leader:
         self._seen_W2 = np.zeros((job.n_workers, 2))
         self._speeds = [1.0] * job.n_workers
         self._planned = False
+        starts = [job.plan.batch(step)[0] for step in range(job.plan.n_steps)]
+        self._rows_T = np.diff([*starts, job.plan.n_samples])
 
     def begin(self, lease: Lease) -> None:
         """Take a lease: what was decided before it, and from which tick on."""
@@ -108,12 +110,10 @@ class Leader:
 
     def _loss(self) -> float:
         """The epoch's mean loss with the penalty, batches weighted by their number of samples."""
-        plan = self.job.plan
         weight_T = self.arena["weights"].sum(axis=1)
         penalty_T = 0.5 * self.job.alpha * self.arena["penalties"].sum(axis=1)
         loss_T = (self.arena["losses"].sum(axis=1) + penalty_T) / np.where(weight_T, weight_T, 1)
-        rows_T = np.diff([plan.batch(t)[0] for t in range(plan.n_steps)] + [plan.n_samples])
-        return float(loss_T @ rows_T / plan.n_samples)
+        return float(loss_T @ self._rows_T / self.job.plan.n_samples)
 
     def _score(self) -> float | None:
         score = self.job.score

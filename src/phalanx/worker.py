@@ -73,6 +73,7 @@ class Worker:
         """All steps of an epoch; False if the door was closed before the last."""
         order_B = self.job.plan.order(epoch)
         for step in range(self.job.plan.n_steps):
+            arrived = monotonic()
             if not self._enter():
                 return False
             begun, shards = monotonic(), span.shards
@@ -83,7 +84,8 @@ class Worker:
             self.board.wait(self.board.shards, self.tick)
             ready = monotonic()
             self._update(step)
-            span.add(computed - begun, monotonic() - ready, ready - computed)
+            waited = begun - arrived + ready - computed
+            span.add(computed - begun, monotonic() - ready, waited)
         return True
 
     def _enter(self) -> bool:
@@ -131,13 +133,14 @@ class Worker:
     def _judge(self, span: Span) -> bool:
         """An epoch's end: score the validation samples, and let the leader decide."""
         if self.validation:
+            arrived = monotonic()
             if not self._enter():
                 return False
             begun = monotonic()
             for v in range(self.rank, len(self.job.chunks), self.job.n_workers):
                 self._score(v, self.validation)
                 self.board.publish(self.board.chunks, v, self.tick)
-            span.add(monotonic() - begun, 0.0, 0.0)
+            span.add(monotonic() - begun, 0.0, begun - arrived)
         return self.leader is None or self.leader.judge(self.tick)
 
     def _score(self, v: int, validation: Gatherer) -> None:

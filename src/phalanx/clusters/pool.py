@@ -26,7 +26,6 @@ class Pool:
     """A fork server and the workers forked from it so far."""
 
     def __init__(self) -> None:
-        self.owner = os.getpid()
         self.is_open = True
         self.members: list[Member] = []
         mine, theirs = socket.socketpair()
@@ -35,18 +34,24 @@ class Pool:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, **THREAD_VARIABLES, "PYTHONPATH": _import_path()},
+                env={**os.environ, **THREAD_VARIABLES, "PYTHONPATH": _package_path()},
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
         self._server = mine
-        wire.send(mine, [path or os.getcwd() for path in sys.path])
+        self.path = import_path()
+        wire.send(mine, self.path)
 
     def take(self, n_workers: int) -> list[Member]:
         """The first `n_workers` workers, forking those that are missing."""
         while len(self.members) < n_workers:
             self.members.append(self._fork(len(self.members)))
         return self.members[:n_workers]
+
+    def forget(self) -> None:
+        """Leave the workers to the process that this one was forked from."""
+        for sock in (self._server, *(member.sock for member in self.members)):
+            sock.close()
 
     def close(self) -> None:
         """End the workers and the fork server, and wait until they are gone."""
@@ -78,7 +83,12 @@ class Pool:
         return Member(rank, pid, mine)
 
 
-def _import_path() -> str:
+def import_path() -> list[str]:
+    """Where this process finds modules."""
+    return [path or os.getcwd() for path in sys.path]
+
+
+def _package_path() -> str:
     """Where the fork server finds phalanx itself; it is told the rest of the path by message."""
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
@@ -96,9 +106,11 @@ _pool: Pool | None = None
 
 
 def warm_pool() -> Pool:
-    """The process's pool, started if there is none. A forked child of the caller gets its own."""
+    """The process's pool, started if there is none, and anew if `sys.path` has changed since."""
     global _pool
-    if _pool is None or _pool.owner != os.getpid():
+    if _pool is not None and _pool.path != import_path():
+        shutdown()
+    if _pool is None:
         _pool = Pool()
     return _pool
 
@@ -107,9 +119,18 @@ def shutdown() -> None:
     """End all worker processes. The next fit that wants some starts them anew."""
     global _pool
     pool, _pool = _pool, None
-    if pool is not None and pool.owner == os.getpid():
+    if pool is not None:
         with contextlib.suppress(OSError):
             pool.close()
 
 
+def _forget_after_fork() -> None:
+    """A forked child of the caller has no workers yet; it starts its own when it needs some."""
+    global _pool
+    pool, _pool = _pool, None
+    if pool is not None:
+        pool.forget()
+
+
 atexit.register(shutdown)
+os.register_at_fork(after_in_child=_forget_after_fork)

@@ -64,12 +64,9 @@ def serve(sock: socket.socket, rank: int) -> None:
     worker: Worker | None = None
     arena: Arena | None = None
     while True:
-        try:
-            message, descriptors = wire.receive(sock)
-        except EOFError:
-            return
         answer: Any = None
         try:
+            message, descriptors = wire.receive(sock)
             match message:
                 case TakeJob():
                     arena = Arena.attach(message.fields, descriptors[0])
@@ -82,6 +79,8 @@ def serve(sock: socket.socket, rank: int) -> None:
                 case DropJob():
                     worker = arena = None
                     gc.collect()  # views and their arena may refer to each other
+        except EOFError:
+            return
         except BaseException as error:
             if arena is not None:
                 arena["door"][ABORT] = 1

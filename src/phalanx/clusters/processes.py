@@ -70,6 +70,7 @@ class Processes:
 
 
 _one_job_at_a_time = threading.Lock()
+os.register_at_fork(after_in_child=lambda: globals().update(_one_job_at_a_time=threading.Lock()))
 
 
 @contextmanager

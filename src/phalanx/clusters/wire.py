@@ -7,11 +7,17 @@ there is nobody else to send a pickle.
 from __future__ import annotations
 
 import array
+import os
 import pickle
 import socket
 import struct
 from collections.abc import Sequence
 from typing import Any
+
+
+class Unreadable(Exception):
+    """A message that arrived whole and cannot be unpickled."""
+
 
 _HEADER = struct.Struct("<QI")  # bytes of the message, number of descriptors
 MAX_DESCRIPTORS = 64
@@ -29,7 +35,11 @@ def send(sock: socket.socket, message: object, descriptors: Sequence[int] = ()) 
 
 
 def receive(sock: socket.socket) -> tuple[Any, list[int]]:
-    """The next message and its descriptors. Raises EOFError once the other end is gone."""
+    """The next message and its descriptors.
+
+    Raises EOFError once the other end is gone, and Unreadable for a message that needs a module
+    which is not to be found here; its descriptors are closed then.
+    """
     room = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
     try:
         header, ancillary, _, _ = sock.recvmsg(_HEADER.size, room)
@@ -41,7 +51,16 @@ def receive(sock: socket.socket) -> tuple[Any, list[int]]:
             received.frombytes(data[: len(data) - len(data) % received.itemsize])
     header += _exactly(sock, _HEADER.size - len(header))
     size, _ = _HEADER.unpack(header)
-    return pickle.loads(_exactly(sock, size)), received.tolist()
+    body = _exactly(sock, size)
+    try:
+        return pickle.loads(body), received.tolist()
+    except Exception as error:
+        for descriptor in received:
+            os.close(descriptor)
+        raise Unreadable(
+            f"a worker could not load what it was sent ({type(error).__name__}: {error}). "
+            "Functions and classes must be importable in a new process, or defined in the main script."
+        ) from error
 
 
 def _exactly(sock: socket.socket, size: int) -> bytes:

@@ -58,12 +58,12 @@ class CallerRows:
 
 
 def read_fully(memory: int, buffer: memoryview[Any], place: int) -> None:
-    """Fill `buffer` from `place` on. Raises EOFError once the caller is gone."""
+    """Fill `buffer` from `place` on. Raises OSError once the caller is gone."""
     done = 0
     while done < len(buffer):
         count = os.preadv(memory, [buffer[done:]], place + done)
         if count == 0:
-            raise EOFError("the caller's memory is gone")
+            raise OSError("the caller's memory is gone")
         done += count
 
 

@@ -101,7 +101,7 @@ def _by_class(record: Record, caption: str) -> Markup:
 def _work(record: Record) -> list[Markup]:
     note = (
         "Each bar is an epoch (several where there are many); the parts of its steps are drawn "
-        "together. A gap is time between steps: planning, evaluation, waiting for the next one."
+        "together. A gap is time between epochs: planning the next one, and the driver's part."
     )
     cards = [
         card(
