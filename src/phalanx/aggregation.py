@@ -25,7 +25,7 @@ def mean(grads_Sn: Array, weights_S: Array) -> Array:
     weights = weights_S.tolist()
     total = sum(weights) or 1.0
     shares_S = np.array([weight / total for weight in weights], grads_Sn.dtype)
-    return np.asarray(shares_S @ grads_Sn)
+    return np.asarray(np.dot(shares_S, grads_Sn))
 
 
 def sum_(grads_Sn: Array, weights_S: Array) -> Array:

@@ -6,7 +6,6 @@ tick) is seen alike by everybody after. It decides by the pure rules alone.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from time import monotonic
 
 import numpy as np
@@ -75,7 +74,7 @@ class Leader:
     def end(self, tick: int, updates: int) -> tuple[list[EpochRecord], Lease]:
         """The epochs of the lease, and a lease (without epochs) that begins where it ended."""
         if self._reason is Reason.INTERRUPTED and self._epochs:
-            self._epochs[-1] = replace(self._epochs[-1], reason=self._reason)
+            self._epochs[-1] = self._epochs[-1]._replace(reason=self._reason)
         first = self._first.first_epoch + len(self._epochs)
         return self._epochs, Lease(first, 0, tick, updates, self._progress)
 

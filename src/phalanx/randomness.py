@@ -10,7 +10,7 @@ ORDER, DROPOUT = 1, 2
 def keyed(seed: int, purpose: int, *key: int) -> np.random.Generator:
     """A generator that depends on (seed, purpose, key) alone.
 
-    Philox is counter-based: nearby keys give unrelated streams (Salmon et al., SC'11).
+    NumPy's SeedSequence mixes the key, so that nearby keys give unrelated streams.
     """
     sequence = np.random.SeedSequence((seed, purpose, *key))
-    return np.random.Generator(np.random.Philox(sequence))
+    return np.random.Generator(np.random.PCG64DXSM(sequence))

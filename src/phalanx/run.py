@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from phalanx.arrays import Array
 from phalanx.stopping import Progress, Reason
@@ -28,8 +28,7 @@ class Span:
         self.wait += wait
 
 
-@dataclass(frozen=True)
-class EpochRecord:
+class EpochRecord(NamedTuple):
     """One epoch: mean loss, validation score if any, learning rate, seconds, and what followed."""
 
     loss: float
@@ -92,8 +91,9 @@ class Run:
 
 def digest(params_N: Array, state_MN: Array) -> str:
     """SHA-256 over the bytes of the parameters and of each row of optimiser state, in hex."""
-    sha = hashlib.sha256(params_N.tobytes())
-    sha.update(state_MN.tobytes())
+    sha = hashlib.sha256(params_N.data)
+    if state_MN.size:
+        sha.update(state_MN.data)
     return sha.hexdigest()
 
 

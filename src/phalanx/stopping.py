@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from phalanx.schedules import Schedule
 
@@ -37,8 +38,7 @@ class Rule:
     loss_threshold: float | None = None
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """What the rule remembers between epochs."""
 
     rate: float
@@ -47,7 +47,7 @@ class Progress:
     best_loss: float = math.inf
     best_score: float = -math.inf
     stale_epochs: int = 0
-    improved: bool = field(default=False)  # whether the last epoch is the best by score
+    improved: bool = False  # whether the last epoch is the best by score
 
 
 def judge(
@@ -57,35 +57,33 @@ def judge(
 
     Follows scikit-learn 1.9 `_fit_stochastic` to the comparison, so that NaN behaves alike.
     """
-    after = replace(
-        _compared(rule, before, loss, score),
-        epochs=before.epochs + 1,
-        samples_seen=before.samples_seen + samples,
-    )
-    after = replace(after, rate=rule.schedule.after_epoch(after.rate, after.samples_seen))
-    if rule.loss_threshold is not None and loss <= rule.loss_threshold:
-        return after, Reason.LOSS_THRESHOLD
-    if after.stale_epochs > rule.patience:
-        rate = rule.schedule.after_plateau(after.rate)
-        if rate is None:
-            return after, Reason.NO_IMPROVEMENT
-        after = replace(after, rate=rate, stale_epochs=0)
-    return after, Reason.MAX_EPOCHS if after.epochs >= rule.max_epochs else None
-
-
-def _compared(rule: Rule, before: Progress, loss: float, score: float | None) -> Progress:
     if rule.by_score and score is not None:
         stale = score < before.best_score + rule.tol
-        return replace(
-            before,
-            stale_epochs=before.stale_epochs + 1 if stale else 0,
-            best_score=score if score > before.best_score else before.best_score,
-            improved=score > before.best_score,
-        )
-    stale = loss > before.best_loss - rule.tol
-    return replace(
-        before,
-        stale_epochs=before.stale_epochs + 1 if stale else 0,
-        best_loss=loss if loss < before.best_loss else before.best_loss,
-        improved=False,
+        improved = score > before.best_score
+        best_loss, best_score = before.best_loss, score if improved else before.best_score
+    else:
+        stale, improved = loss > before.best_loss - rule.tol, False
+        best_loss = loss if loss < before.best_loss else before.best_loss
+        best_score = before.best_score
+    seen, stale_epochs = before.samples_seen + samples, before.stale_epochs + 1 if stale else 0
+    rate, reason = _next_rate(
+        rule, rule.schedule.after_epoch(before.rate, seen), loss, stale_epochs
     )
+    if reason is None and stale_epochs > rule.patience:
+        stale_epochs = 0
+    if reason is None and before.epochs + 1 >= rule.max_epochs:
+        reason = Reason.MAX_EPOCHS
+    after = Progress(rate, before.epochs + 1, seen, best_loss, best_score, stale_epochs, improved)
+    return after, reason
+
+
+def _next_rate(
+    rule: Rule, rate: float, loss: float, stale_epochs: int
+) -> tuple[float, Reason | None]:
+    """The learning rate to go on with, and why not to go on, if so."""
+    if rule.loss_threshold is not None and loss <= rule.loss_threshold:
+        return rate, Reason.LOSS_THRESHOLD
+    if stale_epochs > rule.patience:
+        lower = rule.schedule.after_plateau(rate)
+        return (rate, Reason.NO_IMPROVEMENT) if lower is None else (lower, None)
+    return rate, None

@@ -100,7 +100,8 @@ def train(
 
 def _load(arena: Arena, start: State) -> None:
     arena["parameters"][:] = start.params_N
-    arena["state"][...] = start.state_MN
+    if start.updates:  # else it is all zeros, as the arena is
+        arena["state"][...] = start.state_MN
     if arena["best"].size:
         arena["best"][:] = start.params_N
 

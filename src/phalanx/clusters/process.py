@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import socket
@@ -78,7 +77,6 @@ def serve(sock: socket.socket, rank: int) -> None:
                     _predict(message, descriptors, rank)
                 case DropJob():
                     worker = arena = None
-                    gc.collect()  # views and their arena may refer to each other
         except EOFError:
             return
         except BaseException as error:

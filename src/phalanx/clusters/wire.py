@@ -59,7 +59,7 @@ def receive(sock: socket.socket) -> tuple[Any, list[int]]:
             os.close(descriptor)
         raise Unreadable(
             f"a worker could not load what it was sent ({type(error).__name__}: {error}). "
-            "Functions and classes must be importable in a new process, or defined in the main script."
+            "Functions must be importable in a new process, or defined in the main script."
         ) from error
 
 

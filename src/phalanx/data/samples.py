@@ -54,6 +54,9 @@ class Gatherer:
 
     def __init__(self, samples: Samples, max_rows: int) -> None:
         self.arrays = samples.arrays
+        self.classes, self.target, self.weight = (
+            samples.arrays.get(name) for name in (CLASSES, TARGETS, WEIGHTS)
+        )
         self.n_features = samples.n_features
         self.sparse: Any = None
         if ROWS in self.arrays:
@@ -64,20 +67,18 @@ class Gatherer:
 
     def rows(self, index_B: Array) -> Rows:
         """The rows that `index_B` names, in its order."""
-        arrays = self.arrays
         count = len(index_B)
         if self.sparse is None:
             x = self._flat[: count * self.n_features].reshape(count, self.n_features)
-            arrays[ROWS].take(index_B, axis=0, out=x, mode="clip")
+            self.arrays[ROWS].take(index_B, axis=0, out=x, mode="clip")
         else:
             x = self.sparse[index_B]
-        classes, target, weight = (arrays.get(name) for name in (CLASSES, TARGETS, WEIGHTS))
         return Rows(
             x,
             count,
-            None if classes is None else classes[index_B],
-            None if target is None else np.ascontiguousarray(target[index_B].T),
-            None if weight is None else weight[index_B],
+            None if self.classes is None else self.classes.take(index_B),
+            None if self.target is None else np.ascontiguousarray(self.target[index_B].T),
+            None if self.weight is None else self.weight.take(index_B),
         )
 
 
@@ -101,13 +102,13 @@ class Rows:
     def project(self, weight_HF: Array, out_HB: Array) -> None:
         """out <- weight @ x.T"""
         if isinstance(self.x, np.ndarray):
-            np.matmul(weight_HF, self.x.T, out=out_HB)
+            np.dot(weight_HF, self.x.T, out=out_HB)
         else:
             out_HB[...] = (self.x @ weight_HF.T).T
 
     def correlate(self, delta_HB: Array, out_HF: Array) -> None:
         """out <- delta @ x"""
         if isinstance(self.x, np.ndarray):
-            np.matmul(delta_HB, self.x, out=out_HF)
+            np.dot(delta_HB, self.x, out=out_HF)
         else:
             out_HF[...] = (self.x.T @ delta_HB.T).T

@@ -149,7 +149,7 @@ class Network:
             if below is None:
                 rows.project(weight, layer)
             else:
-                np.matmul(weight, below, out=layer)
+                np.dot(weight, below, out=layer)
             layer += bias
             if i < last:
                 if self.activation.keeps_input:
@@ -175,9 +175,9 @@ class Network:
             if i == 0:
                 rows.correlate(delta, weight_grads[0])
                 return
-            np.matmul(delta, space.layers[i - 1].T, out=weight_grads[i])
+            np.dot(delta, space.layers[i - 1].T, out=weight_grads[i])
             below = space.deltas[i - 1]
-            np.matmul(self.weights[i].T, delta, out=below)
+            np.dot(self.weights[i].T, delta, out=below)
             if masks:
                 below *= masks[i - 1]
             self.activation.backward(self._seen_by_derivative(space, masks, i - 1), below)
