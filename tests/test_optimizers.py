@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 import torch
 
-from phalanx.optimizers import OPTIMIZERS, Adagrad, Adam, AdamW, KeepGradient, Momentum, RMSprop
+from phalanx.optimizers import (
+    OPTIMIZERS,
+    Adagrad,
+    Adam,
+    AdamW,
+    KeepGradient,
+    Momentum,
+    RMSprop,
+    Slice,
+)
 
 RATE = 0.05
 TINY = 1e-14  # torch adds epsilon after Adam's bias correction, scikit-learn and we before
@@ -16,7 +25,8 @@ def run(optimizer, cuts=(0, 40), dtype="float64"):
     for step, grad in enumerate(GRADS.astype(dtype), start=1):
         for start, stop in zip(cuts, cuts[1:], strict=False):
             view, scratch = state[:, start:stop], np.empty(stop - start, dtype)
-            optimizer.update(params[start:stop], grad[start:stop].copy(), view, scratch, step, RATE)
+            at = Slice(params[start:stop], view, scratch, grad[start:stop].copy())
+            optimizer.update(at, step, RATE)
     return params, state
 
 

@@ -29,7 +29,6 @@ class Job:
 
     alpha: L2 penalty, alpha / 2 * |weights|^2, divided by the batch's weight as in scikit-learn.
     score: how the validation samples are judged after each epoch.
-    first_update: optimiser steps that were made before this job (Adam's t).
     """
 
     model: ModelSpec
@@ -42,7 +41,6 @@ class Job:
     n_workers: int
     n_validation: int = 0
     score: Metric | None = None
-    first_update: int = 0
 
     @cached_property
     def blocks(self) -> list[tuple[int, int]]:

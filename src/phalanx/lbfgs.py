@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -12,7 +12,7 @@ from phalanx.arrays import Array
 from phalanx.clusters.base import Session
 from phalanx.data.samples import Samples
 from phalanx.job import Job, Lease
-from phalanx.run import EpochRecord, Run, Span
+from phalanx.run import EpochRecord, Span
 from phalanx.stopping import Progress, Reason
 from phalanx.training import State, Trained, cluster_of, record_run
 
@@ -45,78 +45,80 @@ class _Interrupted(Exception):
 
 def minimize(job: Job, start: State, training: Samples, limits: Limits) -> Minimum:
     """Train by L-BFGS-B. `job` has a plan of one step an epoch and the KeepGradient optimiser."""
+    begun = monotonic()
+    path = _Path(limits, start.params_N.astype(np.float64))
+    with cluster_of(job.n_workers).session(job, training, None) as session:
+        objective = _Objective(session)
+        status, message, reason = _descend(objective, path, limits)
+    reached = State(path.x_N.astype(job.model.dtype), np.zeros((0, path.x_N.size), job.model.dtype))
+    records = [EpochRecord(f, None, 0.0, 0.0, objective.progress, None) for f in path.losses]
+    run = record_run(
+        job, reached, records, objective.spans, monotonic() - begun, reason, objective.evaluations
+    )
+    trained = Trained(reached, [], objective.progress, reason, run)
+    iterations = min(len(path.losses), limits.max_iterations)
+    return Minimum(trained, path.loss, iterations, status, message)
+
+
+def _descend(objective: _Objective, path: _Path, limits: Limits) -> tuple[int, str, Reason]:
+    """Follow SciPy's minimiser to where it ends: its status and message, and our reason."""
     import scipy.optimize
 
-    begun = monotonic()
-    iterates: list[tuple[Array, float]] = [(start.params_N.astype(np.float64), float("nan"))]
+    options = {
+        "maxfun": limits.max_evaluations,
+        "maxiter": limits.max_iterations,
+        "gtol": limits.gradient_tolerance,
+    }
+    try:
+        found = scipy.optimize.minimize(
+            objective, path.x_N, method="L-BFGS-B", jac=True, options=options, callback=path
+        )
+    except _Interrupted:
+        return 2, "interrupted", Reason.INTERRUPTED
+    path.x_N, path.loss = found.x, float(found.fun)
+    if limits.loss_threshold is not None and path.loss <= limits.loss_threshold:
+        return 0, "loss threshold reached", Reason.LOSS_THRESHOLD
+    reason = Reason.NO_IMPROVEMENT if found.status == 0 else Reason.MAX_EPOCHS
+    return int(found.status), str(found.message), reason
 
-    def after_iteration(intermediate_result: Any) -> None:
-        iterates.append((intermediate_result.x.copy(), float(intermediate_result.fun)))
-        if limits.verbose:
-            print(f"Iteration {len(iterates) - 1}, loss = {intermediate_result.fun:.8f}")
-        if limits.loss_threshold is not None and intermediate_result.fun <= limits.loss_threshold:
+
+class _Path:
+    """Where the minimiser has come: the last accepted point, and the loss of each."""
+
+    def __init__(self, limits: Limits, x_N: Array) -> None:
+        self.x_N, self.loss = x_N, float("nan")
+        self.losses: list[float] = []
+        self._limits = limits
+
+    def __call__(self, intermediate_result: Any) -> None:
+        self.x_N = intermediate_result.x.copy()
+        self.loss = float(intermediate_result.fun)
+        self.losses.append(self.loss)
+        if self._limits.verbose:
+            print(f"Iteration {len(self.losses)}, loss = {self.loss:.8f}")
+        threshold = self._limits.loss_threshold
+        if threshold is not None and self.loss <= threshold:
             raise StopIteration
-
-    with cluster_of(job.n_workers).session(job, training, None) as session:
-        objective = _Objective(session, job)
-        options = {
-            "maxfun": limits.max_evaluations,
-            "maxiter": limits.max_iterations,
-            "gtol": limits.gradient_tolerance,
-        }
-        try:
-            found = scipy.optimize.minimize(
-                objective,
-                iterates[0][0],
-                method="L-BFGS-B",
-                jac=True,
-                options=options,
-                callback=after_iteration,
-            )
-            x, loss, status, message = found.x, float(found.fun), found.status, found.message
-            reason = Reason.NO_IMPROVEMENT if status == 0 else Reason.MAX_EPOCHS
-        except _Interrupted:
-            (x, loss), status, message = iterates[-1], 2, "interrupted"
-            reason = Reason.INTERRUPTED
-    if limits.loss_threshold is not None and loss <= limits.loss_threshold:
-        status, reason = 0, Reason.LOSS_THRESHOLD
-    reached = State(x.astype(job.model.dtype), np.zeros((0, x.size), job.model.dtype))
-    run = _record(job, reached, objective, [f for _, f in iterates[1:]], begun, reason)
-    iterations = min(len(iterates) - 1, limits.max_iterations)
-    trained = Trained(reached, [], objective.lease.progress, reason, run)
-    return Minimum(trained, loss, iterations, status, message)
 
 
 class _Objective:
     """x -> (loss, gradient), one evaluation a lease of one step."""
 
-    def __init__(self, session: Session, job: Job) -> None:
-        self.session, self.samples = session, job.plan.n_samples
-        self.lease = Lease(0, 1, 0, 0, Progress(rate=0.0))
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.evaluations = 0
         self.spans: list[Span] = []
+        self.progress = Progress(rate=0.0)
 
     def __call__(self, x_N: Array) -> tuple[float, Array]:
         arena = self.session.arena
         arena["parameters"][:] = x_N
-        reports = self.session.run(self.lease, None)
+        # epoch and update stay 0, so that dropout leaves out the same neurons in every evaluation
+        lease = Lease(first_epoch=0, n_epochs=1, tick=self.evaluations, updates=0,
+                      progress=self.progress)  # fmt: skip
+        reports = self.session.run(lease, None)
         self.spans += [span for report in reports for span in report.spans]
         if not reports[0].epochs:
             raise _Interrupted
-        assert reports[0].lease is not None
-        self.lease = replace(reports[0].lease, n_epochs=1)
+        self.evaluations += 1
         return reports[0].epochs[-1].loss, arena["state"][0].astype(np.float64)
-
-
-def _record(
-    job: Job,
-    reached: State,
-    objective: _Objective,
-    losses: list[float],
-    begun: float,
-    reason: Reason,
-) -> Run:
-    records = [EpochRecord(f, None, 0.0, 0.0, objective.lease.progress, None) for f in losses]
-    seconds = monotonic() - begun
-    return record_run(
-        job, reached, records, objective.spans, seconds, reason, objective.lease.updates
-    )

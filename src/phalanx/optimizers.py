@@ -1,8 +1,7 @@
 """Optimisers as updates of one block. Pure: arrays in, the same arrays changed.
 
-Every optimiser works element by element, so a block can be updated by any worker. `state_Mn` has
-one row for each of the optimiser's `slots`, zero before the first step. `grad_n` and `scratch_n`
-may be overwritten. `step` counts from 1. All arrays are of one floating dtype.
+Every optimiser works element by element, so a block can be updated by any worker. `step` counts
+from 1, `rate` is the learning rate.
 
 Where a rule weighs a new gradient by (1 - beta), the row holds the sum without that factor and
 the factor goes into the step size: two passes over memory less, the same quotient.
@@ -19,6 +18,20 @@ import numpy as np
 from phalanx.arrays import Array
 
 
+@dataclass(slots=True)
+class Slice:
+    """One block of n parameters as an optimiser sees it; all arrays are of one floating dtype.
+
+    `state_Mn` has a row for each of the optimiser's `slots`, zero before the first step; `grad_n`
+    and `scratch_n` may be overwritten.
+    """
+
+    params_n: Array
+    state_Mn: Array
+    scratch_n: Array
+    grad_n: Array
+
+
 class Optimizer(Protocol):
     """One rule for turning a gradient into new parameters."""
 
@@ -26,16 +39,8 @@ class Optimizer(Protocol):
     def slots(self) -> tuple[str, ...]:
         """Names of the state rows."""
 
-    def update(
-        self,
-        params_n: Array,
-        grad_n: Array,
-        state_Mn: Array,
-        scratch_n: Array,
-        step: int,
-        learning_rate: float,
-    ) -> None:
-        """Change `params_n` and `state_Mn` in place."""
+    def update(self, at: Slice, step: int, rate: float) -> None:
+        """Change `at.params_n` and `at.state_Mn` in place."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +49,9 @@ class SGD:
 
     slots: ClassVar[tuple[str, ...]] = ()
 
-    def update(
-        self,
-        params_n: Array,
-        grad_n: Array,
-        state_Mn: Array,
-        scratch_n: Array,
-        step: int,
-        learning_rate: float,
-    ) -> None:
-        grad_n *= learning_rate
-        params_n -= grad_n
+    def update(self, at: Slice, step: int, rate: float) -> None:
+        at.grad_n *= rate
+        at.params_n -= at.grad_n
 
 
 @dataclass(frozen=True)
@@ -64,20 +61,12 @@ class Momentum:
     momentum: float = 0.9
     slots: ClassVar[tuple[str, ...]] = ("velocity",)
 
-    def update(
-        self,
-        params_n: Array,
-        grad_n: Array,
-        state_Mn: Array,
-        scratch_n: Array,
-        step: int,
-        learning_rate: float,
-    ) -> None:
-        velocity_n = state_Mn[0]
-        grad_n *= learning_rate
+    def update(self, at: Slice, step: int, rate: float) -> None:
+        velocity_n = at.state_Mn[0]
+        at.grad_n *= rate
         velocity_n *= self.momentum
-        velocity_n -= grad_n
-        params_n += velocity_n
+        velocity_n -= at.grad_n
+        at.params_n += velocity_n
 
 
 @dataclass(frozen=True)
@@ -87,22 +76,14 @@ class Nesterov:
     momentum: float = 0.9
     slots: ClassVar[tuple[str, ...]] = ("velocity",)
 
-    def update(
-        self,
-        params_n: Array,
-        grad_n: Array,
-        state_Mn: Array,
-        scratch_n: Array,
-        step: int,
-        learning_rate: float,
-    ) -> None:
-        velocity_n = state_Mn[0]
-        grad_n *= learning_rate
+    def update(self, at: Slice, step: int, rate: float) -> None:
+        velocity_n = at.state_Mn[0]
+        at.grad_n *= rate
         velocity_n *= self.momentum
-        velocity_n -= grad_n
-        np.multiply(velocity_n, self.momentum, out=scratch_n)
-        scratch_n -= grad_n
-        params_n += scratch_n
+        velocity_n -= at.grad_n
+        np.multiply(velocity_n, self.momentum, out=at.scratch_n)
+        at.scratch_n -= at.grad_n
+        at.params_n += at.scratch_n
 
 
 @dataclass(frozen=True)
@@ -117,28 +98,20 @@ class Adam:
     epsilon: float = 1e-8
     slots: ClassVar[tuple[str, ...]] = ("first_moment", "second_moment")
 
-    def update(
-        self,
-        params_n: Array,
-        grad_n: Array,
-        state_Mn: Array,
-        scratch_n: Array,
-        step: int,
-        learning_rate: float,
-    ) -> None:
-        first_n, second_n = state_Mn
+    def update(self, at: Slice, step: int, rate: float) -> None:
+        first_n, second_n = at.state_Mn
         first_n *= self.beta_1
-        first_n += grad_n
-        grad_n *= grad_n
+        first_n += at.grad_n
+        at.grad_n *= at.grad_n
         second_n *= self.beta_2
-        second_n += grad_n
+        second_n += at.grad_n
         root = (1 - self.beta_2) ** 0.5
-        np.sqrt(second_n, out=scratch_n)
-        scratch_n += self.epsilon / root
-        np.divide(first_n, scratch_n, out=scratch_n)
+        np.sqrt(second_n, out=at.scratch_n)
+        at.scratch_n += self.epsilon / root
+        np.divide(first_n, at.scratch_n, out=at.scratch_n)
         bias = (1 - self.beta_2**step) ** 0.5 / (1 - self.beta_1**step)
-        scratch_n *= learning_rate * bias * (1 - self.beta_1) / root
-        params_n -= scratch_n
+        at.scratch_n *= rate * bias * (1 - self.beta_1) / root
+        at.params_n -= at.scratch_n
 
 
 @dataclass(frozen=True)
@@ -147,17 +120,9 @@ class AdamW(Adam):
 
     weight_decay: float = 0.01
 
-    def update(
-        self,
-        params_n: Array,
-        grad_n: Array,
-        state_Mn: Array,
-        scratch_n: Array,
-        step: int,
-        learning_rate: float,
-    ) -> None:
-        params_n *= 1 - learning_rate * self.weight_decay
-        super().update(params_n, grad_n, state_Mn, scratch_n, step, learning_rate)
+    def update(self, at: Slice, step: int, rate: float) -> None:
+        at.params_n *= 1 - rate * self.weight_decay
+        super().update(at, step, rate)
 
 
 @dataclass(frozen=True)
@@ -171,25 +136,17 @@ class RMSprop:
     epsilon: float = 1e-8
     slots: ClassVar[tuple[str, ...]] = ("mean_square",)
 
-    def update(
-        self,
-        params_n: Array,
-        grad_n: Array,
-        state_Mn: Array,
-        scratch_n: Array,
-        step: int,
-        learning_rate: float,
-    ) -> None:
-        square_n = state_Mn[0]
-        np.multiply(grad_n, grad_n, out=scratch_n)
+    def update(self, at: Slice, step: int, rate: float) -> None:
+        square_n = at.state_Mn[0]
+        np.multiply(at.grad_n, at.grad_n, out=at.scratch_n)
         square_n *= self.rho
-        square_n += scratch_n
+        square_n += at.scratch_n
         root = (1 - self.rho) ** 0.5
-        np.sqrt(square_n, out=scratch_n)
-        scratch_n += self.epsilon / root
-        np.divide(grad_n, scratch_n, out=scratch_n)
-        scratch_n *= learning_rate / root
-        params_n -= scratch_n
+        np.sqrt(square_n, out=at.scratch_n)
+        at.scratch_n += self.epsilon / root
+        np.divide(at.grad_n, at.scratch_n, out=at.scratch_n)
+        at.scratch_n *= rate / root
+        at.params_n -= at.scratch_n
 
 
 @dataclass(frozen=True)
@@ -199,23 +156,15 @@ class Adagrad:
     epsilon: float = 1e-8
     slots: ClassVar[tuple[str, ...]] = ("sum_of_squares",)
 
-    def update(
-        self,
-        params_n: Array,
-        grad_n: Array,
-        state_Mn: Array,
-        scratch_n: Array,
-        step: int,
-        learning_rate: float,
-    ) -> None:
-        squares_n = state_Mn[0]
-        np.multiply(grad_n, grad_n, out=scratch_n)
-        squares_n += scratch_n
-        np.sqrt(squares_n, out=scratch_n)
-        scratch_n += self.epsilon
-        np.divide(grad_n, scratch_n, out=scratch_n)
-        scratch_n *= learning_rate
-        params_n -= scratch_n
+    def update(self, at: Slice, step: int, rate: float) -> None:
+        squares_n = at.state_Mn[0]
+        np.multiply(at.grad_n, at.grad_n, out=at.scratch_n)
+        squares_n += at.scratch_n
+        np.sqrt(squares_n, out=at.scratch_n)
+        at.scratch_n += self.epsilon
+        np.divide(at.grad_n, at.scratch_n, out=at.scratch_n)
+        at.scratch_n *= rate
+        at.params_n -= at.scratch_n
 
 
 @dataclass(frozen=True)
@@ -224,16 +173,8 @@ class KeepGradient:
 
     slots: ClassVar[tuple[str, ...]] = ("gradient",)
 
-    def update(
-        self,
-        params_n: Array,
-        grad_n: Array,
-        state_Mn: Array,
-        scratch_n: Array,
-        step: int,
-        learning_rate: float,
-    ) -> None:
-        state_Mn[0] = grad_n
+    def update(self, at: Slice, step: int, rate: float) -> None:
+        at.state_Mn[0] = at.grad_n
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {

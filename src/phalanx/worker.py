@@ -19,6 +19,7 @@ from phalanx.data.samples import Gatherer, Samples
 from phalanx.exchange.board import Board
 from phalanx.job import Job, Lease
 from phalanx.leader import Leader
+from phalanx.optimizers import Slice
 from phalanx.randomness import DROPOUT, keyed
 from phalanx.run import EpochRecord, Span
 
@@ -159,19 +160,21 @@ class Block:
     def __init__(self, job: Job, arena: Arena, bounds: tuple[int, int]) -> None:
         start, stop = bounds
         self.optimizer, self.alpha = job.optimizer, job.alpha
-        self.params_n = arena["parameters"][start:stop]
         self.grads_Sn = arena["grads"][:, start:stop]
-        self.state_Mn = arena["state"][:, start:stop]
-        self.scratch_n = aligned_empty((stop - start,), self.params_n.dtype)
+        params_n, state_Mn = arena["parameters"][start:stop], arena["state"][:, start:stop]
+        scratch_n = aligned_empty((stop - start,), params_n.dtype)
+        self.slice = Slice(params_n, state_Mn, scratch_n, grad_n=scratch_n)
         self.n_decayed = min(max(job.model.n_decayed - start, 0), stop - start)
+        self.decayed, self.pull = params_n[: self.n_decayed], scratch_n[: self.n_decayed]
 
     def update(self, grad_n: Array, weight: float, step: int, rate: float) -> float:
         """Apply one step; return the sum of squares of the decayed parameters before it."""
         penalty = 0.0
         if self.alpha and weight > 0 and self.n_decayed:
-            decayed = self.params_n[: self.n_decayed]
-            pull = np.multiply(decayed, self.alpha / weight, out=self.scratch_n[: self.n_decayed])
-            grad_n[: self.n_decayed] += pull
-            penalty = float(np.dot(decayed, decayed))
-        self.optimizer.update(self.params_n, grad_n, self.state_Mn, self.scratch_n, step, rate)
+            np.multiply(self.decayed, self.alpha / weight, out=self.pull)
+            shrunk = grad_n[: self.n_decayed]
+            shrunk += self.pull
+            penalty = float(np.dot(self.decayed, self.decayed))
+        self.slice.grad_n = grad_n
+        self.optimizer.update(self.slice, step, rate)
         return penalty

@@ -12,7 +12,7 @@ import sys
 
 from phalanx.clusters import wire
 from phalanx.clusters.threads import THREAD_VARIABLES
-from phalanx.errors import WorkerLost
+from phalanx.errors import PhalanxError, WorkerLost
 
 
 class Member:
@@ -32,7 +32,7 @@ class Pool:
         code = "import sys; from phalanx.clusters.forkserver import main; main(int(sys.argv[1]))"
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code, str(theirs.fileno())],
+                [sys.executable, "-P", "-c", code, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, **THREAD_VARIABLES, "PYTHONPATH": _package_path()},
                 stdin=subprocess.DEVNULL,
@@ -77,9 +77,17 @@ class Pool:
 
     def _fork(self, rank: int) -> Member:
         mine, theirs = socket.socketpair()
-        with theirs:
-            wire.send(self._server, ("fork", rank), [theirs.fileno()])
-            pid, _ = wire.receive(self._server)
+        try:
+            with theirs:
+                wire.send(self._server, ("fork", rank), [theirs.fileno()])
+                pid, _ = wire.receive(self._server)
+        except (EOFError, OSError) as error:
+            mine.close()
+            shutdown()
+            raise PhalanxError(
+                f"worker {rank} could not be started: the fork server ended, with exit status "
+                f"{self._process.wait()}. What it printed says why; n_jobs=1 needs no process."
+            ) from error
         return Member(rank, pid, mine)
 
 

@@ -44,10 +44,6 @@ class Samples:
         arrays |= {name: array for name, array in optional.items() if array is not None}
         return cls(arrays, *x.shape)
 
-    def with_arrays(self, arrays: dict[str, Any]) -> Samples:
-        """The same samples in another place."""
-        return Samples(arrays, self.n_samples, self.n_features)
-
 
 class Gatherer:
     """Gathers rows into one buffer of its own; each call overwrites the rows of the one before."""

@@ -289,15 +289,19 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     def _outputs(self, X: Any) -> Array:
         """The network's outputs [n, O] for unchecked samples, computed by `n_jobs` workers."""
         check_is_fitted(self)
-        X = validate_data(
-            self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False, order="C"
-        )
+        X = self._validated(X, reset=False)
         sizes = (self.coefs_[0].shape[0], *(coef.shape[1] for coef in self.coefs_))
         dtype = np.result_type(X.dtype, self.coefs_[0].dtype)
         spec = MLPSpec(sizes, self.activation, self._network_loss(), dtype.name)
         params_N = spec.pack(self.coefs_, self.intercepts_)
         workers = workers_of(self.n_jobs, processors())
         return predict(spec, params_N, Samples.of(X.astype(dtype, copy=False)), workers)
+
+    def _validated(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
+        """scikit-learn's checks; samples come back C-ordered or CSR, in float32 or float64."""
+        return validate_data(
+            self, X, y, accept_sparse="csr", dtype=(np.float64, np.float32), order="C", **options
+        )
 
     def _has_partial_fit(self) -> bool:
         if self.solver == "lbfgs":

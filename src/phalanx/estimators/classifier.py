@@ -16,7 +16,6 @@ from sklearn.utils.multiclass import (
     type_of_target,
     unique_labels,
 )
-from sklearn.utils.validation import validate_data
 
 from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
@@ -231,16 +230,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return class_accuracy if self._network_loss() == "log_loss" else label_accuracy
 
     def _check_data(self, X: Any, y: Any, reset: bool, incremental: bool) -> tuple[Any, Target]:
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse="csr",
-            multi_output=True,
-            dtype=(np.float64, np.float32),
-            order="C",
-            reset=reset,
-        )
+        X, y = self._validated(X, y, reset=reset, multi_output=True)
         y = self._labels(y)
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
             self._label_binarizer = LabelBinarizer().fit(y)
@@ -250,16 +240,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return X, self._encode(y, X.dtype)
 
     def _encode_validation(self, X: Any, y: Any) -> tuple[Any, Target]:
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse="csr",
-            multi_output=True,
-            dtype=(np.float64, np.float32),
-            order="C",
-            reset=False,
-        )
+        X, y = self._validated(X, y, reset=False, multi_output=True)
         y = self._labels(y)
         unknown = np.setdiff1d(unique_labels(y), self.classes_)
         if len(unknown):

@@ -51,8 +51,7 @@ class Board:
 
     def publish(self, words: memoryview[Any], i: int, tick: int) -> None:
         """Let everybody see that word `i` has reached `tick`, and what was written before it."""
-        with _fence:  # a release fence: Arm may otherwise show the word before the data
-            pass
+        fence()
         words[i] = tick
 
     def wait(self, words: memoryview[Any], tick: int) -> None:
@@ -60,11 +59,13 @@ class Board:
         for i in range(len(words)):
             if words[i] < tick:
                 self._wait_one(words, i, tick)
+        fence()
 
     def wait_opened(self, tick: int) -> bool:
         """Wait until the leader has opened `tick`; whether it is to be done at all."""
         if self.door[OPENED] < tick:
             self._wait_one(self.door, OPENED, tick)
+        fence()
         return bool(tick <= self.door[LAST])
 
     def open(self, tick: int) -> None:
@@ -89,6 +90,16 @@ class Board:
             else:
                 time.sleep(NAP)
             pauses += 1
+
+
+def fence() -> None:
+    """Keep reads and writes before it from moving behind it, and the other way round.
+
+    x86 needs none here; Arm may otherwise show a word before the data that it speaks of. Taking an
+    uncontended lock is the one portable fence that Python has.
+    """
+    with _fence:
+        pass
 
 
 def processors() -> int:
