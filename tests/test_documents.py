@@ -16,11 +16,18 @@ WITH_EXAMPLES = [name for name, path in INNER if "    >>> " in path.read_text()]
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_readmes_program(capsys):
-    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(compile(program, "README.md", "exec"), {"__name__": "__main__"})
+    program, functions = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, object] = {"__name__": "__main__"}
+    exec(compile(program, "README.md", "exec"), names)
+    exec(compile(functions, "README.md", "exec"), names)
     accuracy, record = capsys.readouterr().out.splitlines()
     assert float(accuracy) > 0.95
     assert re.fullmatch(r"2 \[0\.5, 0\.5\] [0-9a-f]{64}", record)
+    clf, data = names["clf"], (names["X_train"], names["y_train"])
+    own = {"aggregation": "majority", "data_distribution": "newest_first"}
+    own["task_assignment"] = "all_to_the_last"
+    clf.set_params(max_iter=3, **{name: names[function] for name, function in own.items()})
+    assert clf.fit(*data).run_.shares == [0, 1]
 
 
 def test_the_readmes_files_exist():

@@ -107,7 +107,7 @@ def test_bad_npz(tmp_path):
     with pytest.raises(InvalidInput, match="Reshape it"):
         read_table(path)["X"]
     np.savez(path, y=np.array([{}], object))
-    with pytest.raises(InvalidInput, match="without pickled objects"):
+    with pytest.raises(InvalidInput, match="holds pickled objects"):
         read_table(path)
     np.savez(path, X=np.zeros((0, 2)))
     with pytest.raises(InvalidInput, match="must have samples"):

@@ -64,15 +64,15 @@ class Run:
     steps: int
     samples: int
     seconds: float
-    losses: list[float]
-    scores: list[float]
-    rates: list[float]
+    losses: list[float] = field(repr=False)
+    scores: list[float] = field(repr=False)
+    rates: list[float] = field(repr=False)
     shares: list[float]
     reason: str
     digest: str
     strategies: dict[str, str]
     events: list[Event] = field(default_factory=list)
-    spans: list[Span] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list, repr=False)
 
     @property
     def epochs(self) -> int:
@@ -87,6 +87,16 @@ class Run:
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, ready for JSON."""
         return {**asdict(self), "epochs": self.epochs, "samples_a_second": self.samples_a_second}
+
+
+def fewer_workers(run: Run, asked: int) -> Event:
+    """Why not all of the workers that were asked for had a part."""
+    detail = (
+        f"{asked} workers were asked for and {run.workers} took part: the job has {run.shards} "
+        f"shards a step and {run.blocks} blocks to share. More shards, or a larger batch, give "
+        "work to more."
+    )
+    return Event("fewer workers", 0, detail)
 
 
 def digest(params_N: Array, state_MN: Array) -> str:

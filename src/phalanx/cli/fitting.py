@@ -92,10 +92,16 @@ def _split_index(
     except ValueError as error:
         raise InvalidInput(
             f"{table.source} must have samples enough, of every class, to train on and to hold "
-            f"{fraction:g} of them out; got {table.n_rows}: {error} Add samples, or choose another "
-            "--validation-fraction (0 holds none out) or --task."
+            f"{fraction:g} of them out; got {table.n_rows}: {shortened(error)} Add samples, or "
+            "choose another --validation-fraction (0 holds none out) or --task."
         ) from None
     return np.sort(train_B), np.sort(held_B)
+
+
+def shortened(error: Exception, most: int = 200) -> str:
+    """What scikit-learn said, without the long lists that it sometimes ends in."""
+    said = str(error)
+    return said if len(said) <= most else f"{said[:most]} ..."
 
 
 def fit(parts: Split, settings: Settings, is_followed: bool = True) -> Outcome:

@@ -11,6 +11,9 @@ from phalanx.cli.console import note, say, say_evaluation
 from phalanx.cli.options import Data, Out, Workers, count_or_auto, hidden_of, workers_of
 from phalanx.cli.settings import Settings
 
+INTERRUPTED = "interrupted"
+CTRL_C = 130  # what a shell expects of a program that Ctrl-C ended, here with its work saved
+
 if TYPE_CHECKING:
     from phalanx.cli.fitting import Outcome, Split
 
@@ -97,6 +100,8 @@ def _train(
         record = outcome.record(folder.resolve().name, data.name, settings)
         write_run(folder, outcome.predictor, record)
     say_outcome(outcome, folder, settings.workers)
+    if outcome.run.reason == INTERRUPTED:
+        raise typer.Exit(CTRL_C)
 
 
 def _about(data: Path, parts: Split) -> str:

@@ -22,7 +22,7 @@ from phalanx.clusters.process import DropJob, Failure, TakeForward, TakeJob
 from phalanx.data.caller import own_memory
 from phalanx.data.placement import Placement
 from phalanx.data.samples import Samples
-from phalanx.errors import WorkerError
+from phalanx.errors import UserFunctionError, WorkerError
 from phalanx.exchange.board import ABORT, HALT
 from phalanx.job import Job, Lease
 from phalanx.worker import Report
@@ -127,6 +127,8 @@ class Crew:
             return self._answers(message, descriptors, arena, watch)
         except WorkerFailed as failed:
             failed.reraise()
+        except UserFunctionError:
+            raise  # it could not be pickled, so nobody was asked
         except BaseException:
             if arena is not None:
                 arena["door"][ABORT] = 1
@@ -141,9 +143,10 @@ class Crew:
         arena: Arena | None,
         watch: Watch | None,
     ) -> list[Any]:
+        body = wire.pack(message)
         for member in self.members:
             try:
-                wire.send(member.sock, message, descriptors)
+                wire.send_packed(member.sock, body, descriptors)
             except OSError:
                 raise self._pool.lost(member) from None
         answers: dict[int, Any] = {}

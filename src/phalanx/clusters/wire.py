@@ -14,6 +14,8 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+from phalanx.errors import UserFunctionError
+
 
 class Unreadable(Exception):
     """A message that arrived whole and cannot be unpickled."""
@@ -23,11 +25,27 @@ _HEADER = struct.Struct("<QI")  # bytes of the message, number of descriptors
 MAX_DESCRIPTORS = 64
 
 
-def send(sock: socket.socket, message: object, descriptors: Sequence[int] = ()) -> None:
-    """Send a message, and descriptors that the receiver gets copies of. Raises OSError if gone."""
+def pack(message: object) -> bytes:
+    """A message as bytes. Raises UserFunctionError where a part of it cannot be pickled."""
     import cloudpickle  # 20 ms, and a fork server that only waits does not need it
 
-    body = cloudpickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    try:
+        return bytes(cloudpickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+    except Exception as error:
+        raise UserFunctionError(
+            "functions that workers call must be picklable, with everything that they refer to; "
+            f"got {type(error).__name__}: {error}. Create what cannot be pickled inside the "
+            "function, or use n_jobs=1."
+        ) from error
+
+
+def send(sock: socket.socket, message: object, descriptors: Sequence[int] = ()) -> None:
+    """Send a message, and descriptors that the receiver gets copies of. Raises OSError if gone."""
+    send_packed(sock, pack(message), descriptors)
+
+
+def send_packed(sock: socket.socket, body: bytes, descriptors: Sequence[int] = ()) -> None:
+    """Send what `pack` made, and descriptors. Raises OSError if the receiver is gone."""
     header = _HEADER.pack(len(body), len(descriptors))
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
     sock.sendmsg([header], rights if descriptors else [])

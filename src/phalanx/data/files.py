@@ -74,8 +74,8 @@ def _npz_arrays(path: Path) -> dict[str, Array]:
                 return {name: loaded[name] for name in loaded.files}
     except (ValueError, BadZipFile, zlib.error, EOFError, KeyError) as error:
         raise InvalidInput(
-            f"{path} must be an NPZ file of plain arrays, without pickled objects; got {error}. "
-            "Write it with numpy.savez(path, X=X, y=y)."
+            f"{path} must be an NPZ file of plain arrays; it is no NPZ file, is damaged, or holds "
+            f"pickled objects ({type(error).__name__}). Write it with numpy.savez(path, X=X, y=y)."
         ) from None
     raise InvalidInput(
         f"{path} must be an NPZ file; it is a single array. Write it with "

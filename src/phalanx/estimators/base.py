@@ -32,11 +32,11 @@ from phalanx.lbfgs import minimize
 from phalanx.metrics import Metric
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.losses import LOSSES
-from phalanx.run import EpochRecord
+from phalanx.run import EpochRecord, Run, fewer_workers
 from phalanx.stopping import Progress, Reason
 from phalanx.training import OnEpoch, State, Trained, predict, train
 
-STACK_TO_CALLER = 7  # frames between a warning here and the user's call of fit
+STACK_TO_CALLER = 6  # frames between a warning here and the user's call of fit
 
 
 @dataclass
@@ -99,10 +99,15 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         self._random_state = check_random_state(self.random_state)
         if first:
             self._initialize(spec)
-        if self.solver == "lbfgs":
-            self._fit_lbfgs(spec, target.samples(X, weight_B))
-        else:
-            self._fit_stochastic(spec, X, target, weight_B, validation, incremental)
+        try:
+            if self.solver == "lbfgs":
+                self._fit_lbfgs(spec, target.samples(X, weight_B))
+            else:
+                self._fit_stochastic(spec, X, target, weight_B, validation, incremental)
+        except BaseException:
+            if first:  # the initial weights are no model
+                del self.coefs_, self.intercepts_
+            raise
         self._check_finite()
         return self
 
@@ -238,8 +243,14 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             self.best_loss_ = progress.best_loss
         if trained.run.scores:
             self.validation_scores_ = (self.validation_scores_ or []) + trained.run.scores
-        self.run_ = trained.run
+        self._keep_run(trained.run)
         self._tell(trained.reason, incremental)
+
+    def _keep_run(self, run: Run) -> None:
+        asked = workers_of(self.n_jobs, processors())
+        if run.workers < asked:
+            run.events.append(fewer_workers(run, asked))
+        self.run_ = run
 
     def _tell(self, reason: Reason, incremental: bool) -> None:
         """What scikit-learn says when a training ends."""
@@ -271,7 +282,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         minimum = minimize(job, start, training, limits_of(self))
         self._unpack(spec, minimum.trained.state.params_N)
         self.n_iter_, self.loss_ = minimum.iterations, minimum.loss
-        self.run_ = minimum.trained.run
+        self._keep_run(minimum.trained.run)
         if minimum.status != 0:
             warnings.warn(
                 f"lbfgs failed to converge after {minimum.iterations} iteration(s) "
@@ -288,7 +299,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
 
     def _outputs(self, X: Any) -> Array:
         """The network's outputs [n, O] for unchecked samples, computed by `n_jobs` workers."""
-        check_is_fitted(self)
+        check_is_fitted(self, "coefs_")
         X = self._validated(X, reset=False)
         sizes = (self.coefs_[0].shape[0], *(coef.shape[1] for coef in self.coefs_))
         dtype = np.result_type(X.dtype, self.coefs_[0].dtype)

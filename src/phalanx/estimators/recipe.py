@@ -107,7 +107,7 @@ def batch_size_of(params: Any, n_samples: int) -> int:
     if params.batch_size > n_samples:
         warnings.warn(
             "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped.",
-            stacklevel=7,
+            stacklevel=6,
         )
     return min(int(params.batch_size), n_samples)
 

@@ -44,7 +44,9 @@ def reason(run: Run) -> str:
 
 def figure(name: str, value: float) -> str:
     """A figure to as many digits as are worth reading."""
-    return f"{value:.1%}" if name in SHARES_OF_ALL else f"{value:.4g}"
+    if name in SHARES_OF_ALL:
+        return f"{value:.1%}"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
 def layers(spec: MLPSpec) -> str:

@@ -30,10 +30,12 @@ class Activation:
     keeps_input: bool = False
 
 
-def _expit(z: Array, out: Array | None = None) -> Array:
-    from scipy.special import expit  # 60 ms to import, and relu networks never need it
-
-    return np.asarray(expit(z, out=out))
+def _sigmoid(z: Array, out: Array | None = None) -> Array:
+    """1 / (1 + exp(-z)); an overflow of the exponential gives the limit, 0."""
+    out = np.negative(z, out=out)
+    np.exp(out, out=out)
+    out += 1
+    return np.reciprocal(out, out=out)
 
 
 def _nothing(*arrays: Array) -> None:
@@ -41,7 +43,7 @@ def _nothing(*arrays: Array) -> None:
 
 
 def _logistic(z: Array) -> None:
-    _expit(z, out=z)
+    _sigmoid(z, out=z)
 
 
 def _logistic_backward(a: Array, delta: Array) -> None:
@@ -90,7 +92,7 @@ def _elu_backward(a: Array, delta: Array) -> None:
 
 
 def _normal_cdf(z: Array) -> Array:
-    from scipy.special import ndtr
+    from scipy.special import ndtr  # 60 ms to import, and no other activation needs it
 
     return np.asarray(ndtr(z))
 
@@ -106,11 +108,11 @@ def _gelu_backward(z: Array, delta: Array) -> None:
 
 
 def _silu(z: Array) -> None:
-    z *= _expit(z)
+    z *= _sigmoid(z)
 
 
 def _silu_backward(z: Array, delta: Array) -> None:
-    s = _expit(z)
+    s = _sigmoid(z)
     delta *= s * (1 + z * (1 - s))
 
 

@@ -88,9 +88,8 @@ def _huber_gradient(p_OB: Array, y_OB: Array) -> Array:
 
 def _poisson_gradient(p_OB: Array, y_OB: Array) -> Array:
     """Half the Poisson deviance, y log(y / p) - y + p, summed over outputs."""
-    from scipy.special import xlogy
-
-    loss_OB = xlogy(y_OB, y_OB / p_OB) - y_OB + p_OB
+    ratio_OB = np.where(y_OB > 0, y_OB / p_OB, 1)  # y log y is 0 at 0
+    loss_OB = y_OB * np.log(ratio_OB) - y_OB + p_OB
     p_OB -= y_OB
     return np.asarray(loss_OB.sum(axis=0))
 
