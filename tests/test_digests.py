@@ -126,6 +126,62 @@ def test_validation_data_weights_and_class_weights():
 RNG_WEIGHT = RNG.random(len(X))
 
 
+def in_turn():
+    """A user's assignment that gives everything to one worker, another every second time."""
+    calls = []
+
+    def assignment(n_tasks, speeds_W):
+        calls.append(None)
+        return [(len(calls) // 2) % len(speeds_W)] * n_tasks
+
+    return assignment
+
+
+@pytest.mark.parametrize("make_assignment", [lambda: "load_balanced", in_turn])
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_that_come_late_to_a_changed_assignment(make_assignment, workers):
+    x = np.tile(X[:, :5], (4, 1))
+    settings = {**SETTINGS, "hidden_layer_sizes": (8,), "batch_size": 16, "shards": 4}
+
+    def digest(n_jobs):
+        clf = MLPClassifier(**{**settings, "n_jobs": n_jobs}, task_assignment=make_assignment())
+        return clf.fit(x, np.tile(Y, 4)).run_.digest
+
+    assert {digest(workers) for _ in range(6)} == {digest(1)}
+
+
+@pytest.mark.parametrize("n_jobs", [2, 3])
+def test_lbfgs_of_a_network_that_blas_would_thread(n_jobs):
+    def digest(n_jobs):
+        reg = MLPRegressor(hidden_layer_sizes=(130, 64), solver="lbfgs", max_iter=12, shards=3,
+                           n_jobs=n_jobs, random_state=0)  # fmt: skip
+        return reg.fit(np.tile(X, (1, 3)), VALUES).run_.digest
+
+    assert digest(n_jobs) == digest(1)
+
+
+def test_a_mapped_file_that_was_replaced(tmp_path):
+    def digest(n_jobs):
+        np.save(tmp_path / "x.npy", X)
+        mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+        np.save(tmp_path / "other.npy", 100 * X)
+        (tmp_path / "other.npy").replace(tmp_path / "x.npy")
+        return MLPClassifier(**{**SETTINGS, "n_jobs": n_jobs}).fit(mapped, Y).run_.digest
+
+    assert digest(2) == digest(1) == fit(classifier()(1)).run_.digest
+
+
+def test_an_epoch_that_does_not_come_is_not_planned():
+    orders = [RNG.permutation(len(X))]
+    for n_jobs in (1, 2, 3):
+        clf = MLPClassifier(
+            **{**SETTINGS, "n_jobs": n_jobs, "max_iter": 50},
+            loss_threshold=1e9,
+            data_distribution=lambda epoch: orders[epoch.number],
+        )
+        assert clf.fit(X, Y).n_iter_ == 1
+
+
 def test_sparse_samples():
     sparse = pytest.importorskip("scipy.sparse").csr_matrix(np.where(np.abs(X) > 1, X, 0))
     assert_same_for_any_workers(classifier(), lambda e: e.fit(sparse, Y), workers=(2, 3))

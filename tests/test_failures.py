@@ -5,6 +5,7 @@ Nothing waits by sleeping: each fault is set off by the worker itself, in a call
 
 import importlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from time import monotonic
 import numpy as np
 import psutil
 import pytest
+from sklearn.exceptions import NotFittedError
 
 from phalanx import MLPClassifier, UserFunctionError, WorkerError, WorkerLost
 from phalanx.clusters import pool
@@ -100,12 +102,60 @@ def test_a_lost_worker_is_named_within_a_second_and_nothing_is_left(call, death,
     assert is_usable()
 
 
-def test_a_worker_lost_between_two_fits_is_named_too():
+@pytest.mark.parametrize("who", ["worker", "fork server"])
+def test_a_process_lost_between_two_fits_is_replaced(who):
     is_usable()
-    victim = pool.warm_pool().members[1]
-    os.kill(victim.pid, signal.SIGKILL)
-    with pytest.raises(WorkerLost, match=f"worker 1 .pid {victim.pid}. ended"):
+    warm = pool.warm_pool()
+    pid = warm.members[1].pid if who == "worker" else warm._process.pid
+    sock = warm.members[1].sock if who == "worker" else warm._server
+    os.kill(pid, signal.SIGKILL)
+    assert select.select([sock], [], [], 5)[0], "its socket is closed once it is gone"
+    assert is_usable()
+
+
+def test_a_worker_is_missed_even_if_a_child_of_it_lives(tmp_path):
+    def die_before_a_child():
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        (tmp_path / "child").write_text(str(child))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    is_usable()
+    begun = monotonic()
+    with pytest.raises(WorkerLost, match="SIGKILL"):
+        MLPClassifier(**SETTINGS, aggregation=at_call(1, die_before_a_child)).fit(X, Y)
+    assert monotonic() - begun < 1
+    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # the user's, not ours to end
+
+
+def test_ctrl_c_while_the_pool_starts(monkeypatch):
+    pool.shutdown()
+    receive = pool.wire.receive
+
+    def interrupted(sock):
+        monkeypatch.setattr(pool.wire, "receive", receive)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool.wire, "receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         MLPClassifier(**SETTINGS).fit(X, Y)
+    assert pool._pool is None
+    assert is_usable()
+
+
+def test_a_function_that_cannot_be_pickled():
+    lock = threading.Lock()
+
+    def rule(grads_Sn, weights_S):
+        with lock:
+            return grads_Sn.mean(axis=0)
+
+    clf = MLPClassifier(**SETTINGS, aggregation=rule)
+    with pytest.raises(UserFunctionError, match=r"must be picklable.*cannot pickle '_thread.lock'"):
+        clf.fit(X, Y)
+    with pytest.raises(NotFittedError):
+        clf.predict(X)
     assert is_usable()
 
 

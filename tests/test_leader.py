@@ -34,7 +34,7 @@ def leading():
 
 def tick(leader, arena, number, speed=(1.0, 1.0)):
     """Everybody has done a shard at `speed` shards a second, and the next tick is opened."""
-    arena["blocks_done"][:] = number - 1
+    arena["workers_done"][:] = number - 1
     arena["speed"][:, 0] += 1
     arena["speed"][:, 1] += 1 / np.array(speed)
     leader.open(number)
@@ -76,7 +76,7 @@ def test_a_halt_is_obeyed_at_the_next_tick(leading):
     leader, arena = leading(round_robin)
     tick(leader, arena, 1)
     arena["door"][HALT] = 1
-    arena["blocks_done"][:] = 1
+    arena["workers_done"][:] = 1
     leader.open(2)
     assert not leader.board.wait_opened(2)
     epochs, lease = leader.end(1, 1)

@@ -192,3 +192,23 @@ def test_loss_threshold_stops():
     fit = ours.MLPClassifier(random_state=0, loss_threshold=1.0, solver="lbfgs").fit(X, Y)
     assert fit.loss_ <= 1.0
     assert fit.run_.reason == "loss_threshold"
+
+
+def test_partial_fit_after_a_change_of_solver_starts_its_state_anew():
+    for before, after in [("sgd", "adam"), ("adam", "sgd"), ("adagrad", "adam")]:
+        clf = ours.MLPClassifier(solver=before, random_state=0)
+        clf.partial_fit(X, Y, classes=range(10)).set_params(solver=after).partial_fit(X, Y)
+        assert clf.loss_curve_[1] < clf.loss_curve_[0]
+
+
+def test_adam_after_lbfgs_and_validation_in_another_dtype():
+    clf = ours.MLPClassifier(solver="lbfgs", max_iter=5, random_state=0).fit(X, Y)
+    clf.set_params(solver="adam", warm_start=True)
+    clf.fit(X.astype("f4"), Y, validation_data=(X[:50], Y[:50]))
+    assert len(clf.validation_scores_) == len(clf.loss_curve_) == 5
+
+
+def test_a_warm_start_with_other_layers_is_refused():
+    clf = ours.MLPClassifier((1,), max_iter=2, warm_start=True, random_state=0).fit(X, Y)
+    with pytest.raises(ours.InvalidInput, match="weights must fit the layers"):
+        clf.set_params(hidden_layer_sizes=(8,)).fit(X, Y)

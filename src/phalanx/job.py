@@ -58,7 +58,7 @@ class Job:
         n, dtype = self.model.n_parameters, self.model.dtype.name
         s, k, t = self.plan.n_shards, len(self.blocks), self.plan.n_steps
         return {
-            **board_fields(s, k, len(self.chunks)),
+            **board_fields(s, self.n_workers),
             "parameters": Field((n,), dtype),
             "best": Field((n if self.rule.by_score else 0,), dtype),
             "state": Field((len(self.optimizer.slots), n), dtype),

@@ -10,6 +10,7 @@ import numpy as np
 
 from phalanx.arrays import Array
 from phalanx.clusters.base import Session
+from phalanx.clusters.threads import one_blas_thread
 from phalanx.data.samples import Samples
 from phalanx.job import Job, Lease
 from phalanx.run import EpochRecord, Span
@@ -47,7 +48,8 @@ def minimize(job: Job, start: State, training: Samples, limits: Limits) -> Minim
     """Train by L-BFGS-B. `job` has a plan of one step an epoch and the KeepGradient optimiser."""
     begun = monotonic()
     path = _Path(limits, start.params_N.astype(np.float64))
-    with cluster_of(job.n_workers).session(job, training, None) as session:
+    # SciPy's own products run here, on one thread too, or their bits would depend on the cluster
+    with one_blas_thread(), cluster_of(job.n_workers).session(job, training, None) as session:
         objective = _Objective(session)
         status, message, reason = _descend(objective, path, limits)
     reached = State(path.x_N.astype(job.model.dtype), np.zeros((0, path.x_N.size), job.model.dtype))

@@ -79,15 +79,13 @@ class Leader:
         return self._epochs, Lease(first, 0, tick, updates, self._progress)
 
     def _committed(self, tick: int) -> None:
-        """Wait until all tasks of `tick` are done: its chunks where it was an evaluation."""
-        if tick <= self._first_tick:
-            return
-        is_evaluation = self.job.n_validation and self._evaluates(tick)
-        self.board.wait(self.board.chunks if is_evaluation else self.board.blocks, tick)
+        """Wait until everybody has done with `tick`.
 
-    def _evaluates(self, tick: int) -> bool:
-        period = self.job.plan.n_steps + 1
-        return (tick - self._first_tick) % period == 0
+        Those who had nothing to do too: whoever still looked at the owners of this tick while the
+        next one is planned could take a block for its own that somebody else updates.
+        """
+        if tick > self._first_tick:
+            self.board.wait(self.board.workers, tick)
 
     def _replan(self, tick: int) -> None:
         """Assign shards and blocks, anew where the measured speeds are to be followed."""

@@ -72,11 +72,12 @@ class Worker:
 
     def _epoch(self, epoch: int, span: Span) -> bool:
         """All steps of an epoch; False if the door was closed before the last."""
-        order_B = self.job.plan.order(epoch)
         for step in range(self.job.plan.n_steps):
             arrived = monotonic()
             if not self._enter():
                 return False
+            if step == 0:  # not before the leader has said that there is such an epoch
+                order_B = self.job.plan.order(epoch)
             begun, shards = monotonic(), span.shards
             self._compute(step, order_B, span)
             computed = monotonic()
@@ -129,7 +130,7 @@ class Worker:
                 block = self.blocks[k]
                 grad_n = self.aggregate(block.grads_Sn[:live], weights_S)
                 self.penalties_TK[step, k] = block.update(grad_n, total, self.updates, rate)
-                self.board.publish(self.board.blocks, k, self.tick)
+        self.board.publish(self.board.workers, self.rank, self.tick)
 
     def _judge(self, span: Span) -> bool:
         """An epoch's end: score the validation samples, and let the leader decide."""
@@ -140,7 +141,7 @@ class Worker:
             begun = monotonic()
             for v in range(self.rank, len(self.job.chunks), self.job.n_workers):
                 self._score(v, self.validation)
-                self.board.publish(self.board.chunks, v, self.tick)
+            self.board.publish(self.board.workers, self.rank, self.tick)
             span.add(monotonic() - begun, 0.0, begun - arrived)
         return self.leader is None or self.leader.judge(self.tick)
 

@@ -16,7 +16,7 @@ from phalanx.exchange.board import Board, board_fields
 MEETINGS = 20_000
 COPIED = 256 * 10**6
 PARTNER_TIMEOUT = 60.0
-FIELDS = board_fields(2, 0, 0)
+FIELDS = board_fields(2, 2)
 
 
 def pool_start() -> float:

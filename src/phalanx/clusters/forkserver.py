@@ -21,6 +21,7 @@ PR_SET_PDEATHSIG = 1
 def main(descriptor: int) -> None:
     """Serve forks over the socket `descriptor` until its other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the driver may have it ignored
     driver = socket.socket(fileno=descriptor)
     children: set[int] = set()
     try:

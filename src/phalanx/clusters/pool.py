@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -41,6 +42,13 @@ class Pool:
         self._server = mine
         self.path = import_path()
         wire.send(mine, self.path)
+
+    def is_sound(self) -> bool:
+        """Whether nobody has ended while there was nothing to do; idle processes say nothing."""
+        poller = select.poll()
+        for sock in (self._server, *(member.sock for member in self.members)):
+            poller.register(sock, select.POLLIN)
+        return not poller.poll(0)
 
     def take(self, n_workers: int) -> list[Member]:
         """The first `n_workers` workers, forking those that are missing."""
@@ -81,9 +89,11 @@ class Pool:
             with theirs:
                 wire.send(self._server, ("fork", rank), [theirs.fileno()])
                 pid, _ = wire.receive(self._server)
-        except (EOFError, OSError) as error:
+        except BaseException as error:
             mine.close()
-            shutdown()
+            shutdown()  # after half an exchange, the next answer would be to the wrong question
+            if not isinstance(error, (EOFError, OSError)):
+                raise
             raise PhalanxError(
                 f"worker {rank} could not be started: the fork server ended, with exit status "
                 f"{self._process.wait()}. What it printed says why; n_jobs=1 needs no process."
@@ -92,8 +102,11 @@ class Pool:
 
 
 def import_path() -> list[str]:
-    """Where this process finds modules."""
-    return [path or os.getcwd() for path in sys.path]
+    """Where this process finds modules, the current folder by its name, if it still has one."""
+    try:
+        return [path or os.getcwd() for path in sys.path]
+    except FileNotFoundError:
+        return [path for path in sys.path if path]
 
 
 def _package_path() -> str:
@@ -114,9 +127,12 @@ _pool: Pool | None = None
 
 
 def warm_pool() -> Pool:
-    """The process's pool, started if there is none, and anew if `sys.path` has changed since."""
+    """The process's pool, started if there is none.
+
+    Started anew if `sys.path` has changed, or if one of its processes was killed while idle.
+    """
     global _pool
-    if _pool is not None and _pool.path != import_path():
+    if _pool is not None and not (_pool.path == import_path() and _pool.is_sound()):
         shutdown()
     if _pool is None:
         _pool = Pool()

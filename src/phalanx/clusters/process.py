@@ -60,6 +60,8 @@ class Failure:
 
 def serve(sock: socket.socket, rank: int) -> None:
     """Answer the driver's messages until it closes the socket."""
+    # a child that a user's function forks must not keep the socket open when the worker is dead
+    os.register_at_fork(after_in_child=sock.close)
     worker: Worker | None = None
     arena: Arena | None = None
     while True:

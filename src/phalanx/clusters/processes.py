@@ -46,10 +46,11 @@ class Processes:
             fields |= place_validation.fields(validation)
         with reserved(self.n_workers) as crew:
             arena, descriptor = Arena.shared(fields)
-            place.copy_in(training, arena)
-            if validation and place_validation:
-                place_validation.copy_in(validation, arena)
             try:
+                with closing_on_error(descriptor):
+                    place.copy_in(training, arena)
+                    if validation and place_validation:
+                        place_validation.copy_in(validation, arena)
                 crew.share(TakeJob(job, fields, place, place_validation), descriptor)
                 yield _Session(arena, crew)
             finally:
@@ -63,10 +64,21 @@ class Processes:
         fields |= place.fields(samples)
         with reserved(self.n_workers) as crew:
             arena, descriptor = Arena.shared(fields)
-            arena["parameters"][:] = params_N
-            place.copy_in(samples, arena)
+            with closing_on_error(descriptor):
+                arena["parameters"][:] = params_N
+                place.copy_in(samples, arena)
             crew.share(TakeForward(work, fields, place), descriptor)
             return arena["outputs"].copy()
+
+
+@contextmanager
+def closing_on_error(descriptor: int) -> Iterator[None]:
+    """Close a descriptor that nobody was given yet."""
+    try:
+        yield
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 _one_job_at_a_time = threading.Lock()

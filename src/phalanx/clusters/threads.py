@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,14 @@ def _libraries() -> Any:
 _lock = threading.Lock()
 _inside = 0
 _limiter: Any = None
+
+
+def _afresh() -> None:
+    global _lock, _inside
+    _lock, _inside = threading.Lock(), 0
+
+
+os.register_at_fork(after_in_child=_afresh)
 
 
 @contextmanager

@@ -80,10 +80,28 @@ def file_part(array: Array) -> FilePart | None:
     if mapped is None or not array.flags.c_contiguous or mapped.filename is None:
         return None
     path = os.fspath(mapped.filename)
-    if mapped.mode not in ("r", "r+") or not os.path.exists(path):
+    if mapped.mode not in ("r", "r+") or not _is_still_mapped(path, mapped):
         return None
     start = array.__array_interface__["data"][0] - mapped.__array_interface__["data"][0]
     return FilePart(path, mapped.offset + start, array.shape, array.dtype.str)
+
+
+def _is_still_mapped(path: str, mapped: np.memmap[Any, Any]) -> bool:
+    """Whether the file of this name is the one that was mapped, and no other that replaced it."""
+    address = mapped.__array_interface__["data"][0]
+    try:
+        file = os.stat(path)
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+            for line in maps:
+                bounds, _, _, device, inode = line.split(maxsplit=5)[:5]
+                first, last = (int(bound, 16) for bound in bounds.split("-"))
+                if first <= address < last:
+                    major, minor = (int(part, 16) for part in device.split(":"))
+                    found = (int(inode), major, minor)
+                    return found == (file.st_ino, os.major(file.st_dev), os.minor(file.st_dev))
+    except OSError:
+        return False
+    return False
 
 
 def _memmap_under(array: Array) -> np.memmap[Any, Any] | None:

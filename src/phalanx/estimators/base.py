@@ -32,6 +32,7 @@ from phalanx.lbfgs import minimize
 from phalanx.metrics import Metric
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.losses import LOSSES
+from phalanx.registry import name_of
 from phalanx.run import EpochRecord, Run, fewer_workers
 from phalanx.stopping import Progress, Reason
 from phalanx.training import OnEpoch, State, Trained, predict, train
@@ -41,8 +42,9 @@ STACK_TO_CALLER = 6  # frames between a warning here and the user's call of fit
 
 @dataclass
 class OptimizerState:
-    """What `partial_fit` carries from call to call."""
+    """What `partial_fit` carries from call to call, for the optimiser of that name alone."""
 
+    optimizer: str
     learning_rate: float
     state_MN: Array
     updates: int = 0
@@ -94,7 +96,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         X, target = self._check_data(X, y, reset=first, incremental=incremental)
         weight_B = None if sample_weight is None else _check_sample_weight(sample_weight, X)
         weight_B = self._sample_weight(y, weight_B)
-        validation = self._check_validation(validation_data)
+        validation = self._check_validation(validation_data, X.dtype)
         spec = self._spec(X, target)
         self._random_state = check_random_state(self.random_state)
         if first:
@@ -118,7 +120,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 "values and need to be preprocessed."
             )
 
-    def _check_validation(self, validation_data: Any) -> Samples | None:
+    def _check_validation(self, validation_data: Any, dtype: Any) -> Samples | None:
         if validation_data is None:
             return None
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
@@ -127,6 +129,9 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 f"{type(validation_data).__name__}. Pass e.g. validation_data=(X_val, y_val)."
             )
         X, target = self._encode_validation(*validation_data[:2])
+        X = X.astype(dtype, copy=False)
+        if target.values_BO is not None:
+            target.values_BO = target.values_BO.astype(dtype, copy=False)
         weights = validation_data[2] if len(validation_data) == 3 else None
         return target.samples(X, None if weights is None else _check_sample_weight(weights, X))
 
@@ -152,12 +157,16 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             self.coefs_.append(draw(-bound, bound, (fan_in, fan_out)).astype(spec.dtype))
             self.intercepts_.append(draw(-bound, bound, fan_out).astype(spec.dtype))
         if self.solver != "lbfgs":
-            self._no_improvement_count = 0
-            self.loss_curve_: list[float] = []
-            by_score = self.early_stopping
-            self.validation_scores_: list[float] | None = [] if by_score else None
-            self.best_validation_score_ = -np.inf if by_score else None
-            self.best_loss_ = None if by_score else np.inf
+            self._begin_curves()
+
+    def _begin_curves(self) -> None:
+        """The attributes that scikit-learn has for every solver but L-BFGS."""
+        self._no_improvement_count = 0
+        self.loss_curve_: list[float] = []
+        by_score = self.early_stopping
+        self.validation_scores_: list[float] | None = [] if by_score else None
+        self.best_validation_score_ = -np.inf if by_score else None
+        self.best_loss_ = None if by_score else np.inf
 
     def _fit_stochastic(
         self,
@@ -168,6 +177,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         validation: Samples | None,
         incremental: bool,
     ) -> None:
+        if not hasattr(self, "loss_curve_"):  # the first fit was L-BFGS's
+            self._begin_curves()
         if self.early_stopping and validation is None:
             X, target, weight_B, validation = self._split(X, target, weight_B)
         training = target.samples(X, weight_B)
@@ -207,10 +218,12 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
 
     def _start(self, spec: MLPSpec, job: Job, incremental: bool) -> State:
         """Where training begins; only `partial_fit` goes on with the optimiser's state."""
-        if not (incremental and hasattr(self, "_optimizer")):
+        name = name_of(job.optimizer)
+        kept: OptimizerState | None = getattr(self, "_optimizer", None) if incremental else None
+        if kept is None or kept.optimizer != name:
             zeros_MN = np.zeros((len(job.optimizer.slots), spec.n_parameters), spec.dtype)
-            self._optimizer = OptimizerState(float(self.learning_rate_init), zeros_MN)
-        kept = self._optimizer
+            kept = OptimizerState(name, float(self.learning_rate_init), zeros_MN)
+        self._optimizer = kept
         epochs = getattr(self, "_epochs_done", 0)
         return State(spec.pack(self.coefs_, self.intercepts_), kept.state_MN, kept.updates, epochs)
 
@@ -230,7 +243,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         """Make the outcome of a training this estimator's own."""
         self._unpack(spec, trained.state.params_N)
         progress, state = trained.progress, trained.state
-        self._optimizer = OptimizerState(progress.rate, state.state_MN, state.updates)
+        name = self._optimizer.optimizer
+        self._optimizer = OptimizerState(name, progress.rate, state.state_MN, state.updates)
         self._epochs_done = state.epochs
         self.n_iter_, self.t_ = progress.epochs, progress.samples_seen
         self._no_improvement_count = progress.stale_epochs
@@ -283,7 +297,9 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         self._unpack(spec, minimum.trained.state.params_N)
         self.n_iter_, self.loss_ = minimum.iterations, minimum.loss
         self._keep_run(minimum.trained.run)
-        if minimum.status != 0:
+        if minimum.trained.reason is Reason.INTERRUPTED:
+            warnings.warn("Training interrupted by user.", stacklevel=STACK_TO_CALLER - 2)
+        elif minimum.status != 0:
             warnings.warn(
                 f"lbfgs failed to converge after {minimum.iterations} iteration(s) "
                 f"(status={minimum.status}): {minimum.message}. Increase max_iter or max_fun, or "

@@ -124,13 +124,14 @@ def plan_of(params: Any, spec: MLPSpec, n_samples: int, seed: int, labels_B: Arr
     """Which samples form which shard."""
     batch_size = batch_size_of(params, n_samples)
     name = params.data_distribution or ("random" if params.shuffle else "sequential")
+    unlabelled = isinstance(name, str) and name != "stratified"
     return Plan(
         n_samples=n_samples,
         batch_size=batch_size,
         n_shards=shards_of(params, batch_size, spec.n_parameters),
         seed=seed,
         distribution=choose("data_distribution", name, DISTRIBUTIONS),
-        labels_B=labels_B,
+        labels_B=None if unlabelled else labels_B,  # every worker gets a copy
     )
 
 

@@ -22,19 +22,19 @@ NEVER = 2**62
 OPENED, LAST, HALT, ABORT = range(4)
 
 _fence = threading.Lock()
+os.register_at_fork(after_in_child=lambda: globals().update(_fence=threading.Lock()))
 
 
 class Aborted(Exception):
     """Somebody else failed; there is nothing more to wait for."""
 
 
-def board_fields(n_shards: int, n_blocks: int, n_chunks: int) -> Fields:
-    """Arena fields of a board for S shards, K blocks and V validation chunks."""
+def board_fields(n_shards: int, n_workers: int) -> Fields:
+    """Arena fields of a board for S shards and W workers."""
     return {
         "door": Field((4,), "int64"),
         "shards_done": Field((n_shards,), "int64"),
-        "blocks_done": Field((n_blocks,), "int64"),
-        "chunks_done": Field((n_chunks,), "int64"),
+        "workers_done": Field((n_workers,), "int64"),
     }
 
 
@@ -44,8 +44,7 @@ class Board:
     def __init__(self, arena: Arena, n_workers: int) -> None:
         self.door = arena.words("door")
         self.shards = arena.words("shards_done")
-        self.blocks = arena.words("blocks_done")
-        self.chunks = arena.words("chunks_done")
+        self.workers = arena.words("workers_done")
         # With more workers than processors, whoever spins keeps the awaited one from running.
         self._spins = SPINS if n_workers <= processors() else 0
 

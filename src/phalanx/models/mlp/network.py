@@ -16,6 +16,7 @@ import numpy as np
 
 from phalanx.arrays import Array, aligned_empty
 from phalanx.data.samples import Rows
+from phalanx.errors import InvalidInput
 from phalanx.layout import Layout
 from phalanx.models.mlp.activations import ACTIVATIONS, Activation
 from phalanx.models.mlp.losses import LOSSES, Loss
@@ -66,9 +67,19 @@ class MLPSpec:
         return Network(self, params_N)
 
     def pack(self, coefs: Sequence[Array], intercepts: Sequence[Array]) -> Array:
-        """scikit-learn's weights [in, out] and biases [out] as one new flat vector [N]."""
+        """scikit-learn's weights [in, out] and biases [out] as one new flat vector [N].
+
+        Raises InvalidInput where their shapes are not this network's.
+        """
         flat_N = aligned_empty((self.n_parameters,), self.dtype)
         arrays = [np.asarray(c).T for c in coefs] + [np.asarray(b) for b in intercepts]
+        shapes = tuple(array.shape for array in arrays)
+        if shapes != self.layout.shapes:
+            raise InvalidInput(
+                f"weights must fit the layers {self.sizes}; got weights and biases of shapes "
+                f"{shapes}, transposed. After a change of hidden_layer_sizes or of the data's "
+                "columns, fit anew without warm_start."
+            )
         for view, array in zip(self.layout.views(flat_N), arrays, strict=True):
             view[...] = array
         return flat_N
