@@ -29,7 +29,7 @@ class Leader:
         self._speeds = [1.0] * job.n_workers
         self._planned = False
         starts = [job.plan.batch(step)[0] for step in range(job.plan.n_steps)]
-        self._rows_T = np.diff([*starts, job.plan.n_samples])
+        self._rows_T = np.diff([*starts, job.plan.n_samples]).astype(float)
 
     def begin(self, lease: Lease) -> None:
         """Take a lease: what was decided before it, and from which tick on."""
@@ -107,10 +107,13 @@ class Leader:
 
     def _loss(self) -> float:
         """The epoch's mean loss with the penalty, batches weighted by their number of samples."""
-        weight_T = self.arena["weights"].sum(axis=1)
-        penalty_T = 0.5 * self.job.alpha * self.arena["penalties"].sum(axis=1)
-        loss_T = (self.arena["losses"].sum(axis=1) + penalty_T) / np.where(weight_T, weight_T, 1)
-        return float(loss_T @ self._rows_T / self.job.plan.n_samples)
+        weight_T = np.add.reduce(self.arena["weights"], axis=1)
+        weight_T[weight_T == 0] = 1  # a batch of samples that all weigh nothing
+        loss_T = np.add.reduce(self.arena["penalties"], axis=1)
+        loss_T *= 0.5 * self.job.alpha
+        loss_T += np.add.reduce(self.arena["losses"], axis=1)
+        loss_T /= weight_T
+        return float(np.dot(loss_T, self._rows_T) / self.job.plan.n_samples)
 
     def _score(self) -> float | None:
         score = self.job.score

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +25,7 @@ MAX_AUTO_SHARDS = 16
 FLOPS_A_PARAMETER = 6  # forward, and backward to the weights and to the layer below: 2 each
 
 
-@dataclass(frozen=True)
-class Epoch:
+class Epoch(NamedTuple):
     """What a data distribution may look at."""
 
     number: int
