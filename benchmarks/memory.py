@@ -15,7 +15,6 @@ from time import sleep
 import numpy as np
 
 N_SAMPLES, N_FEATURES = 131_072, 1_000
-DATA_BYTES = N_SAMPLES * N_FEATURES * 4
 LOOK_EVERY = 0.05  # seconds
 
 PROGRAM = """

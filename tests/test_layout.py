@@ -15,7 +15,7 @@ def test_blocks_cover_the_vector_once_and_are_aligned(n):
 
 
 def test_views_are_parts_of_the_flat_vector():
-    layout = Layout(("w", "b"), ((2, 3), (2,)))
+    layout = Layout(((2, 3), (2,)))
     flat = np.arange(8)
     weight, bias = layout.views(flat)
     assert weight.tolist() == [[0, 1, 2], [3, 4, 5]]

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-FloatArray = npt.NDArray[np.floating[Any]]
 
 CACHE_LINE = 64
 

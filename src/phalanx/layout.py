@@ -15,9 +15,8 @@ ALIGNMENT = 1_024
 
 @dataclass(frozen=True)
 class Layout:
-    """Named arrays laid end to end in one vector of `size` elements."""
+    """Arrays laid end to end in one vector of `size` elements."""
 
-    names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
 
     @cached_property

@@ -68,6 +68,12 @@ def serve(sock: socket.socket, rank: int) -> None:
         answer: Any = None
         try:
             message, descriptors = wire.receive(sock)
+        except EOFError:
+            return
+        except wire.Unreadable as error:
+            wire.send(sock, _failure(error))
+            continue
+        try:
             match message:
                 case TakeJob():
                     arena = Arena.attach(message.fields, descriptors[0])
@@ -79,9 +85,7 @@ def serve(sock: socket.socket, rank: int) -> None:
                     _predict(message, descriptors, rank)
                 case DropJob():
                     worker = arena = None
-        except EOFError:
-            return
-        except BaseException as error:
+        except BaseException as error:  # an EOFError of the user's function, too
             if arena is not None:
                 arena["door"][ABORT] = 1
             answer = _failure(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import select
@@ -10,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 from phalanx.arena import Arena, Field
 from phalanx.arrays import Array
@@ -22,7 +21,7 @@ from phalanx.clusters.process import DropJob, Failure, TakeForward, TakeJob
 from phalanx.data.caller import own_memory
 from phalanx.data.placement import Placement
 from phalanx.data.samples import Samples
-from phalanx.errors import UserFunctionError, WorkerError
+from phalanx.errors import WorkerError
 from phalanx.exchange.board import ABORT, HALT
 from phalanx.job import Job, Lease
 from phalanx.worker import Report
@@ -135,32 +134,26 @@ class Crew:
         process is gone. After a lost worker or an exception here the pool is closed, so that
         nothing is left of it; the next job starts a new one.
         """
+        body = wire.pack(message)
         try:
-            return self._answers(message, descriptors, arena, watch)
+            self._send(body, descriptors)
+            return self._answers(arena, watch)
         except WorkerFailed as failed:
             failed.reraise()
-        except UserFunctionError:
-            raise  # it could not be pickled, so nobody was asked
         except BaseException:
             if arena is not None:
                 arena["door"][ABORT] = 1
             shutdown()
             raise
-        raise AssertionError("unreachable")
 
-    def _answers(
-        self,
-        message: object,
-        descriptors: tuple[int, ...],
-        arena: Arena | None,
-        watch: Watch | None,
-    ) -> list[Any]:
-        body = wire.pack(message)
+    def _send(self, body: bytes, descriptors: tuple[int, ...]) -> None:
         for member in self.members:
             try:
                 wire.send_packed(member.sock, body, descriptors)
             except OSError:
                 raise self._pool.lost(member) from None
+
+    def _answers(self, arena: Arena | None, watch: Watch | None) -> list[Any]:
         answers: dict[int, Any] = {}
         waiting = {member.sock.fileno(): member for member in self.members}
         poller = select.poll()
@@ -195,14 +188,13 @@ class WorkerFailed(Exception):
         super().__init__(rank, failure.summary)
         self.rank, self.failure = rank, failure
 
-    def reraise(self) -> None:
+    def reraise(self) -> NoReturn:
         """Raise the worker's own exception, caused by a WorkerError with its rank and traceback."""
         remote = WorkerError(self.rank, self.failure.summary, self.failure.traceback)
         if self.failure.error is None:
             raise remote from None
         error: BaseException = pickle.loads(self.failure.error)
-        with contextlib.suppress(AttributeError):
-            error.add_note(f"raised in worker {self.rank}")
+        error.add_note(f"raised in worker {self.rank}")
         raise error from remote
 
 

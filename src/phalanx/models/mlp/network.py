@@ -35,13 +35,9 @@ class MLPSpec:
     @cached_property
     def layout(self) -> Layout:
         """All weights [out, in], then all biases [out]."""
-        pairs = list(pairwise(self.sizes))
-        weights = tuple((fan_out, fan_in) for fan_in, fan_out in pairs)
-        biases = tuple((fan_out,) for _, fan_out in pairs)
-        names = [f"weight_{i}" for i in range(len(pairs))] + [
-            f"bias_{i}" for i in range(len(pairs))
-        ]
-        return Layout(tuple(names), weights + biases)
+        weights = tuple((fan_out, fan_in) for fan_in, fan_out in pairwise(self.sizes))
+        biases = tuple((fan_out,) for fan_out in self.sizes[1:])
+        return Layout(weights + biases)
 
     @property
     def n_parameters(self) -> int:
@@ -95,21 +91,22 @@ class Workspace:
     """Buffers of a pass over `n_rows` samples; contiguous, so the kernels are always the same."""
 
     def __init__(self, spec: MLPSpec, flat: Array, n_rows: int) -> None:
-        buffers = iter(
-            np.split(flat, np.cumsum([_padded(s * n_rows) for s in _buffers(spec)])[:-1])
-        )
-        take = [next(buffers)[: s * n_rows].reshape(s, n_rows) for s in _buffers(spec)]
+        buffers, start = [], 0
+        for size in _buffers(spec):
+            buffers.append(flat[start : start + size * n_rows].reshape(size, n_rows))
+            start += _padded(size * n_rows)
         depth = len(spec.sizes) - 1
-        self.layers = take[:depth]
-        self.deltas = take[depth : 2 * depth]
-        self.inputs = take[2 * depth :] if len(take) > 2 * depth else self.layers[:-1]
+        self.layers, hidden = buffers[:depth], buffers[depth:]
+        self.deltas = hidden[: depth - 1]
+        self.inputs = hidden[depth - 1 :] or self.layers[:-1]
         self.ones_B = np.ones(n_rows, flat.dtype)
 
 
 def _buffers(spec: MLPSpec) -> list[int]:
-    """Features of each buffer: activations, deltas, and pre-activations where they are kept."""
-    kept = spec.sizes[1:-1] if ACTIVATIONS[spec.activation].keeps_input else ()
-    return [*spec.sizes[1:], *spec.sizes[1:], *kept]
+    """Features of each buffer: layers, hidden deltas, and pre-activations where they are kept."""
+    hidden = spec.sizes[1:-1]
+    kept = hidden if ACTIVATIONS[spec.activation].keeps_input else ()
+    return [*spec.sizes[1:], *hidden, *kept]
 
 
 def _padded(elements: int) -> int:
