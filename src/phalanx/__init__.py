@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from phalanx.clusters.pool import shutdown
     from phalanx.errors import (
+        CheckpointError,
         InvalidInput,
         PhalanxError,
         RunFolderError,
@@ -31,6 +32,7 @@ _DOOR = {
     "shutdown": "phalanx.clusters.pool",
     "PhalanxError": "phalanx.errors",
     "InvalidInput": "phalanx.errors",
+    "CheckpointError": "phalanx.errors",
     "UserFunctionError": "phalanx.errors",
     "WorkerError": "phalanx.errors",
     "WorkerLost": "phalanx.errors",
@@ -38,6 +40,7 @@ _DOOR = {
 }
 
 __all__ = [
+    "CheckpointError",
     "InvalidInput",
     "MLPClassifier",
     "MLPRegressor",

@@ -7,6 +7,7 @@ Every message states the rule, what was received, and what to do next.
     ├── UserFunctionError               a function of the caller's raised, or returned nonsense
     ├── WorkerError                     an exception inside a worker, with its traceback and rank
     ├── WorkerLost                      a worker's process ended, with its rank, pid and signal
+    ├── CheckpointError (an OSError)    a checkpoint cannot be written, read or gone on from
     └── RunFolderError (an OSError)     a run's folder cannot be written or read
 """
 
@@ -57,6 +58,10 @@ class WorkerLost(PhalanxError):
             f"worker {self.rank} (pid {self.pid}) ended during the run: {self.cause}. "
             "The run was stopped and its memory given back; call fit again to start anew."
         )
+
+
+class CheckpointError(PhalanxError, OSError):
+    """A checkpoint cannot be written, is damaged, or is of another training or a newer format."""
 
 
 class RunFolderError(PhalanxError, OSError):

@@ -41,11 +41,26 @@ class EpochRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a run: `step` is the number of optimiser steps made before it."""
+    """Something that happened to a run.
+
+    what: a kind such as "worker lost". step: optimiser steps made before it. worker: the seat that
+    it happened to, where it was one. at: seconds on the clock of `Span.begun`, where known.
+    cost: milliseconds that it kept the training from committing a step, where measured.
+    """
 
     what: str
     step: int
     detail: str = ""
+    worker: int | None = None
+    at: float | None = None
+    cost: float | None = None
+
+    def __str__(self) -> str:
+        """One line: what happened, to whom, at which step, what it cost."""
+        whom = "" if self.worker is None else f" (worker {self.worker})"
+        cost = "" if self.cost is None else f"; it cost {self.cost:.1f} ms"
+        detail = f": {self.detail}" if self.detail else ""
+        return f"step {self.step:,}: {self.what}{whom}{detail}{cost}"
 
 
 @dataclass
