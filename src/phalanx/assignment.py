@@ -41,9 +41,19 @@ def load_balanced(n_tasks: int, speeds_W: Sequence[float]) -> list[int]:
     return [rank for rank, n in enumerate(counts) for _ in range(n)]
 
 
+def dynamic(n_tasks: int, speeds_W: Sequence[float]) -> list[int]:
+    """As load_balanced; and whoever has done its shards takes those that nobody has begun.
+
+    When all have been begun it computes once more what another is late with: whichever result
+    comes first serves, they are equal to the bit. Blocks stay with their owners.
+    """
+    return load_balanced(n_tasks, speeds_W)
+
+
 ASSIGNMENTS: dict[str, Assignment] = {
     "round_robin": round_robin,
     "load_balanced": load_balanced,
+    "dynamic": dynamic,
 }
 
 
@@ -74,3 +84,8 @@ def assign(assignment: Assignment, n_tasks: int, speeds_W: Sequence[float]) -> l
 def follows_speed(assignment: Assignment) -> bool:
     """Whether shares are worth planning again when the measured speeds change."""
     return assignment is not round_robin
+
+
+def is_dynamic(assignment: Assignment) -> bool:
+    """Whether the idle take shards that another has not begun."""
+    return assignment is dynamic

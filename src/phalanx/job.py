@@ -1,7 +1,7 @@
 """A job: everything that decides a training's answer, and the arena fields that it needs. Pure.
 
 A job is picklable and the same for every worker. The number of workers is not part of the answer;
-it is here because the assignment needs it.
+it is here because the arena has a seat for each.
 """
 
 from __future__ import annotations
@@ -13,13 +13,18 @@ from phalanx.aggregation import Aggregation
 from phalanx.arena import Field, Fields
 from phalanx.assignment import Assignment
 from phalanx.exchange.board import board_fields
+from phalanx.exchange.seats import seat_fields
 from phalanx.layout import block_bounds
 from phalanx.metrics import Metric
 from phalanx.models.base import ModelSpec
 from phalanx.optimizers import Optimizer
 from phalanx.plan import Plan
-from phalanx.stopping import Progress, Rule
+from phalanx.stopping import Rule
+from phalanx.timetable import Timetable
 
+LEASE_EPOCHS = 1024  # at most; the arena keeps a line a worker for each epoch of a lease
+LEDGER_COLUMNS = 11
+SPAN_COLUMNS = 5
 CHUNK_ROWS = 256  # rows of a validation or prediction chunk: fixed, so its bits are too
 
 
@@ -29,6 +34,8 @@ class Job:
 
     alpha: L2 penalty, alpha / 2 * |weights|^2, divided by the batch's weight as in scikit-learn.
     score: how the validation samples are judged after each epoch.
+    n_workers: who begins. n_seats: how many there may come to be.
+    keeps_snapshots: whether checkpoints are to be written beside the training.
     """
 
     model: ModelSpec
@@ -39,8 +46,10 @@ class Job:
     rule: Rule
     alpha: float
     n_workers: int
+    n_seats: int
     n_validation: int = 0
     score: Metric | None = None
+    keeps_snapshots: bool = False
 
     @cached_property
     def blocks(self) -> list[tuple[int, int]]:
@@ -54,38 +63,81 @@ class Job:
 
     @property
     def fields(self) -> Fields:
-        """What the arena holds for this job, samples apart."""
-        n, dtype = self.model.n_parameters, self.model.dtype.name
-        s, k, t = self.plan.n_shards, len(self.blocks), self.plan.n_steps
+        """What the arena holds for this job, samples apart.
+
+        S shards, K blocks, N parameters, M rows of optimiser state, W seats, T steps an epoch,
+        V validation chunks. With one seat there is nobody to take anything over.
+        """
+        n, w, dtype = self.model.n_parameters, self.n_seats, self.model.dtype.name
+        s, k, t, v = self.plan.n_shards, len(self.blocks), self.plan.n_steps, len(self.chunks)
+        rows, several = 1 + len(self.optimizer.slots), w if w > 1 else 0
+        largest_block = self.blocks[0][1]
         return {
-            **board_fields(s, self.n_workers),
-            "parameters": Field((n,), dtype),
+            **board_fields(k),
+            **seat_fields(w),
+            "shards_begun": Field((w, s), "int64"),
+            "shards_done": Field((w, s), "int64"),
+            "chunks_done": Field((w, v), "int64"),
+            "values": Field((rows, n), dtype),
             "best": Field((n if self.rule.by_score else 0,), dtype),
-            "state": Field((len(self.optimizer.slots), n), dtype),
             "grads": Field((s, n), dtype),
-            "losses": Field((t, s)),
-            "weights": Field((t, s)),
-            "penalties": Field((t, k)),
-            "partials": Field((len(self.chunks), 4 * self.model.n_outputs)),
-            "rate": Field((1,)),
+            "grads_away": Field((several, s, n), dtype),
+            "results": Field((w, s, 2)),
+            "journal": Field((several, rows, largest_block), dtype),
+            "journal_marks": Field((w,), "int64"),
+            "partials": Field((w, v, 4 * self.model.n_outputs)),
             "shard_owner": Field((s,), "int64"),
             "block_owner": Field((k,), "int64"),
-            "speed": Field((self.n_workers, 2)),
+            "speed": Field((w, 2)),
+            "ledger": Field((LEASE_EPOCHS + 1, LEDGER_COLUMNS)),
+            "spans": Field((w, LEASE_EPOCHS, SPAN_COLUMNS)),
+            **self._epoch_fields(""),
+            **(self._snapshot_fields() if self.keeps_snapshots else {}),
         }
+
+    def _epoch_fields(self, prefix: str) -> Fields:
+        """Sums over the batches of the epoch, by step."""
+        t, k = self.plan.n_steps, len(self.blocks)
+        return {
+            f"{prefix}losses": Field((t,)),
+            f"{prefix}weights": Field((t,)),
+            f"{prefix}penalties": Field((t, k)),
+        }
+
+    def _snapshot_fields(self) -> Fields:
+        """Copies of what a checkpoint holds, taken between two steps."""
+        n, dtype = self.model.n_parameters, self.model.dtype.name
+        return {
+            "snapshot_values": Field((1 + len(self.optimizer.slots), n), dtype),
+            "snapshot_best": Field((n if self.rule.by_score else 0,), dtype),
+            **self._epoch_fields("snapshot_"),
+        }
+
+    def timetable(self, lease: Lease) -> Timetable:
+        """Which step each tick of a lease is."""
+        return Timetable(
+            self.plan.n_steps,
+            self.n_validation > 0,
+            lease.tick,
+            lease.first_epoch,
+            lease.place,
+            lease.updates,
+        )
 
 
 @dataclass(frozen=True)
 class Lease:
     """A number of epochs that the workers may run without asking the driver.
 
-    tick: ticks that were done before; updates: optimiser steps likewise.
+    tick: ticks that were opened before; place: ticks of the first epoch that are over; updates:
+    optimiser steps made before.
     """
 
     first_epoch: int
     n_epochs: int
     tick: int
     updates: int
-    progress: Progress
+    place: int = 0
 
 
 def chunk_bounds(n_samples: int) -> list[tuple[int, int]]:

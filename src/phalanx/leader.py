@@ -1,7 +1,8 @@
 """The leader: the worker that speaks for all between two ticks.
 
-Only it opens a tick, so whatever it writes before (who does what, the learning rate, the last
-tick) is seen alike by everybody after. It decides by the pure rules alone.
+Whoever is first among the living leads; if it dies, the next one decides anew. That is safe since
+everything that the leader knows lies in the arena, and nobody looks at what it decided before it
+has opened the tick, which is a single word. It decides by the pure rules alone.
 """
 
 from __future__ import annotations
@@ -12,90 +13,109 @@ import numpy as np
 
 from phalanx.arena import Arena
 from phalanx.assignment import assign, follows_speed
-from phalanx.exchange.board import HALT, LAST, NEVER, Board
+from phalanx.exchange.board import (
+    HALT,
+    PLAN,
+    SNAPSHOT_DUE,
+    SNAPSHOT_TAKEN,
+    WANTED,
+    Board,
+)
+from phalanx.exchange.seats import Seats
 from phalanx.job import Job, Lease
-from phalanx.run import EpochRecord
-from phalanx.stopping import Progress, Reason, judge
+from phalanx.ledger import Ledger
+from phalanx.stopping import judge
+from phalanx.timetable import Timetable
 
 REPLAN_EVERY = 16  # ticks; long enough to measure, short enough to follow a worker that slows down
 
 
 class Leader:
-    """Opens ticks, plans the assignment, judges epochs."""
+    """Opens ticks, admits newcomers, plans the assignment, judges epochs."""
 
-    def __init__(self, job: Job, arena: Arena, board: Board) -> None:
-        self.job, self.arena, self.board = job, arena, board
-        self._seen_W2 = np.zeros((job.n_workers, 2))
-        self._speeds = [1.0] * job.n_workers
-        self._planned = False
+    def __init__(self, job: Job, arena: Arena, board: Board, seats: Seats) -> None:
+        self.job, self.arena, self.board, self.seats = job, arena, board, seats
+        self.ledger = Ledger(arena, job.n_validation > 0)
+        self._seen_W2 = np.zeros((job.n_seats, 2))
+        self._speeds = [1.0] * job.n_seats
         starts = [job.plan.batch(step)[0] for step in range(job.plan.n_steps)]
         self._rows_T = np.diff([*starts, job.plan.n_samples]).astype(float)
 
-    def begin(self, lease: Lease) -> None:
-        """Take a lease: what was decided before it, and from which tick on."""
-        self._first = lease
-        self._progress: Progress = lease.progress
-        self._reason: Reason | None = None
-        self._epochs: list[EpochRecord] = []
+    def begin(self, lease: Lease, timetable: Timetable) -> None:
+        """Take a lease."""
+        self._lease, self._timetable = lease, timetable
         self._begun = monotonic()
-        self._first_tick = lease.tick
-        self.arena["rate"][0] = lease.progress.rate
-        self.board.door[LAST] = NEVER
 
-    def open(self, tick: int) -> None:
-        """Commit everything before `tick` and let it begin, unless somebody asked to halt."""
-        self._committed(tick - 1)
-        if self.board.door[HALT]:
-            self._reason = Reason.INTERRUPTED
-            self.board.close_after(tick - 1)
-            return
-        self._replan(tick)
-        self.board.open(tick)
+    def open(self, tick: int) -> bool:
+        """Let `tick` begin, all before being done; False if the door was closed instead."""
+        before = tick - 1
+        is_over = False
+        if before > self._lease.tick and self._timetable.ends_epoch(before):
+            is_over = self._judge(self._timetable.at(before).row)
+        self._take_snapshot(before)
+        if is_over or self.board.door[HALT]:
+            self.board.close_after(before)
+            return False
+        self._regroup(tick)
+        return True
 
-    def judge(self, tick: int) -> bool:
-        """An epoch's end, once all of `tick` is done; False if it was the last one."""
-        self._committed(tick)
+    def _judge(self, row: int) -> bool:
+        """Write an epoch's line into the ledger; whether the lease ends with it."""
+        progress = self.ledger.progress(row)
         loss, score = self._loss(), self._score()
-        samples = self.job.plan.n_samples
-        rate = self._progress.rate
-        self._progress, self._reason = judge(self.job.rule, self._progress, samples, loss, score)
-        if self._progress.improved:
-            self.arena["best"][:] = self.arena["parameters"]
+        progress, reason = judge(self.job.rule, progress, self.job.plan.n_samples, loss, score)
+        if progress.improved:
+            self.arena["best"][:] = self.arena["values"][0]
         now = monotonic()
-        self._epochs.append(
-            EpochRecord(loss, score, rate, now - self._begun, self._progress, self._reason)
-        )
+        self.ledger.write(row + 1, loss, score, now - self._begun, progress, reason)
         self._begun = now
-        self.arena["rate"][0] = self._progress.rate
-        if self._reason is not None:
-            self.board.close_after(tick)
-        return self._reason is None
+        return reason is not None or row + 1 == self._lease.n_epochs
 
-    def end(self, tick: int, updates: int) -> tuple[list[EpochRecord], Lease]:
-        """The epochs of the lease, and a lease (without epochs) that begins where it ended."""
-        if self._reason is Reason.INTERRUPTED and self._epochs:
-            self._epochs[-1] = self._epochs[-1]._replace(reason=self._reason)
-        first = self._first.first_epoch + len(self._epochs)
-        return self._epochs, Lease(first, 0, tick, updates, self._progress)
-
-    def _committed(self, tick: int) -> None:
-        """Wait until everybody has done with `tick`.
-
-        Those who had nothing to do too: whoever still looked at the owners of this tick while the
-        next one is planned could take a block for its own that somebody else updates.
-        """
-        if tick > self._first_tick:
-            self.board.wait(self.board.workers, tick)
-
-    def _replan(self, tick: int) -> None:
-        """Assign shards and blocks, anew where the measured speeds are to be followed."""
-        if self._planned and not (follows_speed(self.job.assignment) and tick % REPLAN_EVERY == 0):
+    def _take_snapshot(self, tick: int) -> None:
+        """Copy what a checkpoint needs, if the driver has asked for one by now."""
+        door = self.board.door
+        if not door[SNAPSHOT_TAKEN] < door[SNAPSHOT_DUE] <= tick:
             return
+        for name in ("values", "best", "losses", "weights", "penalties"):
+            self.arena[f"snapshot_{name}"][...] = self.arena[name]
+        self.board.publish(door, SNAPSHOT_TAKEN, tick)
+
+    def _regroup(self, tick: int) -> None:
+        """Admit who waits; divide the tasks anew if the living changed, or their speeds may have.
+
+        Not while an owner is still at an earlier tick: it may be writing its shard's gradient into
+        the slot that goes with the ownership.
+        """
+        newcomers = self.seats.newcomers()
+        for rank in newcomers:
+            self.seats.admit(rank, tick)
+        if newcomers:
+            self.board.door[PLAN] += 1
+        owners = self.seats.active()
+        living = self.seats.alive(tick)
+        wanted = [rank for rank in living if rank < self.board.door[WANTED]] or living[:1]
+        is_due = follows_speed(self.job.assignment) and tick % REPLAN_EVERY == 0
+        if (is_due or wanted != owners) and self._all_left(owners, living, tick - 1):
+            self._divide(wanted)
+
+    def _all_left(self, owners: list[int], living: list[int], tick: int) -> bool:
+        """Whether every living owner has done with `tick`, given a moment for its last word."""
+        if tick == self._lease.tick:
+            return True
+        left = self.seats.left
+        return all(self.board.spin(left, rank, tick) for rank in owners if rank in living)
+
+    def _divide(self, ranks: list[int]) -> None:
+        """Assign shards and blocks to these ranks, by their measured speeds."""
         self._measure()
+        speeds = [self._speeds[rank] for rank in ranks]
         for name in ("shard_owner", "block_owner"):
             owners = self.arena[name]
-            owners[:] = assign(self.job.assignment, len(owners), self._speeds)
-        self._planned = True
+            assigned = assign(self.job.assignment, len(owners), speeds)
+            owners[:] = [ranks[place] for place in assigned]
+        for rank in range(self.seats.count):
+            self.seats.actives[rank] = rank in ranks
+        self.board.door[PLAN] += 1
 
     def _measure(self) -> None:
         """Shards a second of each worker since the last look; unchanged for one who had none."""
@@ -107,16 +127,20 @@ class Leader:
 
     def _loss(self) -> float:
         """The epoch's mean loss with the penalty, batches weighted by their number of samples."""
-        weight_T = np.add.reduce(self.arena["weights"], axis=1)
+        weight_T = self.arena["weights"].copy()
         weight_T[weight_T == 0] = 1  # a batch of samples that all weigh nothing
         loss_T = np.add.reduce(self.arena["penalties"], axis=1)
         loss_T *= 0.5 * self.job.alpha
-        loss_T += np.add.reduce(self.arena["losses"], axis=1)
+        loss_T += self.arena["losses"]
         loss_T /= weight_T
         return float(np.dot(loss_T, self._rows_T) / self.job.plan.n_samples)
 
     def _score(self) -> float | None:
-        score = self.job.score
-        if score is None or not self.job.n_validation:
+        score, n_chunks = self.job.score, len(self.job.chunks)
+        if score is None or not n_chunks:
             return None
-        return score.final(self.arena["partials"].sum(axis=0))
+        doers_V = self.arena["chunks_done"].argmax(axis=0)  # who did a chunk in the latest tick
+        partials_VM = self.arena["partials"][doers_V, np.arange(n_chunks)]
+        return score.final(partials_VM.sum(axis=0))
+
+

@@ -1,8 +1,9 @@
 """The board: 64-bit words of the arena that one worker publishes and others wait for.
 
-A word only ever grows; it holds the number of the last tick (a step or an evaluation) for which
-its task is done. Waiting is spinning, then yielding the processor, then sleeping: a wait of a few
-microseconds costs no system call, and a long one costs no core.
+A word only ever grows, and at any time a single process may write it. Most hold the number of the
+last tick (a step or an evaluation) for which a task is done. Waiting is spinning, then yielding
+the processor, then sleeping: a wait of a few microseconds costs no system call, and a long one
+costs no core.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ YIELDS = 2_000
 NAP = 0.000_2  # seconds
 NEVER = 2**62
 
-OPENED, LAST, HALT, ABORT = range(4)
+# Words of the door. The leader writes OPENED, LAST, PLAN and SNAPSHOT_TAKEN, whoever fails ABORT,
+# the driver all others.
+OPENED, LAST, PLAN, HALT, ABORT, DEATHS, WANTED, SNAPSHOT_DUE, SNAPSHOT_TAKEN = range(9)
+INTERRUPT, REGROUP = 1, 2  # values of HALT: the user's wish to end, ours to go on elsewhere
 
 _fence = threading.Lock()
 os.register_at_fork(after_in_child=lambda: globals().update(_fence=threading.Lock()))
@@ -29,43 +33,30 @@ class Aborted(Exception):
     """Somebody else failed; there is nothing more to wait for."""
 
 
-def board_fields(n_shards: int, n_workers: int) -> Fields:
-    """Arena fields of a board for S shards and W workers."""
-    return {
-        "door": Field((4,), "int64"),
-        "shards_done": Field((n_shards,), "int64"),
-        "workers_done": Field((n_workers,), "int64"),
-    }
+def board_fields(n_blocks: int) -> Fields:
+    """Arena fields of a board for K blocks."""
+    return {"door": Field((9,), "int64"), "blocks_done": Field((n_blocks,), "int64")}
 
 
 class Board:
     """What is open, what is done, and whether to go on."""
 
-    def __init__(self, arena: Arena, n_workers: int) -> None:
+    def __init__(self, arena: Arena) -> None:
         self.door = arena.words("door")
-        self.shards = arena.words("shards_done")
-        self.workers = arena.words("workers_done")
-        # With more workers than processors, whoever spins keeps the awaited one from running.
-        self._spins = SPINS if n_workers <= processors() else 0
+        self.blocks = arena.words("blocks_done")
+        self.spins = 0  # with more workers than processors, spinning keeps the awaited from running
 
-    def publish(self, words: memoryview[Any], i: int, tick: int) -> None:
-        """Let everybody see that word `i` has reached `tick`, and what was written before it."""
+    def publish(self, words: memoryview[Any], i: int, value: int) -> None:
+        """Let everybody see that word `i` has reached `value`, and what was written before it."""
         fence()
-        words[i] = tick
+        words[i] = value
 
-    def wait(self, words: memoryview[Any], tick: int) -> None:
-        """Return once every word has reached `tick`. Raises Aborted if somebody failed."""
-        for i in range(len(words)):
-            if words[i] < tick:
-                self._wait_one(words, i, tick)
-        fence()
-
-    def wait_opened(self, tick: int) -> bool:
-        """Wait until the leader has opened `tick`; whether it is to be done at all."""
-        if self.door[OPENED] < tick:
-            self._wait_one(self.door, OPENED, tick)
-        fence()
-        return bool(tick <= self.door[LAST])
+    def spin(self, words: memoryview[Any], i: int, value: int) -> bool:
+        """Wait for as long as is cheap; whether the word has reached `value`."""
+        for _ in range(self.spins):
+            if words[i] >= value:
+                return True
+        return bool(words[i] >= value)
 
     def open(self, tick: int) -> None:
         """Let everybody begin `tick`."""
@@ -76,19 +67,19 @@ class Board:
         self.door[LAST] = tick
         self.publish(self.door, OPENED, tick + 1)
 
-    def _wait_one(self, words: memoryview[Any], i: int, tick: int) -> None:
-        for _ in range(self._spins):
-            if words[i] >= tick:
-                return
-        pauses = 0
-        while words[i] < tick:
-            if self.door[ABORT]:
-                raise Aborted
-            if pauses < YIELDS:
-                os.sched_yield()
-            else:
-                time.sleep(NAP)
-            pauses += 1
+
+class Pause:
+    """A wait that may be long: it yields at first, and sleeps later on."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self) -> None:
+        if self._count < YIELDS:
+            os.sched_yield()
+        else:
+            time.sleep(NAP)
+        self._count += 1
 
 
 def fence() -> None:

@@ -1,0 +1,54 @@
+"""A block of the parameters: its views into the arena, its reduction and its update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from phalanx.arena import Arena
+from phalanx.arrays import Array, aligned_empty
+from phalanx.job import Job
+from phalanx.optimizers import Slice
+
+
+class Block:
+    """See the module."""
+
+    def __init__(self, job: Job, arena: Arena, bounds: tuple[int, int]) -> None:
+        start, stop = self._bounds = bounds
+        self.optimizer, self.alpha = job.optimizer, job.alpha
+        self.values_Xn = arena["values"][:, start:stop]
+        self._grads_Sn, self._away = arena["grads"][:, start:stop], arena["grads_away"]
+        params_n, state_Mn = self.values_Xn[0], self.values_Xn[1:]
+        scratch_n = aligned_empty((stop - start,), params_n.dtype)
+        self.slice = Slice(params_n, state_Mn, scratch_n, grad_n=scratch_n)
+        self.n_decayed = min(max(job.model.n_decayed - start, 0), stop - start)
+        self.decayed, self.pull = params_n[: self.n_decayed], scratch_n[: self.n_decayed]
+
+    def grads(self, live: int, doers: Sequence[int] | None, owners: Sequence[int]) -> Array:
+        """The gradients [live, n] of the shards, from where their doers put them.
+
+        With `doers` None all lie at home, side by side. Else they are gathered; rows of equal
+        content are reduced to equal bits wherever they lie.
+        """
+        if doers is None:
+            return self._grads_Sn[:live]
+        start, stop = self._bounds
+        gathered_Sn = np.empty((live, stop - start), self._grads_Sn.dtype)
+        for s, (doer, owner) in enumerate(zip(doers, owners, strict=False)):
+            home = doer == owner
+            gathered_Sn[s] = self._grads_Sn[s] if home else self._away[doer, s, start:stop]
+        return gathered_Sn
+
+    def update(self, grad_n: Array, weight: float, step: int, rate: float) -> float:
+        """Apply one step; return the sum of squares of the decayed parameters before it."""
+        penalty = 0.0
+        if self.alpha and weight > 0 and self.n_decayed:
+            np.multiply(self.decayed, self.alpha / weight, out=self.pull)
+            shrunk = grad_n[: self.n_decayed]
+            shrunk += self.pull
+            penalty = float(np.dot(self.decayed, self.decayed))
+        self.slice.grad_n = grad_n
+        self.optimizer.update(self.slice, step, rate)
+        return penalty

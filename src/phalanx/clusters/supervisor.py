@@ -1,0 +1,193 @@
+"""The supervisor: what the driver makes of the arena's words while the workers work.
+
+It sees who has died, who keeps the others waiting, who has joined; lets `membership` decide; and
+writes the events down. It carries out nothing itself but the words: crew.py does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+
+from phalanx import membership
+from phalanx.arena import Arena
+from phalanx.clusters.patience import Patience
+from phalanx.exchange.board import LAST, OPENED, WANTED
+from phalanx.exchange.seats import Activity, Seats
+from phalanx.job import Job, Lease
+from phalanx.membership import Action, Announce, Ended, Joined, Seat, State, Stuck, Task, Wanted
+from phalanx.run import Event
+
+GLANCE = 0.05  # seconds between two looks at the arena
+QUICK_GLANCE = 0.001  # while somebody has died and the step is not yet committed
+AT_WORK = ("enter", "read", "compute", "publish", "reduce", "update", "commit", "evaluate", "open")
+
+
+class Wound:
+    """A death whose cost is not known yet."""
+
+    def __init__(self, rank: int, tick: int, step: int, detail: str) -> None:
+        self.rank, self.tick, self.step, self.detail = rank, tick, step, detail
+        self.at = monotonic()
+
+    def healed(self) -> Event:
+        """The event, once a later step has been opened."""
+        cost = 1000 * (monotonic() - self.at)
+        return Event("worker lost", self.step, self.detail, self.rank, self.at, cost)
+
+
+class Supervisor:
+    """Of one job on several workers."""
+
+    def __init__(self, job: Job, arena: Arena, tell: Callable[[Event], None]) -> None:
+        self.job, self.arena, self._tell = job, arena, tell
+        self.seats, self._door = Seats(arena), arena.words("door")
+        self._blocks = arena.words("blocks_done")
+        first = [Seat(State.WORKING, 1)] * job.n_workers
+        rest = [Seat()] * (job.n_seats - job.n_workers)
+        self.view = membership.View((*first, *rest), job.n_workers)
+        for rank in range(job.n_workers):
+            self.seats.admitted[rank] = 1
+        self._door[WANTED] = job.n_workers
+        self._wounds: list[Wound] = []
+        self._lost_at: dict[int, float] = {}
+        self._patience = Patience(job.n_seats)
+        self._timetable = job.timetable(Lease(0, 0, 0, 0))
+
+    def begin(self, lease: Lease) -> None:
+        """A lease begins."""
+        self._timetable = self.job.timetable(lease)
+        self._patience.begin(monotonic())
+
+    def life(self, rank: int) -> int:
+        """Of the process that has the seat, or is to have it."""
+        return self.view.seats[rank].life
+
+    def pace(self) -> float:
+        """Seconds until the next glance."""
+        waits = self._wounds or any(s.state is State.STARTING for s in self.view.seats)
+        return QUICK_GLANCE if waits else GLANCE
+
+    def lost(self, rank: int, cause: str) -> list[Action]:
+        """A process is gone: let the others know, and say what else is to be done."""
+        life, activity = self.life(rank), self.seats.at(rank)
+        detail = f"{cause} while {_doing(activity)}"
+        tick = self._door[OPENED]
+        self._wounds.append(Wound(rank, tick, self._step(tick), detail))
+        self._lost_at[rank] = monotonic()
+        return self._follow(Ended(rank, life, _task(activity)))
+
+    def resize(self, n_workers: int) -> list[Action]:
+        """Have the first `n_workers` seats work from the next step on, as far as there are seats."""
+        n_workers = max(1, min(n_workers, self.job.n_seats))
+        if n_workers == self.view.wanted:
+            return []
+        was, self._door[WANTED] = self.view.wanted, n_workers
+        self._say("workers changed", f"{was} before, {n_workers} from now on")
+        return self._follow(Wanted(n_workers))
+
+    def glance(self) -> list[Action]:
+        """Look at everything once."""
+        self._see_who_joined()
+        self._heal(self._door[OPENED])
+        self._let_somebody_in()
+        actions = []
+        for rank in self._stuck():
+            activity = self.seats.at(rank)
+            self._say("worker stuck", f"no sign of life while {_doing(activity)}", rank)
+            actions += self._follow(Stuck(rank, self.life(rank), _task(activity)))
+        return actions
+
+    def end(self) -> None:
+        """A lease is over."""
+        self._heal(self._door[OPENED] + 1)
+        self._see_who_joined()
+
+    def _follow(self, event: membership.Event) -> list[Action]:
+        self.view, actions = membership.follow(self.view, event)
+        for action in actions:
+            if isinstance(action, Announce):
+                self.seats.bury(action.rank, action.life)
+        return actions
+
+    def _see_who_joined(self) -> None:
+        for rank, seat in enumerate(self.view.seats):
+            if seat.state is State.STARTING and self.seats.admitted[rank] == seat.life:
+                self._follow(Joined(rank, seat.life))
+                lost = self._lost_at.pop(rank, None)
+                now = monotonic()
+                cost = None if lost is None else 1000 * (now - lost)
+                what = "a new worker" if lost is None else "took the place of the lost one"
+                self._say("worker joined", what, rank, cost)
+
+    def _heal(self, opened: int) -> None:
+        for wound in [wound for wound in self._wounds if wound.tick < opened]:
+            self._wounds.remove(wound)
+            self._tell(wound.healed())
+
+    def _let_somebody_in(self) -> None:
+        """Where nobody lives there is no leader to admit a newcomer, so the driver does."""
+        opened = self._door[OPENED]
+        if not self.seats.alive(opened):
+            for rank in self.seats.newcomers()[:1]:
+                self.seats.admit(rank, opened)
+
+    def _stuck(self) -> list[int]:
+        """Who has given no sign of life for too long, and is being waited for."""
+        now, activity = monotonic(), self.seats.activity
+        silent = self._patience.silent(now, self._door[OPENED], activity)
+        return [rank for rank in silent if self._is_awaited(rank)]
+
+    def _is_awaited(self, rank: int) -> bool:
+        seat, opened = self.view.seats[rank], self._door[OPENED]
+        if seat.state is State.EMPTY:
+            return False
+        if seat.state is State.STARTING or opened > self._door[LAST]:
+            return True  # the lease is over, or cannot begin, without its answer
+        alive = self.seats.alive(opened)
+        if rank not in alive:
+            return False
+        at = self.seats.at(rank)
+        if at.tick == opened and at.phase in AT_WORK:
+            return True
+        return rank == alive[0] or any(
+            owner == rank and done < opened
+            for owner, done in zip(self.arena["block_owner"], self._blocks, strict=True)
+        )
+
+    def _step(self, tick: int) -> int:
+        """Optimiser steps before a tick."""
+        return self._timetable.at(tick).updates if tick > self._timetable.tick else (
+            self._timetable.updates
+        )
+
+    def _say(
+        self, what: str, detail: str, rank: int | None = None, cost: float | None = None
+    ) -> None:
+        step = self._step(self._door[OPENED])
+        self._tell(Event(what, step, detail, rank, monotonic(), cost))
+
+
+def _task(activity: Activity) -> Task | None:
+    if activity.phase not in AT_WORK:
+        return None
+    return Task(activity.tick, activity.phase, activity.task)
+
+
+def _doing(activity: Activity) -> str:
+    """What a worker was at, in words."""
+    shard, block = f"of shard {activity.task}", f"block {activity.task}"
+    return {
+        "join": "joining",
+        "enter": "beginning a step",
+        "read": f"reading the samples {shard}",
+        "compute": f"computing the gradient {shard}",
+        "publish": f"publishing the gradient {shard}",
+        "wait": "waiting for the other shards",
+        "reduce": f"reducing {block}",
+        "update": f"updating {block}",
+        "commit": f"committing {block}",
+        "leave": "waiting for the next step",
+        "open": "opening the next step",
+        "evaluate": f"scoring chunk {activity.task} of the validation samples",
+    }[activity.phase]

@@ -1,0 +1,92 @@
+"""The seats: which process of which worker counts, from which tick on, as words of the arena.
+
+Every word only grows and has one writer. `born`: the life that has taken the seat and waits to be
+admitted, written by its process. `admitted`, `since`: the life that the leader let in, and the tick
+from which it counts. `ended`: the life that the driver knows to be over. `left`: the last tick that
+the worker has done with. `activity`: what it is at, for whoever asks when it is dead.
+`active`: 1 for those among whom the leader divided the tasks.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from phalanx.arena import Arena, Field, Fields
+from phalanx.exchange.board import DEATHS
+from phalanx.faults import PHASES
+
+WORDS = ("born", "admitted", "since", "ended", "left", "activity", "active")
+_TASK_BITS, _PHASE_BITS = 24, 4
+_PHASE_INDEX = {phase: index for index, phase in enumerate(PHASES)}
+
+
+def seat_fields(n_seats: int) -> Fields:
+    """Arena fields of W seats."""
+    return {name: Field((n_seats,), "int64") for name in WORDS}
+
+
+class Activity(NamedTuple):
+    """What a worker is at, or was at when it died."""
+
+    tick: int
+    phase: str
+    task: int
+
+
+class Seats:
+    """All seats of an arena."""
+
+    def __init__(self, arena: Arena) -> None:
+        self.born, self.admitted, self.since, self.ended = (
+            arena.words(name) for name in ("born", "admitted", "since", "ended")
+        )
+        self.left, self.activity, self.actives = (
+            arena.words(name) for name in ("left", "activity", "active")
+        )
+        self._door = arena.words("door")
+        self.count = len(self.born)
+
+    def members(self) -> list[int]:
+        """Ranks that ever counted, the dead included."""
+        return [rank for rank in range(self.count) if self.admitted[rank]]
+
+    def alive(self, tick: int) -> list[int]:
+        """Ranks that count in `tick` and are not known to be dead."""
+        return [
+            rank
+            for rank in range(self.count)
+            if self.admitted[rank] > self.ended[rank] and self.since[rank] <= tick
+        ]
+
+    def newcomers(self) -> list[int]:
+        """Ranks whose process waits to be admitted."""
+        return [
+            rank
+            for rank in range(self.count)
+            if self.born[rank] > max(self.admitted[rank], self.ended[rank])
+        ]
+
+    def admit(self, rank: int, tick: int) -> None:
+        """Let the process that waits in a seat count from `tick` on."""
+        self.since[rank] = tick
+        self.admitted[rank] = self.born[rank]
+
+    def bury(self, rank: int, life: int) -> None:
+        """Let everybody know that a life is over."""
+        self.ended[rank] = life
+        self._door[DEATHS] += 1
+
+    def active(self) -> list[int]:
+        """Ranks among whom the tasks were divided."""
+        return [rank for rank in range(self.count) if self.actives[rank]]
+
+    def at(self, rank: int) -> Activity:
+        """What the last process of a seat said that it was at."""
+        word = self.activity[rank]
+        phase = PHASES[(word >> _TASK_BITS) & ((1 << _PHASE_BITS) - 1)]
+        return Activity(word >> (_TASK_BITS + _PHASE_BITS), phase, word & ((1 << _TASK_BITS) - 1))
+
+
+def activity_word(tick: int, phase: str, task: int) -> int:
+    """One word for (tick, phase, task)."""
+    return ((tick << _PHASE_BITS | _PHASE_INDEX[phase]) << _TASK_BITS) | task

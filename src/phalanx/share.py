@@ -1,0 +1,94 @@
+"""A worker's share: which tasks fall to it, who else there is, and whom it may help.
+
+The leader's plan says who owns what; the words of the seats say who lives. Both are looked at
+anew at the edge of a tick, and while waiting whenever somebody has died.
+"""
+
+from __future__ import annotations
+
+from phalanx.arena import Arena
+from phalanx.assignment import is_dynamic
+from phalanx.exchange.board import DEATHS, PLAN, SPINS, Board, processors
+from phalanx.exchange.seats import Seats
+from phalanx.job import Job
+from phalanx.membership import heirs
+
+
+class Share:
+    """What one worker has to do in the present tick.
+
+    owners: by the plan, of each shard. heirs: who really does it. shards, blocks, chunks: mine.
+    expected: index of the word by which each shard's heir publishes it. others: all ranks but mine
+    that ever counted. active: those among whom the plan divides. is_whole: no owner is dead.
+    is_regular: whole, and nobody takes another's shard before it is late.
+    leads: I am the first of the living. may_help: the plan counts on me.
+    """
+
+    def __init__(self, job: Job, arena: Arena, board: Board, seats: Seats, rank: int) -> None:
+        self.job, self.board, self.seats, self.rank = job, board, seats, rank
+        self._owners = arena["shard_owner"], arena["block_owner"]
+        self._begun = arena.words("shards_begun")
+        self._is_dynamic = is_dynamic(job.assignment)
+        self._processors = processors()
+        self._news = (-1, -1)
+
+    def muster(self, tick: int) -> None:
+        """Look at the plan and at who lives."""
+        door, seats, n_shards = self.board.door, self.seats, self.job.plan.n_shards
+        self._news = door[PLAN], door[DEATHS]
+        alive, self.active = seats.alive(tick), seats.active()
+        self.owners, block_owners = (owners.tolist() for owners in self._owners)
+        self.is_whole = set(self.active) <= set(alive)
+        self.is_regular = self.is_whole and not self._is_dynamic
+        self.heirs, block_heirs = self.owners, block_owners
+        turns = self.active or alive
+        chunk_heirs = [turns[v % len(turns)] for v in range(len(self.job.chunks))]
+        if not self.is_whole:
+            self.heirs, block_heirs, chunk_heirs = (
+                heirs(owners, alive, self.active, seats.count)
+                for owners in (self.owners, block_owners, chunk_heirs)
+            )
+        self.shards, self.blocks, self.chunks = (
+            [task for task, heir in enumerate(who) if heir == self.rank]
+            for who in (self.heirs, block_heirs, chunk_heirs)
+        )
+        self.expected = [rank * n_shards + s for s, rank in enumerate(self.heirs)]
+        self.alive_others = [rank for rank in alive if rank != self.rank]
+        self.others = [rank for rank in seats.members() if rank != self.rank]
+        self.leads = alive[:1] == [self.rank]
+        self.may_help = self.rank in self.active
+        self.board.spins = SPINS if len(self.active) <= self._processors else 0
+
+    def is_outdated(self) -> bool:
+        """Whether the plan or the living have changed since I looked."""
+        door = self.board.door
+        return (door[PLAN], door[DEATHS]) != self._news
+
+    def hear(self, tick: int) -> bool:
+        """Look anew if somebody has died, in the middle of a tick; whether somebody had."""
+        if self.board.door[DEATHS] == self._news[1]:
+            return False
+        self.muster(tick)
+        self._news = -1, self._news[1]  # to be looked at again at the tick's edge
+        return True
+
+    def begin(self, s: int, tick: int) -> None:
+        """Let those who help see that I am at a shard."""
+        self._begun[self.rank * self.job.plan.n_shards + s] = tick
+
+    def to_help(self, missing: list[int], tick: int, is_late: bool) -> int | None:
+        """A shard that I should compute although it is not mine, or not yet done by me."""
+        unbegun = [s for s in missing if not self.is_begun(s, tick)]
+        mine = [s for s in unbegun if self.heirs[s] == self.rank]
+        if mine:
+            return mine[0]
+        if not self.may_help:
+            return None
+        if self._is_dynamic and unbegun:
+            return unbegun[-1]  # its owner comes from the other end
+        return missing[self.rank % len(missing)] if is_late else None
+
+    def is_begun(self, s: int, tick: int) -> bool:
+        """Whether somebody else who lives is at a shard, or has done it."""
+        n_shards = self.job.plan.n_shards
+        return any(self._begun[rank * n_shards + s] >= tick for rank in self.alive_others)

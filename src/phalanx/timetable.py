@@ -1,0 +1,49 @@
+"""The timetable: which step of which epoch a tick is. Pure arithmetic.
+
+An epoch has a tick for each step and, where there are validation samples, one for the evaluation.
+Whoever joins late, or was away for some ticks, finds its place from the number of the tick alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+EVALUATION = -1
+
+
+class Moment(NamedTuple):
+    """epoch: counted over the whole training. step: in the epoch, or EVALUATION. updates: made
+    before. row: epochs of the lease that are over."""
+
+    epoch: int
+    step: int
+    updates: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """From a lease's first tick on. `tick`: the last one before it; `place`: where in the epoch."""
+
+    n_steps: int
+    evaluates: bool
+    tick: int
+    epoch: int
+    place: int
+    updates: int
+
+    def at(self, tick: int) -> Moment:
+        """What the tick is."""
+        row, place = divmod(tick - self.tick - 1 + self.place, self.n_steps + self.evaluates)
+        step = place if place < self.n_steps else EVALUATION
+        made = row * self.n_steps + min(place, self.n_steps) - min(self.place, self.n_steps)
+        return Moment(self.epoch + row, step, self.updates + made, row)
+
+    def ends_epoch(self, tick: int) -> bool:
+        """Whether the tick is the last one of its epoch."""
+        return (tick - self.tick + self.place) % (self.n_steps + self.evaluates) == 0
+
+    def place_of(self, tick: int) -> int:
+        """How many ticks of its epoch come before it."""
+        return (tick - self.tick - 1 + self.place) % (self.n_steps + self.evaluates)
