@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 
+from phalanx import checks
 from phalanx.arrays import Array
-from phalanx.data.plain import field
 from phalanx.errors import CheckpointError, InvalidInput
 
 FORMAT, VERSION = "phalanx checkpoint", "1"
@@ -82,9 +82,12 @@ def save(
     """Write a checkpoint to last, then delete older ones until `keep` are left; its path.
 
     Killed at any moment, it leaves the earlier checkpoints as they were. Raises CheckpointError,
-    naming the last good one, where it cannot be written; InvalidInput for an array of a type that
-    has no place in a checkpoint; TypeError for facts that are no JSON.
+    naming the last good one, where it cannot be written; InvalidInput for an array of another type
+    than float32, float64 and int64, for `step` < 0 and `keep` < 1; TypeError for facts that are no
+    JSON.
     """
+    checks.number("step", step, integer=True, at_least=0)
+    checks.number("keep", keep, integer=True, at_least=1)
     path = folder / f"step-{step:09d}.safetensors"
     largest_first = sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))
     ordered = {name: np.asarray(array, order="C") for name, array in largest_first}
@@ -131,9 +134,6 @@ def newest(folder: Path) -> Path | None:
     return next(iter(_newest_first(folder)), None)
 
 
-# ------------------------------------------------------------------------------ the header
-
-
 def _header(step: int, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> bytes:
     header: dict[str, Any] = {}
     end = 0
@@ -175,9 +175,11 @@ def _sealed(header: dict[str, Any]) -> bytes:
 def _unsealed(text: bytes) -> dict[str, Any]:
     """The header that `_sealed` made these very bytes of. Raises InvalidInput for any other."""
     try:
-        header = json.loads(text)
+        header: dict[str, Any] = json.loads(text)
     except (ValueError, RecursionError):
-        raise InvalidInput("it is damaged, or no safetensors file: it has no header") from None
+        raise InvalidInput(
+            "it is damaged, or no safetensors file: its header cannot be read"
+        ) from None
     metadata = header.get(METADATA) if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise InvalidInput("it is a safetensors file, but no checkpoint of Phalanx")
@@ -194,9 +196,6 @@ def _unsealed(text: bytes) -> dict[str, Any]:
 
 def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-# ------------------------------------------------------------------------------ reading
 
 
 def _read(path: Path) -> Saved:
@@ -222,21 +221,18 @@ def _array(body: Array, entry: Mapping[str, Any]) -> Array:
     return body[start:end].view(NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
 
 
-def _bytes_of(array: Array) -> Array:
-    return array.reshape(-1).view(np.uint8)
+def _bytes_of(array: Array) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
 
 
-# ------------------------------------------------------------------------------ writing
-
-
-def _write_file(path: Path, parts: Sequence[bytes | Array]) -> None:
+def _write_file(path: Path, parts: Sequence[bytes | memoryview]) -> None:
     with _opened(path.parent, os.O_RDONLY) as folder:
         if path.exists() or not _linked(path, folder, parts):
             _renamed(path, parts)
         os.fsync(folder)
 
 
-def _linked(path: Path, folder: int, parts: Sequence[bytes | Array]) -> bool:
+def _linked(path: Path, folder: int, parts: Sequence[bytes | memoryview]) -> bool:
     """Write a file that has no name until it is whole; False where the system has no such files."""
     try:
         nameless = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
@@ -244,16 +240,16 @@ def _linked(path: Path, folder: int, parts: Sequence[bytes | Array]) -> bool:
         return False
     try:
         _write(nameless, parts)
-        # With a folder's descriptor Python calls linkat, which follows the link; link would not.
-        os.link(f"/proc/self/fd/{nameless}", path.name, dst_dir_fd=folder, follow_symlinks=True)
-    except (FileExistsError, FileNotFoundError):
-        return False  # somebody took the name meanwhile, or /proc is not mounted
+        with contextlib.suppress(OSError):  # the name was taken meanwhile, or there is no /proc
+            # With a folder's descriptor Python calls linkat, which follows links; link does not.
+            os.link(f"/proc/self/fd/{nameless}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+            return True
+        return False
     finally:
         os.close(nameless)
-    return True
 
 
-def _renamed(path: Path, parts: Sequence[bytes | Array]) -> None:
+def _renamed(path: Path, parts: Sequence[bytes | memoryview]) -> None:
     """Write a file under a hidden name, which `check_folder` knows, until it is whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -266,7 +262,7 @@ def _renamed(path: Path, parts: Sequence[bytes | Array]) -> None:
         raise
 
 
-def _write(descriptor: int, parts: Sequence[bytes | Array]) -> None:
+def _write(descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
     for part in parts:
         left = memoryview(part)
         while left:
@@ -281,9 +277,6 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-# ------------------------------------------------------------------------------ the folder
 
 
 def _newest_first(folder: Path) -> list[Path]:
