@@ -11,7 +11,8 @@ The header's `__metadata__` holds texts only:
     checksums         JSON; SHA-256 of each array's name, type, shape and bytes
     checksum          SHA-256 of the header without this entry
 
-Every version keeps format, version and checksum, so that a reader can tell newer from damaged.
+The header has sorted keys and blanks only at its end, so that a flip of any byte is found. Every
+version keeps that, format, version and checksum, so that a reader can tell newer from damaged.
 Arrays are read as bytes and facts as JSON, so nothing in a file can run code.
 """
 
@@ -60,8 +61,8 @@ def check_folder(folder: Path) -> None:
 
     Raises CheckpointError, before the caller starts its work, where the folder cannot be written.
     """
-    missing = [level for level in (folder, *folder.parents) if not level.exists()]
     try:
+        missing = [level for level in (folder, *folder.parents) if not level.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
         with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
@@ -182,7 +183,9 @@ def _unsealed(text: bytes) -> dict[str, Any]:
         ) from None
     metadata = header.get(METADATA) if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-        raise InvalidInput("it is a safetensors file, but no checkpoint of Phalanx")
+        raise InvalidInput(
+            "it is no checkpoint of Phalanx, or a damaged one: its header does not name the format"
+        )
     metadata.pop("checksum", None)
     if _sealed(header) != text:
         raise InvalidInput("it is damaged: its header does not match its checksum")
