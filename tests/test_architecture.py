@@ -19,7 +19,7 @@ FLOORS = [
     ["worker", "leader"],
     ["job"],
     ["exchange", "models"],
-    ["data", "run", "arena"],
+    ["data", "run", "arena", "checkpoint"],
     [
         "plan", "assignment", "aggregation", "optimizers", "schedules", "stopping", "metrics",
         "scores", "layout", "randomness", "checks", "registry", "arrays", "errors",
