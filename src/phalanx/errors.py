@@ -6,7 +6,7 @@ Every message states the rule, what was received, and what to do next.
     ├── InvalidInput (a ValueError)     arguments or data break a rule; nothing was started
     ├── UserFunctionError               a function of the caller's raised, or returned nonsense
     ├── WorkerError                     an exception inside a worker, with its traceback and rank
-    ├── WorkerLost                      a worker's process ended, with its rank, pid and signal
+    ├── WorkerLost                      a task has ended several processes in a row
     ├── CheckpointError (an OSError)    a checkpoint cannot be written, read or gone on from
     └── RunFolderError (an OSError)     a run's folder cannot be written or read
 """
@@ -45,18 +45,25 @@ class WorkerError(PhalanxError):
 
 
 class WorkerLost(PhalanxError):
-    """A worker's process ended in mid-run; nothing of the run is left behind."""
+    """One task ended or stopped several processes in a row; the fault is the task's, or the data's.
 
-    def __init__(self, rank: int, pid: int, cause: str) -> None:
-        super().__init__(rank, pid, cause)
-        self.rank = rank
-        self.pid = pid
-        self.cause = cause
+    rank, pid: of the last of them. task: what they were at. samples: indices of the samples that
+    the task reads, where it is a shard. The run's memory was given back.
+    """
+
+    def __init__(self, rank: int, pid: int, task: str, cause: str, samples: list[int]) -> None:
+        super().__init__(rank, pid, task, cause, samples)
+        self.rank, self.pid = rank, pid
+        self.task, self.cause, self.samples = task, cause, samples
 
     def __str__(self) -> str:
+        shown = ", ".join(map(str, self.samples[:20])) + (", ..." if len(self.samples) > 20 else "")
+        which = f" Its samples are {shown} (`samples` has them all)." if self.samples else ""
         return (
-            f"worker {self.rank} (pid {self.pid}) ended during the run: {self.cause}. "
-            "The run was stopped and its memory given back; call fit again to start anew."
+            f"a task must not end the processes that do it; worker {self.rank} (pid {self.pid}) "
+            f"was not the first one lost while {self.task}: {self.cause}.{which} The run was "
+            "stopped and its memory given back. Look at the data and the functions of that task, "
+            "or at the host's memory."
         )
 
 

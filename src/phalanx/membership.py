@@ -86,14 +86,6 @@ Event = Joined | Ended | Stuck | Wanted
 
 
 @dataclass(frozen=True)
-class Announce:
-    """Tell the living that a life is over, so that they take over what it had."""
-
-    rank: int
-    life: int
-
-
-@dataclass(frozen=True)
 class Start:
     """Start a process for a seat."""
 
@@ -118,7 +110,7 @@ class GiveUp:
     count: int
 
 
-Action = Announce | Start | Kill | GiveUp
+Action = Start | Kill | GiveUp
 
 
 def follow(view: View, event: Event) -> tuple[View, list[Action]]:
@@ -141,15 +133,13 @@ def follow(view: View, event: Event) -> tuple[View, list[Action]]:
 def _after_an_end(view: View, rank: int, task: Task | None) -> tuple[View, list[Action]]:
     life = view.seats[rank].life
     emptied = _seated(view, rank, Seat(State.EMPTY, life))
-    announce = Announce(rank, life)
     if task is not None:
         count = view.deaths.get(task, 0) + 1
         emptied = replace(emptied, deaths={**view.deaths, task: count})
         # one that we killed for being stuck has its own, more patient, count
         if count - view.hangs.get(task, 0) >= MAX_DEATHS:
-            return emptied, [announce, GiveUp(rank, task, count)]
-    filled, starts = _filled(emptied)
-    return filled, [announce, *starts]
+            return emptied, [GiveUp(rank, task, count)]
+    return _filled(emptied)
 
 
 def _after_a_hang(view: View, rank: int, task: Task | None) -> tuple[View, list[Action]]:

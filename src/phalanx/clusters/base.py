@@ -12,9 +12,10 @@ from phalanx.arrays import Array
 from phalanx.data.samples import Samples
 from phalanx.job import Job, Lease
 from phalanx.models.base import ModelSpec
-from phalanx.worker import Report
+from phalanx.run import Event
 
 Watch = Callable[[Arena], None]  # called now and then while workers work
+Tell = Callable[[Event], None]  # called for each event, at once
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,16 @@ class Session(Protocol):
 
     arena: Arena
 
-    def run(self, lease: Lease, watch: Watch | None) -> list[Report]:
-        """Run a lease; one report a worker, the leader's first.
+    def run(self, lease: Lease, watch: Watch | None) -> None:
+        """Run a lease; what came of it lies in the arena.
 
         Raises what a worker raised, or WorkerLost; the session is then over.
+        """
+
+    def resize(self, n_workers: int) -> None:
+        """Change the number of workers from the next step on; from any thread.
+
+        A session that cannot halts its lease at a step's edge instead (door word REGROUP).
         """
 
 
@@ -44,7 +51,7 @@ class Cluster(Protocol):
     n_workers: int
 
     def session(
-        self, job: Job, training: Samples, validation: Samples | None
+        self, job: Job, training: Samples, validation: Samples | None, tell: Tell
     ) -> AbstractContextManager[Session]:
         """Hand a job to the workers; leaving the context gives its memory back."""
 

@@ -35,13 +35,12 @@ def main(descriptor: int) -> None:
                 children.add(pid)
                 wire.send(driver, pid)
             else:
-                wire.send(driver, _ended(request[1], children))
+                wire.send(driver, _end(request[1], children))
     except (EOFError, BrokenPipeError):
         pass
     finally:
         for pid in list(children):
-            os.kill(pid, signal.SIGKILL)
-            _ended(pid, children)
+            _end(pid, children)
 
 
 def _fork(driver: socket.socket, rank: int, descriptor: int) -> int:
@@ -66,8 +65,9 @@ def _become_worker(server: int, rank: int, descriptor: int) -> NoReturn:
         os._exit(status)  # never through the server's own stack and exit handlers
 
 
-def _ended(pid: int, children: set[int]) -> int:
-    """Wait for a child; its exit code, or minus the signal that ended it."""
+def _end(pid: int, children: set[int]) -> int:
+    """Make sure that a child is gone; its exit code, or minus the signal that ended it."""
+    os.kill(pid, signal.SIGKILL)  # of no effect on one that has ended and waits to be asked after
     _, status = os.waitpid(pid, 0)
     children.discard(pid)
     return os.waitstatus_to_exitcode(status)

@@ -9,13 +9,15 @@ import numpy as np
 
 from phalanx.arena import Arena
 from phalanx.arrays import Array, aligned_empty
-from phalanx.clusters.base import Forward, Session, Watch
+from phalanx.clusters.base import Forward, Session, Tell, Watch
 from phalanx.clusters.interrupt import on_interrupt
 from phalanx.clusters.threads import one_blas_thread
 from phalanx.data.samples import Gatherer, Samples
-from phalanx.exchange.board import HALT
+from phalanx.clusters.watching import watched
+from phalanx.exchange.board import HALT, INTERRUPT, REGROUP, WANTED
+from phalanx.exchange.seats import Seats
 from phalanx.job import CHUNK_ROWS, Job, Lease, chunk_bounds
-from phalanx.worker import Report, Worker
+from phalanx.worker import Worker
 
 
 class InProcess:
@@ -24,8 +26,11 @@ class InProcess:
     n_workers = 1
 
     @contextmanager
-    def session(self, job: Job, training: Samples, validation: Samples | None) -> Iterator[Session]:
+    def session(
+        self, job: Job, training: Samples, validation: Samples | None, tell: Tell
+    ) -> Iterator[Session]:
         arena = Arena.private(job.fields)
+        arena["door"][WANTED] = Seats(arena).admitted[0] = 1
         with one_blas_thread():
             yield _Session(arena, Worker(job, arena, training, validation, rank=0))
 
@@ -42,12 +47,16 @@ class _Session:
     def __init__(self, arena: Arena, worker: Worker) -> None:
         self.arena, self._worker = arena, worker
 
-    def run(self, lease: Lease, watch: Watch | None) -> list[Report]:
+    def run(self, lease: Lease, watch: Watch | None) -> None:
         def halt() -> None:
-            self._worker.board.door[HALT] = 1
+            self._worker.board.door[HALT] = INTERRUPT
 
-        with on_interrupt(halt):
-            return [self._worker.run(lease)]
+        with on_interrupt(halt), watched(self.arena, watch):
+            self._worker.run(lease)
+
+    def resize(self, n_workers: int) -> None:
+        if n_workers != 1 and not self._worker.board.door[HALT]:
+            self._worker.board.door[HALT] = REGROUP
 
 
 def predict_chunks(

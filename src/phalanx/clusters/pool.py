@@ -13,14 +13,17 @@ import sys
 
 from phalanx.clusters import wire
 from phalanx.clusters.threads import THREAD_VARIABLES
-from phalanx.errors import PhalanxError, WorkerLost
+from phalanx.errors import PhalanxError
 
+
+SEND_PATIENCE = 10.0  # seconds for a message to be taken; a stopped process takes none
 
 class Member:
-    """A worker process, seen from the driver."""
+    """A worker process, seen from the driver. `due`: answers that it owes."""
 
     def __init__(self, rank: int, pid: int, sock: socket.socket) -> None:
         self.rank, self.pid, self.sock = rank, pid, sock
+        self.due = 0
 
 
 class Pool:
@@ -29,6 +32,11 @@ class Pool:
     def __init__(self) -> None:
         self.is_open = True
         self.members: list[Member] = []
+        self.path = import_path()
+        self._has_served = False
+        self._start_server()
+
+    def _start_server(self) -> None:
         mine, theirs = socket.socketpair()
         code = "import sys; from phalanx.clusters.forkserver import main; main(int(sys.argv[1]))"
         with theirs:
@@ -40,7 +48,6 @@ class Pool:
                 start_new_session=True,
             )
         self._server = mine
-        self.path = import_path()
         wire.send(mine, self.path)
 
     def is_sound(self) -> bool:
@@ -52,8 +59,10 @@ class Pool:
 
     def take(self, n_workers: int) -> list[Member]:
         """The first `n_workers` workers, forking those that are missing."""
-        while len(self.members) < n_workers:
-            self.members.append(self._fork(len(self.members)))
+        present = {member.rank for member in self.members}
+        for rank in set(range(n_workers)) - present:
+            self.fork(rank)
+        self.members.sort(key=lambda member: member.rank)
         return self.members[:n_workers]
 
     def forget(self) -> None:
@@ -74,21 +83,24 @@ class Pool:
             self._process.kill()  # the kernel ends its workers with it
             self._process.wait()
 
-    def lost(self, member: Member) -> WorkerLost:
-        """The error for a worker whose socket was closed at its end."""
+    def bury(self, member: Member) -> str:
+        """Make sure that a worker is gone, and forget it; returns what ended it, in words."""
+        self.members.remove(member)
+        member.sock.close()
         try:
-            wire.send(self._server, ("ended", member.pid))
+            wire.send(self._server, ("end", member.pid))
             code, _ = wire.receive(self._server)
         except (EOFError, OSError):
-            return WorkerLost(member.rank, member.pid, "its fork server is gone too")
-        return WorkerLost(member.rank, member.pid, _cause(code))
+            return "its fork server was ended, and it with it"
+        return _cause(code)
 
-    def _fork(self, rank: int) -> Member:
+    def fork(self, rank: int) -> Member:
+        """A new worker. Raises PhalanxError where none can be started, and closes the pool."""
         mine, theirs = socket.socketpair()
+        mine.settimeout(SEND_PATIENCE)
         try:
             with theirs:
-                wire.send(self._server, ("fork", rank), [theirs.fileno()])
-                pid, _ = wire.receive(self._server)
+                pid = self._forked(rank, theirs.fileno())
         except BaseException as error:
             mine.close()
             shutdown()  # after half an exchange, the next answer would be to the wrong question
@@ -98,7 +110,27 @@ class Pool:
                 f"worker {rank} could not be started: the fork server ended, with exit status "
                 f"{self._process.wait()}. What it printed says why; n_jobs=1 needs no process."
             ) from error
-        return Member(rank, pid, mine)
+        member = Member(rank, pid, mine)
+        self.members.append(member)
+        return member
+
+    def _forked(self, rank: int, descriptor: int) -> int:
+        """The pid of a new worker; from a new fork server if somebody has ended the old one."""
+        try:
+            return self._ask_for_fork(rank, descriptor)
+        except (EOFError, OSError):
+            if not self.members and not self._has_served:
+                raise  # it never worked, so another one would not either
+            self._server.close()
+            self._process.wait()
+            self._start_server()
+            return self._ask_for_fork(rank, descriptor)
+
+    def _ask_for_fork(self, rank: int, descriptor: int) -> int:
+        wire.send(self._server, ("fork", rank), [descriptor])
+        pid, _ = wire.receive(self._server)
+        self._has_served = True
+        return int(pid)
 
 
 def import_path() -> list[str]:

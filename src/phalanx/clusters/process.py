@@ -17,6 +17,7 @@ from phalanx.clusters.base import Forward
 from phalanx.clusters.inprocess import predict_chunks
 from phalanx.data.placement import Placement
 from phalanx.exchange.board import ABORT, Aborted
+from phalanx.faults import Script
 from phalanx.job import Job, Lease
 from phalanx.worker import Worker
 
@@ -28,6 +29,8 @@ class TakeJob:
     The descriptors of the arena and of the caller's memory come along, here as below.
     """
 
+    life: int
+    script: Script
     job: Job
     fields: Fields
     training: Placement
@@ -80,7 +83,7 @@ def serve(sock: socket.socket, rank: int) -> None:
                     worker = _worker(message, arena, descriptors[1], rank)
                 case Lease():
                     assert worker is not None
-                    answer = worker.run(message)
+                    worker.run(message)
                 case TakeForward():
                     _predict(message, descriptors, rank)
                 case DropJob():
@@ -99,7 +102,7 @@ def _worker(message: TakeJob, arena: Arena, memory: int, rank: int) -> Worker:
     with closing_descriptor(memory):
         training = message.training.attach(arena, memory)
         validation = message.validation.attach(arena, memory) if message.validation else None
-    return Worker(message.job, arena, training, validation, rank)
+    return Worker(message.job, arena, training, validation, rank, message.life, message.script)
 
 
 def _predict(message: TakeForward, descriptors: list[int], rank: int) -> None:

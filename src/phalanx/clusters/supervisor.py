@@ -15,7 +15,10 @@ from phalanx.clusters.patience import Patience
 from phalanx.exchange.board import LAST, OPENED, WANTED
 from phalanx.exchange.seats import Activity, Seats
 from phalanx.job import Job, Lease
-from phalanx.membership import Action, Announce, Ended, Joined, Seat, State, Stuck, Task, Wanted
+from phalanx.errors import WorkerLost
+from phalanx.membership import (
+    Action, Ended, GiveUp, Joined, Seat, State, Stuck, Task, Wanted,
+)
 from phalanx.run import Event
 
 GLANCE = 0.05  # seconds between two looks at the arena
@@ -26,8 +29,8 @@ AT_WORK = ("enter", "read", "compute", "publish", "reduce", "update", "commit", 
 class Wound:
     """A death whose cost is not known yet."""
 
-    def __init__(self, rank: int, tick: int, step: int, detail: str) -> None:
-        self.rank, self.tick, self.step, self.detail = rank, tick, step, detail
+    def __init__(self, rank: int, tick: int, step: int) -> None:
+        self.rank, self.tick, self.step, self.detail = rank, tick, step, ""
         self.at = monotonic()
 
     def healed(self) -> Event:
@@ -48,7 +51,7 @@ class Supervisor:
         self.view = membership.View((*first, *rest), job.n_workers)
         for rank in range(job.n_workers):
             self.seats.admitted[rank] = 1
-        self._door[WANTED] = job.n_workers
+        self._door[WANTED] = self._wish = job.n_workers
         self._wounds: list[Wound] = []
         self._lost_at: dict[int, float] = {}
         self._patience = Patience(job.n_seats)
@@ -68,18 +71,38 @@ class Supervisor:
         waits = self._wounds or any(s.state is State.STARTING for s in self.view.seats)
         return QUICK_GLANCE if waits else GLANCE
 
-    def lost(self, rank: int, cause: str) -> list[Action]:
-        """A process is gone: let the others know, and say what else is to be done."""
-        life, activity = self.life(rank), self.seats.at(rank)
-        detail = f"{cause} while {_doing(activity)}"
-        tick = self._door[OPENED]
-        self._wounds.append(Wound(rank, tick, self._step(tick), detail))
-        self._lost_at[rank] = monotonic()
-        return self._follow(Ended(rank, life, _task(activity)))
+    def lost(self, rank: int) -> Callable[[str], list[Action]]:
+        """A process is gone: tell the living at once. What it returns takes the cause, and says
+        what else is to be done."""
+        life, activity, tick = self.life(rank), self.seats.at(rank), self._door[OPENED]
+        self.seats.bury(rank, life)
+        wound = Wound(rank, tick, self._step(tick))
+        self._lost_at[rank] = wound.at
 
-    def resize(self, n_workers: int) -> list[Action]:
-        """Have the first `n_workers` seats work from the next step on, as far as there are seats."""
-        n_workers = max(1, min(n_workers, self.job.n_seats))
+        def decide(cause: str) -> list[Action]:
+            wound.detail = f"{cause} while {_doing(activity)}"
+            self._wounds.append(wound)
+            return self._follow(Ended(rank, life, _task(activity)))
+
+        return decide
+
+    def give_up(self, action: GiveUp, pid: int, cause: str) -> WorkerLost:
+        """The error for a task that ends one process after another."""
+        task = action.task
+        doing = _doing(Activity(task.tick, task.phase, task.index))
+        step = self._step(task.tick)
+        samples: list[int] = []
+        if "shard" in doing:
+            plan, moment = self.job.plan, self._timetable.at(task.tick)
+            start, stop = plan.shard(moment.step, task.index)
+            samples = plan.order(moment.epoch)[start:stop].tolist()
+        return WorkerLost(action.rank, pid, f"{doing} in step {step:,}", cause, samples)
+
+    def wish(self, n_workers: int) -> None:
+        """Have the first `n_workers` seats work from the next step on; heard at the next glance."""
+        self._wish = max(1, min(n_workers, self.job.n_seats))
+
+    def _resize(self, n_workers: int) -> list[Action]:
         if n_workers == self.view.wanted:
             return []
         was, self._door[WANTED] = self.view.wanted, n_workers
@@ -91,7 +114,7 @@ class Supervisor:
         self._see_who_joined()
         self._heal(self._door[OPENED])
         self._let_somebody_in()
-        actions = []
+        actions = self._resize(self._wish)
         for rank in self._stuck():
             activity = self.seats.at(rank)
             self._say("worker stuck", f"no sign of life while {_doing(activity)}", rank)
@@ -105,9 +128,6 @@ class Supervisor:
 
     def _follow(self, event: membership.Event) -> list[Action]:
         self.view, actions = membership.follow(self.view, event)
-        for action in actions:
-            if isinstance(action, Announce):
-                self.seats.bury(action.rank, action.life)
         return actions
 
     def _see_who_joined(self) -> None:

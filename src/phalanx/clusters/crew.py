@@ -1,0 +1,203 @@
+"""The crew: the worker processes of one job, asked together and answering together.
+
+A member that dies is replaced: the new process is told what the old one had been told. What else
+is to be done about it the guard says (supervisor.py for a training).
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import signal
+from collections.abc import Callable
+from time import monotonic
+from typing import NoReturn, Protocol
+
+from phalanx.clusters import wire
+from phalanx.clusters.pool import Member, Pool
+from phalanx.clusters.process import DropJob, Failure
+from phalanx.data.caller import own_memory
+from phalanx.errors import WorkerError, WorkerLost
+from phalanx.membership import Action, GiveUp, Kill, Start
+
+GRACE = 5.0  # seconds that workers get to leave a step after one of them failed
+
+Setup = Callable[[int], object]  # the message that begins a job, for a life of a seat
+
+
+class Guard(Protocol):
+    """Who says what follows from a death, and from what the arena shows."""
+
+    def life(self, rank: int) -> int: ...
+
+    def pace(self) -> float: ...
+
+    def lost(self, rank: int) -> Callable[[str], list[Action]]: ...
+
+    def glance(self) -> list[Action]: ...
+
+    def give_up(self, action: GiveUp, pid: int, cause: str) -> WorkerLost: ...
+
+
+class Crew:
+    """See the module. Owns the descriptor `arena`, once it is made."""
+
+    def __init__(
+        self, pool: Pool, n_workers: int, setup: Setup, arena: int, guard: Guard
+    ) -> None:
+        self._pool, self._setup, self._guard = pool, setup, guard
+        self._descriptors = arena, own_memory()
+        self._setup_body: tuple[int, bytes] = (0, b"")
+        self._body: bytes | None = None
+        self._failures: dict[int, Failure] = {}
+        self._cause = ""
+        self.members = {member.rank: member for member in pool.take(n_workers)}
+        for member in self.members.values():
+            member.due = 0
+            self._set_up(member)
+
+    def ask(self, message: object | None, look: Callable[[], None] | None = None) -> None:
+        """Have every member do what a message says; with None, wait until all are set up.
+
+        Raises what the first failed worker raised, once all have stopped; WorkerLost if a task
+        ends one process after another. `look` is called now and then.
+        """
+        self._body = None if message is None else wire.pack(message)
+        for member in list(self.members.values()):
+            if self._body is not None:
+                self._tell(member, self._body)
+        deadline: float | None = None
+        while any(member.due for member in self.members.values()):
+            self._hear()
+            if self._failures:
+                deadline = deadline or monotonic() + GRACE
+                if monotonic() > deadline:
+                    break
+            else:
+                self._perform(self._guard.glance())
+            if look is not None:
+                look()
+        self._body = None
+        self._raise_first()
+
+    def release(self) -> None:
+        """Have the members give the job's memory back, where they are still there."""
+        try:
+            if self._pool.is_open:
+                self._failures = {}
+                self._guard = Unguarded()
+                self.ask(DropJob())
+        finally:
+            for descriptor in self._descriptors:
+                os.close(descriptor)
+
+    def _set_up(self, member: Member) -> None:
+        life = self._guard.life(member.rank)
+        if self._setup_body[0] != life:
+            self._setup_body = life, wire.pack(self._setup(life))
+        self._tell(member, self._setup_body[1], self._descriptors)
+
+    def _tell(self, member: Member, body: bytes, descriptors: tuple[int, ...] = ()) -> None:
+        member.due += 1
+        try:
+            wire.send_packed(member.sock, body, descriptors)
+        except TimeoutError:
+            os.kill(member.pid, signal.SIGKILL)  # stopped, with half a message in its socket
+        except OSError:
+            pass  # gone; its socket will say so
+
+    def _hear(self) -> None:
+        """Take the answers that have come, for a while."""
+        by_number = {member.sock.fileno(): member for member in self.members.values()}
+        poller = select.poll()
+        for number in by_number:
+            poller.register(number, select.POLLIN)
+        for number, _ in poller.poll(self._guard.pace() * 1000):
+            self._take_answer(by_number[number])
+
+    def _take_answer(self, member: Member) -> None:
+        try:
+            answer, _ = wire.receive(member.sock)
+        except (EOFError, OSError):
+            self._lose(member)
+            return
+        member.due -= 1
+        if isinstance(answer, Failure):
+            self._failures.setdefault(member.rank, answer)
+
+    def _lose(self, member: Member) -> None:
+        """A member is gone: the others are told before anything else is done."""
+        del self.members[member.rank]
+        decide = self._guard.lost(member.rank)
+        self._cause = self._pool.bury(member)
+        actions = decide(self._cause)
+        if not self._failures:
+            self._perform(actions, member.pid)
+
+    def _perform(self, actions: list[Action], pid: int = 0) -> None:
+        for action in actions:
+            match action:
+                case Start(rank):
+                    self._start(rank)
+                case Kill(rank):
+                    os.kill(self.members[rank].pid, signal.SIGKILL)
+                case GiveUp():
+                    raise self._guard.give_up(action, pid, self._cause)
+
+    def _start(self, rank: int) -> None:
+        member = self.members[rank] = self._pool.fork(rank)
+        self._set_up(member)
+        if self._body is not None:
+            self._tell(member, self._body)
+
+    def _raise_first(self) -> None:
+        """Raise what the lowest rank raised that failed by itself.
+
+        Where some worker did not stop in time, a WorkerError is raised instead, and the pool must
+        be closed.
+        """
+        if not self._failures:
+            return
+        failures = dict(sorted(self._failures.items()))
+        own = [rank for rank, failure in failures.items() if not failure.aborted]
+        rank = own[0] if own else next(iter(failures))
+        if any(member.due for member in self.members.values()):
+            raise WorkerError(rank, failures[rank].summary, failures[rank].traceback)
+        raise WorkerFailed(rank, failures[rank])
+
+
+class WorkerFailed(Exception):
+    """A worker raised, and all workers are idle again."""
+
+    def __init__(self, rank: int, failure: Failure) -> None:
+        super().__init__(rank, failure.summary)
+        self.rank, self.failure = rank, failure
+
+    def reraise(self) -> NoReturn:
+        """Raise the worker's own exception, caused by a WorkerError with its rank and traceback."""
+        remote = WorkerError(self.rank, self.failure.summary, self.failure.traceback)
+        if self.failure.error is None:
+            raise remote from None
+        error: BaseException = pickle.loads(self.failure.error)
+        error.add_note(f"raised in worker {self.rank}")
+        raise error from remote
+
+
+class Unguarded:
+    """A guard for the time when nobody needs to be replaced."""
+
+    def life(self, rank: int) -> int:
+        return 0
+
+    def pace(self) -> float:
+        return 1.0
+
+    def lost(self, rank: int) -> Callable[[str], list[Action]]:
+        return lambda cause: []
+
+    def glance(self) -> list[Action]:
+        return []
+
+    def give_up(self, action: GiveUp, pid: int, cause: str) -> WorkerLost:
+        raise NotImplementedError
