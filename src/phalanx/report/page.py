@@ -10,6 +10,9 @@ from phalanx.report.charts import curve
 from phalanx.report.markup import Markup, bare_number, card, join, pairs, table, tag
 from phalanx.report.matrix import matrix
 from phalanx.report.timeline import timeline
+from phalanx.run import Event
+
+MOST_EVENTS = 200  # in the table; run.json has them all
 
 
 def render(record: Record) -> str:
@@ -101,7 +104,8 @@ def _by_class(record: Record, caption: str) -> Markup:
 def _work(record: Record) -> list[Markup]:
     note = (
         "Each bar is an epoch (several where there are many); the parts of its steps are drawn "
-        "together. A gap is time between epochs: planning the next one, and the driver's part."
+        "together. A gap is time between epochs: planning the next one, and the driver's part; a "
+        "long one is time that the worker was away."
     )
     cards = [
         card(
@@ -154,10 +158,22 @@ def _events_card(record: Record) -> Markup:
     if not events:
         nothing = tag("p", "Nothing out of the ordinary happened.", class_="note")
         return card("Events", nothing, wide=True)
-    rows = [(event.what, event.step, event.detail) for event in events]
-    return card(
-        "Events", table(("event", "after step", "detail"), rows, "In order", prose=True), wide=True
+    more = len(events) - MOST_EVENTS
+    which = f"The first {MOST_EVENTS}, and {more:,} more followed" if more > 0 else "In order"
+    shown = table(
+        ("after step", "event", "worker", "cost (ms)", "detail"),
+        [_event_row(event) for event in events[:MOST_EVENTS]],
+        which,
+        prose=True,
     )
+    summary = words.happened(events)
+    return card("Events", tag("p", summary) if summary else "", shown, wide=True)
+
+
+def _event_row(event: Event) -> tuple[str, ...]:
+    worker = "" if event.worker is None else f"{event.worker}"
+    cost = "" if event.cost is None else f"{event.cost:,.1f}"
+    return f"{event.step:,}", event.what, worker, cost, event.detail
 
 
 def _footer(record: Record) -> Markup:
