@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from phalanx.report.markup import Markup, join, tag
-from phalanx.report.words import count
 from phalanx.run import Event
 
 FAMILIES = {
@@ -32,8 +31,10 @@ HEADS = {  # later ones are drawn over earlier ones
     "unsaved": "M0-6L6 0L0 6L-6 0zM0-2.5L-2.5 0L0 2.5L2.5 0z",
     "lost": "M-5-3L-3-5L0-2L3-5L5-3L2 0L5 3L3 5L0 2L-3 5L-5 3L-2 0z",
 }
+TIMES = "\N{MULTIPLICATION SIGN}"
 STRIP = 18  # pixels above the lanes, for what concerns no single worker
 CELL = 1.25  # percent of the width; what is alike within one is one mark
+MOST_AT_EASE = 24  # marks of a lane at their full size
 MOST_LINES = 6  # of a mark's title
 
 
@@ -41,7 +42,7 @@ MOST_LINES = 6  # of a mark's title
 class Mark:
     """What happened alike, in one lane (None: in no single one), at nearly the same place.
 
-    place: percent of the way from the begin of the drawing to its end.
+    place: where the first of the events lies, in percent of the drawing's width.
     """
 
     family: str
@@ -59,16 +60,14 @@ class Mark:
 
 def marks(events: Iterable[Event], begun: float, total: float) -> list[Mark]:
     """The marks of what has a time; what lies outside of begun ... begun + total, on the edge."""
-    cells: dict[tuple[str, int | None, int], list[Event]] = {}
-    places: dict[int, float] = {}
+    cells: dict[tuple[str, int | None, int], Mark] = {}
     for event, at in sorted(_timed(events), key=lambda timed: timed[1]):
         place = 100 * min(max((at - begun) / total, 0.0), 1.0)
-        places[id(event)] = place
-        cell = family(event), event.worker, int(place / CELL)
-        cells.setdefault(cell, []).append(event)
-    found = [Mark(f, lane, places[id(alike[0])], alike) for (f, lane, _), alike in cells.items()]
+        kind, lane = family(event), event.worker
+        mark = cells.setdefault((kind, lane, int(place / CELL)), Mark(kind, lane, place, []))
+        mark.events.append(event)
     order = list(HEADS)
-    return sorted(found, key=lambda mark: (order.index(mark.family), mark.place))
+    return sorted(cells.values(), key=lambda mark: (order.index(mark.family), mark.place))
 
 
 def _timed(events: Iterable[Event]) -> Iterator[tuple[Event, float]]:
@@ -85,9 +84,19 @@ def family(event: Event) -> str:
 def drawn(found: list[Mark], lane: int, n_lanes: int) -> Markup:
     """The marks as SVG, over `n_lanes` lanes that are `lane` pixels high."""
     families = {mark.family for mark in found}
-    heads = [tag("path", id=f"mark-{name}", d=HEADS[name]) for name in HEADS if name in families]
+    heads = [
+        tag("path", id=f"mark-{name}", d=path, class_="head")
+        for name, path in HEADS.items()
+        if name in families
+    ]
     defined = tag("defs", *heads) if heads else ""
     return join([defined, *(_drawn(mark, lane, n_lanes, strip(found)) for mark in found)])
+
+
+def is_crowded(found: list[Mark]) -> bool:
+    """Whether a lane has so many marks that they are to be small and faint."""
+    lanes = Counter(mark.lane for mark in found)
+    return max(lanes.values(), default=0) > MOST_AT_EASE
 
 
 def strip(found: list[Mark]) -> int:
@@ -102,7 +111,11 @@ def _drawn(mark: Mark, lane: int, n_lanes: int, above: int) -> Markup:
     else:
         top = above + mark.lane * lane + 2
         bottom = top + lane - 4
-        head = {"lost": top + 5, "joined": bottom - 5}.get(mark.family, (top + bottom) // 2)
+        head = middle = (top + bottom) // 2
+        if mark.family == "lost":
+            head, bottom = top + 5, middle
+        elif mark.family == "joined":
+            head, top = bottom - 5, middle
     return tag(
         "g",
         tag("title", mark.title),
@@ -113,7 +126,7 @@ def _drawn(mark: Mark, lane: int, n_lanes: int, above: int) -> Markup:
 
 
 def legend(found: list[Mark]) -> Markup:
-    """An entry for each family that occurs: its head, and how often what happened."""
+    """An entry for each family that occurs: its head, and what happened how often."""
     return join(
         tag("li", _swatch(name), happened)
         for name in reversed(HEADS)
@@ -129,7 +142,7 @@ def about(found: list[Mark]) -> str:
 
 def _counts(found: Iterable[Mark]) -> str:
     times = Counter(event.what for mark in found for event in mark.events)
-    return ", ".join(f"{what} ({count(n, 'time')})" for what, n in times.items())
+    return ", ".join(what if n == 1 else f"{what} {TIMES} {n:,}" for what, n in times.items())
 
 
 def _swatch(name: str) -> Markup:

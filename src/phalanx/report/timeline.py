@@ -37,7 +37,7 @@ def timeline(run: Run) -> Markup:
         "Who computed what when",
         _about(run, n_lanes, total) + marks.about(found),
         join([_ground(n_lanes, strip), bars, marks.drawn(found, LANE, n_lanes)]),
-        class_="lanes",
+        class_="lanes crowded" if marks.is_crowded(found) else "lanes",
         style=f"height: {strip + LANE * n_lanes}px",
     )
     names = tag(
@@ -51,7 +51,7 @@ def _lanes(run: Run) -> int:
     """As many as there were workers, or more where a seat beyond them occurs."""
     seats = [span.worker for span in run.spans]
     seats += [event.worker for event in run.events if event.worker is not None]
-    return max(run.workers, *(seat + 1 for seat in seats))
+    return max([run.workers, *(seat + 1 for seat in seats)])
 
 
 def _extent(spans: Sequence[Span]) -> tuple[float, float]:
