@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -10,8 +11,10 @@ from rich.console import Console
 from phalanx.cli import console, event_lines, progress
 from phalanx.cli.event_lines import MOST_ALIKE, EventLines
 from phalanx.cli.progress import Live, Plain
+from phalanx.cli.train import say_outcome
 from phalanx.run import EpochRecord, Event
 from phalanx.stopping import Progress
+from small_runs import outcome
 
 LOST = Event("worker lost", 1200, "killed by\nsignal 9 [red]", 1, 12.0, 31.4)
 LINE = "step 1,200: worker lost (worker 1): killed by signal 9 [red]; it cost 31.4 ms"
@@ -57,6 +60,7 @@ def test_an_event_stands_above_the_bar(monkeypatch):
     text = said.getvalue()
     assert LINE in text
     assert text.index(LINE) < text.rindex("epoch 2/5")
+    assert text.count("\x1b[33m") == 1, "the line alone is yellow, not the bar"
 
 
 def test_a_flood_is_counted_and_said_in_one_line_later(plain, clock):
@@ -90,3 +94,13 @@ def test_nothing_held_back_is_lost_at_the_end(plain, clock, kind):
         for step in range(20):
             bar.event(Event("worker lost", step))
     assert "step 5 to 19: worker lost, 15 more" in lines(plain)
+
+
+def test_the_end_sums_events_up(tmp_path, capsys):
+    made = outcome()
+    say_outcome(made, tmp_path, 1)
+    assert "lost" not in capsys.readouterr().out
+    events = [LOST, Event("checkpoint", 1300, cost=2.0), Event("checkpoint failed", 1400)]
+    say_outcome(replace(made, run=replace(made.run, events=events)), tmp_path, 1)
+    said = "1 worker lost, 1 checkpoint written, 1 checkpoint failed; cost 33.4 ms in all"
+    assert said in capsys.readouterr().out.splitlines()
