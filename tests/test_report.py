@@ -13,9 +13,11 @@ from phalanx.cli.settings import Settings
 from phalanx.record import Repeat
 from phalanx.report import render
 from phalanx.report.charts import curve
+from phalanx.report.marks import CELL, marks
 from phalanx.report.markup import tag
 from phalanx.report.scale import Scale, round_steps
 from phalanx.report.timeline import merged, timeline
+from phalanx.report.words import happened
 from phalanx.run import Event, Span
 from small_runs import flowers, outcome, recorded
 
@@ -78,7 +80,7 @@ def test_what_comes_from_data_is_escaped(made):
     evil = "<script>alert('x')</script>&\""
     record = replace(
         recorded(made), name=evil, source=evil, target=evil, settings={evil: evil}, machine=evil,
-        run=replace(made.run, events=[Event(evil, 3, evil)]),
+        run=replace(made.run, events=[Event(evil, 3, evil, 0, made.run.spans[0].begun)]),
     )  # fmt: skip
     page = render(record)
     checked(page)
@@ -130,8 +132,95 @@ def test_merging_spans_loses_no_time():
     assert merged(spans[:10], 200) == sorted(spans[:10], key=lambda s: (s.worker, s.epoch))
 
 
+def test_merging_spans_leaves_a_gap_where_a_worker_was_away():
+    spans = [Span(0, e, float(e), 1.0) for e in range(400) if not 102 <= e < 151]
+    short = merged(spans, 100)
+    ends = {span.begun + span.compute for span in short}
+    assert {102, 400} <= ends
+    assert not [span for span in short if 102 <= span.begun < 151]
+    two_lives = [Span(0, 0, 0.0, 1.0), Span(0, 0, 5.0, 1.0)]
+    assert merged(two_lives, 100) == two_lives
+
+
 def test_a_run_without_spans(made):
     assert "No worker was timed" in timeline(replace(made.run, spans=[]))
+
+
+LOST = Event("worker lost", 3, "killed <by> signal 9", 1, 12.0, 31.4)
+JOINED = Event("worker joined", 3, "", 1, 12.01, 4.0)
+SAVED = Event("checkpoint", 4, "", None, 14.0)
+
+
+def eventful(made, events, **more):
+    spans = [Span(worker, epoch, 10.0 + epoch, 1.0) for worker in (0, 1) for epoch in range(8)]
+    return replace(made.run, **{"workers": 2, "spans": spans, "events": events, **more})
+
+
+def lanes_of(run):
+    """The drawing of a run's timeline, and the marks in it."""
+    drawing = re.search(r'<svg role="img".*?</svg>', timeline(run), re.DOTALL)
+    root = ElementTree.fromstring(drawing[0])
+    return root, root.findall("g")
+
+
+def test_each_event_with_a_time_has_a_mark_with_its_line(made):
+    run = eventful(made, [LOST, JOINED, SAVED, Event("interrupted", 5)])
+    root, drawn = lanes_of(run)
+    titles = {group.attrib["class"]: group.find("title").text for group in drawn}
+    assert titles == {
+        "mark saved all": str(SAVED), "mark joined": str(JOINED), "mark lost": str(LOST),
+    }  # fmt: skip
+    assert "Marked in the lanes: checkpoint, worker joined, worker lost." in root[1].text
+    heads = {path.attrib["id"] for path in root.find("defs")}
+    assert heads == {"mark-saved", "mark-joined", "mark-lost"}
+    page = timeline(run)
+    for said in ("worker lost", "worker joined", "checkpoint"):
+        assert f"</svg>{said}</li>" in page
+
+
+def test_marks_lie_at_their_time_and_within_the_drawing():
+    for at, place in {-5.0: 0, 10.0: 0, 12.0: 25, 18.0: 100, 99.0: 100}.items():
+        (mark,) = marks([replace(LOST, at=at)], 10.0, 8.0)
+        assert mark.place == place
+    assert not marks([replace(LOST, at=at) for at in (None, float("nan"))], 10.0, 8.0)
+
+
+def test_what_is_alike_and_close_together_is_one_mark():
+    many = [replace(SAVED, at=10 + n / 1000, step=n) for n in range(8000)]
+    found = marks(many, 10.0, 8.0)
+    assert len(found) <= 100 / CELL + 1
+    assert sum(len(mark.events) for mark in found) == 8000
+    assert found[0].title.startswith("step 0: checkpoint\nstep 1: checkpoint")
+    assert found[0].title.endswith("more")
+
+
+def test_the_page_of_many_events_stays_short(made):
+    run = eventful(made, [LOST, JOINED, SAVED] * 400)
+    page = render(replace(recorded(made), run=run))
+    checked(page)
+    assert page.count('<th scope="row">3</th>') + page.count('<th scope="row">4</th>') == 200
+    assert "The first 200, and 1,000 more followed" in page
+    assert "killed &lt;by&gt; signal 9" in page
+    assert len(page) < 100_000
+    crowd = [replace(SAVED, at=10 + n / 100) for n in range(800)]
+    assert 'class="lanes crowded"' in timeline(eventful(made, crowd))
+
+
+@pytest.mark.parametrize("shares", [[], [1.0], [0.25] * 4, [0.1] * 9])
+def test_a_seat_with_events_alone_has_a_lane(made, shares):
+    run = eventful(made, [replace(LOST, worker=3)], shares=shares)
+    page = timeline(run)
+    assert re.findall(r"<span>worker (\d)</span>", page) == ["0", "1", "2", "3"]
+    assert "height: 136px" in page
+
+
+def test_events_in_words():
+    assert happened([]) == ""
+    assert happened([Event("interrupted", 3)]) == ""
+    assert happened([LOST, LOST, JOINED, SAVED]) == (
+        "2 workers lost, 1 worker joined, 1 checkpoint written; cost 66.8 ms in all"
+    )
+    assert happened([Event("workers changed", 3, cost=2.0)]) == "cost 2.0 ms in all"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 from typer.core import TyperGroup
 
 from phalanx.errors import PhalanxError
@@ -38,7 +39,7 @@ def say(text: str = "") -> None:
 
 def note(text: str) -> None:
     """A line that is no result: what is going on, or what to beware of."""
-    err.print(text, style="yellow", markup=False, soft_wrap=True)
+    err.print(Text(text, "yellow"), soft_wrap=True)  # a `style` would colour a live bar as well
 
 
 def say_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from time import monotonic
-from types import TracebackType
 from typing import Any, Protocol
 
 from phalanx.arena import Arena
 from phalanx.cli.console import err
+from phalanx.cli.event_lines import EventLines
 from phalanx.report.words import rounded
-from phalanx.run import EpochRecord
+from phalanx.run import EpochRecord, Event
 
 SECONDS_BETWEEN_LINES = 1.0
 MOST_SHARES = 8  # on one line; of more workers, the smallest and the largest are shown
 
 
 class Progress(Protocol):
-    """Told of every epoch, and about twenty times a second of the arena; a context manager."""
+    """Told of every epoch and event, and about twenty times a second of the arena.
+
+    A context manager.
+    """
 
     def epoch(self, number: int, record: EpochRecord) -> None: ...
+
+    def event(self, event: Event) -> None: ...
 
     def watch(self, arena: Arena) -> None: ...
 
@@ -46,12 +51,12 @@ class Shares:
 
 
 class Plain:
-    """A line an epoch, at most one a second, and always the last."""
+    """A line an event; a line an epoch, at most one a second, and always the last."""
 
     def __init__(self, n_epochs: int, n_samples: int) -> None:
         self.n_epochs, self.n_samples = n_epochs, n_samples
-        self.shares = Shares()
-        self.watch = self.shares.watch
+        self.shares, self._events = Shares(), EventLines()
+        self.event = self._events.say
         self._said = 0.0
         self._unsaid = ""
 
@@ -64,6 +69,11 @@ class Plain:
         if monotonic() - self._said >= SECONDS_BETWEEN_LINES:
             self._say()
 
+    def watch(self, arena: Arena) -> None:
+        """Refresh the shares; say how many events were held back."""
+        self.shares.watch(arena)
+        self._events.sum_up()
+
     def _say(self) -> None:
         err.print(self._unsaid, markup=False, soft_wrap=True)
         self._said, self._unsaid = monotonic(), ""
@@ -72,19 +82,21 @@ class Plain:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._events.sum_up(at_once=True)
         if self._unsaid:
             self._say()
 
 
 class Live:
-    """A bar of epochs that redraws itself."""
+    """A bar of epochs that redraws itself, below a line for each event."""
 
     def __init__(self, n_epochs: int, n_samples: int) -> None:
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
         self.n_samples = n_samples
-        self.shares = Shares()
+        self.shares, self._events = Shares(), EventLines()
+        self.event = self._events.say  # rich moves the bar below what its console prints
         self._bar = Bar(
             TextColumn("epoch {task.completed:g}/{task.total:g}"),
             BarColumn(bar_width=12),
@@ -99,20 +111,17 @@ class Live:
         self._bar.update(self._task, completed=number, figures=said, shares=self.shares)
 
     def watch(self, arena: Arena) -> None:
-        """Refresh the shares."""
+        """Refresh the shares; say how many events were held back."""
         self.shares.watch(arena)
         self._bar.update(self._task, shares=self.shares)
+        self._events.sum_up()
 
     def __enter__(self) -> Live:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
+        self._events.sum_up(at_once=True)
         self._bar.stop()
 
 

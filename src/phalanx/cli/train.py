@@ -115,7 +115,7 @@ def _about(data: Path, parts: Split) -> str:
 
 
 def say_outcome(outcome: Outcome, folder: Path, asked: int) -> None:
-    """Metrics, who worked, why it stopped, the digest, and where the report is."""
+    """Metrics, who worked, what befell them, why it stopped, the digest, where the report is."""
     from phalanx.report import words
     from phalanx.run_folder import REPORT
 
@@ -126,6 +126,8 @@ def say_outcome(outcome: Outcome, folder: Path, asked: int) -> None:
         f"{words.count(run.workers, 'worker')}{idle}, {words.count(run.epochs, 'epoch')}, "
         f"{words.seconds(run.seconds)}, {run.samples_a_second:,.0f} samples a second"
     )
+    if summary := words.happened(run.events):
+        say(summary)
     say(f"stopped because {words.reason(run)}")
     say(f"digest {run.digest}")
     say(f"report {folder / REPORT}")

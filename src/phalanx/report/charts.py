@@ -30,19 +30,16 @@ def curve(name: str, title: str, values: Sequence[float | None], y_label: str) -
         f"last, between {lowest:.4g} and {highest:.4g}."
     )
     drawn = join([_grid(x, y, len(values)), _labels(y_label, y), _line(points, x, y)])
-    return svg(name, title, about, drawn, WIDTH, HEIGHT, class_="chart")
+    return svg(name, title, about, drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", class_="chart")
 
 
-def svg(
-    name: str, title: str, about: str, drawn: Markup, width: int, height: int, **attributes: str
-) -> Markup:
+def svg(name: str, title: str, about: str, drawn: Markup, **attributes: str) -> Markup:
     """A drawing with a title and a description for those who do not see it."""
     return tag(
         "svg",
         tag("title", title, id=f"{name}-title"),
         tag("desc", about, id=f"{name}-desc"),
         drawn,
-        viewBox=f"0 0 {width} {height}",
         role="img",
         aria_labelledby=f"{name}-title {name}-desc",
         **attributes,

@@ -36,11 +36,12 @@ def join(parts: Iterable[object]) -> Markup:
 
 
 def table(
-    head: Sequence[object], rows: Iterable[Sequence[object]], caption: str, prose: bool = False
+    head: Sequence[object], rows: Iterable[Sequence[object]], caption: str, kind: str = "numbers"
 ) -> Markup:
     """A table whose rows begin with a header cell, in a box that scrolls where it is too wide.
 
-    Cells are set to the right as numbers are; those of the last column, where it is `prose`, left.
+    Cells are set to the right as numbers are. Of the other kinds, the last column of `prose` has
+    sentences, and a `log` begins with a number and a name.
     """
     top = tag("tr", *(tag("th", cell, scope="col") for cell in head))
     body = [
@@ -48,7 +49,7 @@ def table(
         for row in rows
     ]
     parts = tag("caption", caption), tag("thead", top), tag("tbody", *body)
-    return scrolling(tag("table", *parts, class_="prose" if prose else "numbers"), caption)
+    return scrolling(tag("table", *parts, class_=kind), caption)
 
 
 def pairs(rows: Iterable[tuple[str, object]], caption: str) -> Markup:

@@ -10,6 +10,9 @@ from phalanx.report.charts import curve
 from phalanx.report.markup import Markup, bare_number, card, join, pairs, table, tag
 from phalanx.report.matrix import matrix
 from phalanx.report.timeline import timeline
+from phalanx.run import Event, Run
+
+MOST_EVENTS = 200  # in the table; run.json has them all
 
 
 def render(record: Record) -> str:
@@ -72,7 +75,7 @@ def _quality(record: Record) -> list[Markup]:
         (words.FIGURES[name], words.figure(name, value), words.MEANINGS[name])
         for name, value in evaluation.figures.items()
     ]
-    metrics = table(("metric", "value", "meaning"), rows, caption, prose=True)
+    metrics = table(("metric", "value", "meaning"), rows, caption, kind="prose")
     if not evaluation.classes:
         return [card("Metrics", metrics, wide=True)]
     return [
@@ -99,18 +102,24 @@ def _by_class(record: Record, caption: str) -> Markup:
 
 
 def _work(record: Record) -> list[Markup]:
-    note = (
-        "Each bar is an epoch (several where there are many); the parts of its steps are drawn "
-        "together. A gap is time between epochs: planning the next one, and the driver's part."
-    )
-    cards = [
-        card(
-            "Who computed what when", timeline(record.run), tag("p", note, class_="note"), wide=True
-        )
-    ]
+    drawn = join([timeline(record.run), tag("p", _timeline_note(record.run), class_="note")])
+    cards = [card("Who computed what when", drawn, wide=True)]
     if record.repeats:
         cards.append(card("The same bits for any number of workers", _repeats(record), wide=True))
     return [*cards, _run_card(record), _settings_card(record), _events_card(record)]
+
+
+def _timeline_note(run: Run) -> str:
+    bars = (
+        "Each bar is an epoch (several where there are many); the parts of its steps are drawn "
+        "together. A gap is time between epochs: planning the next one, and the driver's part; a "
+        "long one in a single lane is time that the worker was away."
+    )
+    marks = (
+        " A mark tells more where the pointer rests on it; what is alike and close together has "
+        "one mark."
+    )
+    return bars + (marks if any(event.at is not None for event in run.events) else "")
 
 
 def _repeats(record: Record) -> Markup:
@@ -121,7 +130,7 @@ def _repeats(record: Record) -> Markup:
     equal = len({repeat.digest for repeat in record.repeats}) == 1
     verdict = "All digests are equal." if equal else "THE DIGESTS DIFFER: the guarantee is broken."
     shown = table(
-        ("trained by", "time", "digest of the result"), rows, "The training, repeated", prose=True
+        ("trained by", "time", "digest of the result"), rows, "The training, repeated", kind="prose"
     )
     return join([shown, tag("p", verdict, class_="note")])
 
@@ -154,10 +163,22 @@ def _events_card(record: Record) -> Markup:
     if not events:
         nothing = tag("p", "Nothing out of the ordinary happened.", class_="note")
         return card("Events", nothing, wide=True)
-    rows = [(event.what, event.step, event.detail) for event in events]
-    return card(
-        "Events", table(("event", "after step", "detail"), rows, "In order", prose=True), wide=True
+    more = len(events) - MOST_EVENTS
+    which = f"The first {MOST_EVENTS}, and {more:,} more followed" if more > 0 else "In order"
+    shown = table(
+        ("step", "event", "worker", "cost (ms)", "detail"),
+        [_event_row(event) for event in events[:MOST_EVENTS]],
+        which,
+        kind="log",
     )
+    summary = words.happened(events)
+    return card("Events", tag("p", summary) if summary else "", shown, wide=True)
+
+
+def _event_row(event: Event) -> tuple[str, ...]:
+    worker = "" if event.worker is None else f"{event.worker}"
+    cost = "" if event.cost is None else f"{event.cost:,.1f}"
+    return f"{event.step:,}", event.what, worker, cost, event.detail
 
 
 def _footer(record: Record) -> Markup:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 from phalanx.models.mlp import MLPSpec
 from phalanx.record import Record
-from phalanx.run import Run
+from phalanx.run import Event, Run
 from phalanx.stopping import Reason
 
 REASONS = {
@@ -34,6 +37,13 @@ MEANINGS = {
     "mae": "mean absolute error, in the target's unit; lower is better",
     "r2": "share of the target's variance that is explained",
 }
+HAPPENED = {
+    "worker lost": ("worker", "lost"),
+    "worker stuck": ("worker", "stuck"),
+    "worker joined": ("worker", "joined"),
+    "checkpoint": ("checkpoint", "written"),
+    "checkpoint failed": ("checkpoint", "failed"),
+}
 SHARES_OF_ALL = ("accuracy", "precision", "recall", "f1")
 
 
@@ -61,6 +71,24 @@ def count(n: int, what: str) -> str:
     ('1 worker', '12,000 epochs')
     """
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
+def happened(events: Iterable[Event]) -> str:
+    """What befell the workers and the checkpoints, and what it cost; empty where nothing did.
+
+    >>> happened([Event("worker lost", 3, cost=30.0), Event("worker joined", 3, cost=8.0)])
+    '1 worker lost, 1 worker joined; cost 38.0 ms in all'
+    """
+    events = list(events)
+    times = Counter(event.what for event in events)
+    costs = [event.cost for event in events if event.cost is not None]
+    counts = ", ".join(
+        f"{count(times[what], noun)} {verb}"
+        for what, (noun, verb) in HAPPENED.items()
+        if times[what]
+    )
+    cost = f"cost {sum(costs):,.1f} ms in all" if costs else ""
+    return "; ".join(part for part in (counts, cost) if part)
 
 
 def judged(samples: int, what: str) -> str:
