@@ -12,10 +12,20 @@ from phalanx.arrays import Array
 from phalanx.clusters.base import Session
 from phalanx.clusters.threads import one_blas_thread
 from phalanx.data.samples import Samples
+from phalanx.exchange.board import LAST, NEVER, OPENED
 from phalanx.job import Job, Lease
-from phalanx.run import EpochRecord, Span
+from phalanx.ledger import Ledger
+from phalanx.run import EpochRecord
 from phalanx.stopping import Progress, Reason
-from phalanx.training import State, Trained, cluster_of, record_run
+from phalanx.training import (
+    History,
+    State,
+    Trained,
+    after,
+    cluster_of,
+    record_run,
+    take_spans,
+)
 
 
 @dataclass(frozen=True)
@@ -49,15 +59,20 @@ def minimize(job: Job, start: State, training: Samples, limits: Limits) -> Minim
     begun = monotonic()
     path = _Path(limits, start.params_N.astype(np.float64))
     # SciPy's own products run here, on one thread too, or their bits would depend on the cluster
-    with one_blas_thread(), cluster_of(job.n_workers).session(job, training, None) as session:
-        objective = _Objective(session)
+    history = History()
+    cluster = cluster_of(job.n_seats, job.n_workers)
+    with (
+        one_blas_thread(),
+        cluster.session(job, training, None, history.events.append) as session,
+    ):
+        objective = _Objective(job, session, history)
         status, message, reason = _descend(objective, path, limits)
     reached = State(path.x_N.astype(job.model.dtype), np.zeros((0, path.x_N.size), job.model.dtype))
-    records = [EpochRecord(f, None, 0.0, 0.0, objective.progress, None) for f in path.losses]
-    run = record_run(
-        job, reached, records, objective.spans, monotonic() - begun, reason, objective.evaluations
-    )
-    trained = Trained(reached, [], objective.progress, reason, run)
+    progress = Progress(rate=0.0)
+    history.records = [EpochRecord(f, None, 0.0, 0.0, progress, None) for f in path.losses]
+    seconds = monotonic() - begun
+    run = record_run(job, reached, history, seconds, reason, objective.evaluations)
+    trained = Trained(reached, [], progress, reason, run)
     iterations = min(len(path.losses), limits.max_iterations)
     return Minimum(trained, path.loss, iterations, status, message)
 
@@ -106,21 +121,23 @@ class _Path:
 class _Objective:
     """x -> (loss, gradient), one evaluation a lease of one step."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, job: Job, session: Session, history: History) -> None:
+        self.job, self.session, self.history = job, session, history
+        self.door = session.arena["door"]
+        self.ledger = Ledger(session.arena, is_scored=False)
         self.evaluations = 0
-        self.spans: list[Span] = []
-        self.progress = Progress(rate=0.0)
 
     def __call__(self, x_N: Array) -> tuple[float, Array]:
         arena = self.session.arena
-        arena["parameters"][:] = x_N
+        arena["values"][0] = x_N
         # epoch and update stay 0, so that dropout leaves out the same neurons in every evaluation
-        lease = Lease(first_epoch=0, n_epochs=1, tick=self.evaluations, updates=0,
-                      progress=self.progress)  # fmt: skip
-        reports = self.session.run(lease, None)
-        self.spans += [span for report in reports for span in report.spans]
-        if not reports[0].epochs:
+        lease = Lease(first_epoch=0, n_epochs=1, tick=int(self.door[OPENED]), updates=0)
+        self.ledger.begin(Progress(rate=0.0))
+        self.door[LAST] = NEVER
+        self.session.run(lease, None)
+        epochs, _ = after(self.job, arena, lease)
+        self.history.spans += take_spans(arena, lease, len(epochs))
+        if not epochs:
             raise _Interrupted
         self.evaluations += 1
-        return reports[0].epochs[-1].loss, arena["state"][0].astype(np.float64)
+        return epochs[-1].loss, arena["values"][1].astype(np.float64)

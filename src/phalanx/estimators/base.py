@@ -21,7 +21,6 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from phalanx.arrays import Array
 from phalanx.checks import workers_of
-from phalanx.clusters.base import Watch
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
 from phalanx.estimators.parameters import check_parameters, hidden_sizes
@@ -35,7 +34,7 @@ from phalanx.models.mlp.losses import LOSSES
 from phalanx.registry import name_of
 from phalanx.run import EpochRecord, Run, fewer_workers
 from phalanx.stopping import Progress, Reason
-from phalanx.training import OnEpoch, State, Trained, predict, train
+from phalanx.training import Following, OnEpoch, State, Trained, predict, train
 
 STACK_TO_CALLER = 6  # frames between a warning here and the user's call of fit
 
@@ -186,8 +185,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         job = stochastic_job(self, spec, plan, validation, self._score_metric(), incremental)
         start = self._start(spec, job, incremental)
         progress = self._progress(self._optimizer.learning_rate)
-        watch: Watch | None = getattr(self, "_watch", None)
-        trained = train(job, start, training, validation, progress, self._on_epoch(), watch)
+        trained = train(job, start, training, validation, progress, self._following())
         self._take(spec, trained, incremental)
 
     def _split(
@@ -283,6 +281,13 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 f"{what} did not improve more than tol={self.tol:f} for "
                 f"{self.n_iter_no_change} consecutive epochs. Stopping."
             )
+
+    def _following(self) -> Following:
+        return Following(
+            on_epoch=self._on_epoch(),
+            watch=getattr(self, "_watch", None),
+            on_event=getattr(self, "_tell_event", print if self.verbose else None),
+        )
 
     def _on_epoch(self) -> OnEpoch | None:
         """What is called after each epoch: the command line's callback, or scikit-learn's line."""

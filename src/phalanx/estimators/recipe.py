@@ -37,7 +37,7 @@ from phalanx.plan import DISTRIBUTIONS, Plan, auto_shards, sequential
 from phalanx.registry import choose
 from phalanx.schedules import Adaptive, Constant, InverseScaling, Schedule
 from phalanx.stopping import Rule
-from phalanx.training import useful_workers
+from phalanx.training import seats_for, useful_workers
 
 
 @dataclass
@@ -190,7 +190,8 @@ def _job(
     n_validation: int = 0,
     score: Metric | None = None,
 ) -> Job:
-    asked = workers_of(params.n_jobs, processors())
+    asked, blocks = workers_of(params.n_jobs, processors()), len(block_bounds(spec.n_parameters))
+    n_workers = useful_workers(asked, plan.n_shards, blocks)
     return Job(
         model=spec,
         plan=plan,
@@ -199,7 +200,8 @@ def _job(
         assignment=choose("task_assignment", params.task_assignment, ASSIGNMENTS),
         rule=rule,
         alpha=float(params.alpha),
-        n_workers=useful_workers(asked, plan.n_shards, len(block_bounds(spec.n_parameters))),
+        n_workers=n_workers,
+        n_seats=seats_for(n_workers, plan.n_shards, blocks),
         n_validation=n_validation,
         score=score,
     )

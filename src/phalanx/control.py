@@ -1,0 +1,50 @@
+"""Wishes about a training that is running, made from a callback or from any other thread."""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+
+from phalanx.errors import InvalidInput
+
+
+class Resizable(Protocol):
+    """What carries a wish out."""
+
+    def resize(self, n_workers: int) -> None: ...
+
+
+class Control:
+    """How many workers are wanted; whoever runs the training takes note of it."""
+
+    def __init__(self, workers: int) -> None:
+        self._lock = threading.Lock()
+        self._workers = workers
+        self._session: Resizable | None = None
+
+    @property
+    def workers(self) -> int:
+        """Workers that are wanted now."""
+        return self._workers
+
+    def resize(self, workers: int) -> None:
+        """Want this many workers from the next step on; of no effect once the training is over.
+
+        Raises InvalidInput unless it is a positive integer.
+        """
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+            raise InvalidInput(
+                f"the number of workers must be a positive integer; got {workers!r}. "
+                "One worker is the least."
+            )
+        with self._lock:
+            self._workers = workers
+            if self._session is not None:
+                self._session.resize(workers)
+
+    def attach(self, session: Resizable | None) -> None:
+        """The session that is to follow the wishes from now on; None for nobody."""
+        with self._lock:
+            self._session = session
+            if session is not None:
+                session.resize(self._workers)
