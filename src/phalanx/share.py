@@ -31,6 +31,7 @@ class Share:
         self._is_dynamic = is_dynamic(job.assignment)
         self._processors = processors()
         self._news = (-1, -1)
+        self.leads = False
 
     def muster(self, tick: int) -> None:
         """Look at the plan and at who lives."""

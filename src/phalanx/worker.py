@@ -103,7 +103,8 @@ class Worker:
         block = self.journal.unfinished(first + 1)
         if block is not None and self.board.blocks[block] <= first:
             self.journal.restore(first + 1, block, self.blocks[block].values_Xn)
-        self.share.muster(first)
+        if door[OPENED] == first:  # else there is a tick to enter, and it is looked at then
+            self.share.muster(first)
         return first
 
     def _enter(self) -> bool:
