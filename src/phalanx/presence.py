@@ -27,6 +27,7 @@ class Presence:
         self.rank, self.life, self.script = rank, life, script
         self._activity = seats.activity
         self._slow = [line for line in script if isinstance(line, Slow) and line.worker == rank]
+        self._beats = seats.beats
         self._begun = time.monotonic()
         self.tick = self.step = 0
 
@@ -35,6 +36,10 @@ class Presence:
         self._activity[self.rank] = activity_word(self.tick, phase, task)
         if self.script:
             self._obey(phase)
+
+    def beat(self) -> None:
+        """Give a sign of life while waiting."""
+        self._beats[self.rank] += 1
 
     def _obey(self, phase: str) -> None:
         action = find(self.script, self.rank, self.life, self.step, phase)

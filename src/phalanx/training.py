@@ -272,7 +272,7 @@ def record_run(
             "aggregation": name_of(job.aggregation),
             "optimizer": name_of(job.optimizer).lower(),
         },
-        events=events,
+        events=sorted(events, key=lambda event: event.at or 0.0),
         spans=spans,
     )
 

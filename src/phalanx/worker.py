@@ -98,6 +98,7 @@ class Worker:
                 raise Aborted
             if door[OPENED] > door[LAST]:
                 return None
+            self.presence.beat()
             pause()
         first = int(max(tick, seats.since[self.rank] - 1))
         block = self.journal.unfinished(first + 1)
@@ -200,6 +201,7 @@ class Worker:
                 fence()
                 return [doer for doer in doers if doer is not None]
             self._hear()
+            self.presence.beat()
             waited = monotonic() - since
             s = self.share.to_help(missing, self.tick, waited > own_time)
             if s is None:
@@ -255,6 +257,7 @@ class Worker:
         begun = monotonic()
         for v in self.share.chunks:
             self._score(v)
+        self.presence.at("leave")
         self.board.publish(self.seats.left, self.rank, self.tick)
         done = monotonic()
         self._note(done - begun, 0.0, begun - arrived, 0)
@@ -290,6 +293,7 @@ class Worker:
         pause, since, own_time = Pause(), monotonic(), self._shard_time()
         door = self.board.door
         while door[OPENED] <= self.tick:
+            self.presence.beat()
             if self._hear():
                 self._inherit()
             if self.share.leads and self._is_complete():

@@ -1,12 +1,12 @@
-"""How long a silent worker is waited for: a bound that follows the measured time of a step. Pure
-but for the numbers it is fed: times in seconds, words as the arena shows them."""
+"""How long a silent worker is waited for: a bound that follows the measured time of a step. Pure:
+times in seconds and signs of life are handed in."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 FIRST_BOUND = 30.0  # seconds, until a step has been measured
-LEAST_BOUND = 2.0  # seconds; a machine that is busy with other things may well pause for one
+LEAST_BOUND = 0.5  # seconds; a machine that is busy with other things may well pause for a tenth
 FACTOR = 20  # times the longest step
 
 
@@ -14,7 +14,7 @@ class Patience:
     """When each worker last gave a sign of life, and how long a sign may be missing."""
 
     def __init__(self, n_seats: int) -> None:
-        self._words = [-1] * n_seats
+        self._signs: list[object] = [None] * n_seats
         self._since = [0.0] * n_seats
         self._warned = [0] * n_seats
         self._opened, self._opened_since = -1, 0.0
@@ -30,17 +30,17 @@ class Patience:
         """Seconds of silence after which a worker that others wait for is stuck."""
         return max(LEAST_BOUND, FACTOR * self._longest) if self._longest else FIRST_BOUND
 
-    def silent(self, now: float, opened: int, words: Sequence[int]) -> list[int]:
-        """Ranks that have shown the same word for longer than the bound.
+    def silent(self, now: float, opened: int, signs: Sequence[object]) -> list[int]:
+        """Ranks that have shown the same sign for longer than the bound.
 
         Each time that a rank is named, the bound doubles for it, until it gives a sign again: who
         is merely slow is not named for ever.
         """
         self._measure(now, opened)
         found = []
-        for rank, word in enumerate(words):
-            if word != self._words[rank]:
-                self._words[rank], self._since[rank] = word, now
+        for rank, sign in enumerate(signs):
+            if sign != self._signs[rank]:
+                self._signs[rank], self._since[rank] = sign, now
             elif now - self._since[rank] > self.bound * 2 ** self._warned[rank]:
                 self._since[rank] = now
                 self._warned[rank] += 1
@@ -50,6 +50,7 @@ class Patience:
     def _measure(self, now: float, opened: int) -> None:
         if opened != self._opened:
             if self._opened >= 0:
-                self._longest = max(self._longest, now - self._opened_since)
+                seconds = (now - self._opened_since) / (opened - self._opened)
+                self._longest = max(self._longest, seconds)
                 self._warned = [0] * len(self._warned)
             self._opened, self._opened_since = opened, now

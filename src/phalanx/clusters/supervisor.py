@@ -54,6 +54,7 @@ class Supervisor:
         self._door[WANTED] = self._wish = job.n_workers
         self._wounds: list[Wound] = []
         self._lost_at: dict[int, float] = {}
+        self._stuck_lives: set[tuple[int, int]] = set()
         self._patience = Patience(job.n_seats)
         self._timetable = job.timetable(Lease(0, 0, 0, 0))
 
@@ -80,6 +81,8 @@ class Supervisor:
         self._lost_at[rank] = wound.at
 
         def decide(cause: str) -> list[Action]:
+            if (rank, life) in self._stuck_lives:
+                cause = "it was ended for being stuck"
             wound.detail = f"{cause} while {_doing(activity)}"
             self._wounds.append(wound)
             return self._follow(Ended(rank, life, _task(activity)))
@@ -118,6 +121,7 @@ class Supervisor:
         for rank in self._stuck():
             activity = self.seats.at(rank)
             self._say("worker stuck", f"no sign of life while {_doing(activity)}", rank)
+            self._stuck_lives.add((rank, self.life(rank)))
             actions += self._follow(Stuck(rank, self.life(rank), _task(activity)))
         return actions
 
@@ -154,8 +158,8 @@ class Supervisor:
 
     def _stuck(self) -> list[int]:
         """Who has given no sign of life for too long, and is being waited for."""
-        now, activity = monotonic(), self.seats.activity
-        silent = self._patience.silent(now, self._door[OPENED], activity)
+        signs = list(zip(self.seats.activity, self.seats.beats, strict=True))
+        silent = self._patience.silent(monotonic(), self._door[OPENED], signs)
         return [rank for rank in silent if self._is_awaited(rank)]
 
     def _is_awaited(self, rank: int) -> bool:

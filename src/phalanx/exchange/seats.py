@@ -4,7 +4,7 @@ Every word only grows and has one writer. `born`: the life that has taken the se
 admitted, written by its process. `admitted`, `since`: the life that the leader let in, and the tick
 from which it counts. `ended`: the life that the driver knows to be over. `left`: the last tick that
 the worker has done with. `activity`: what it is at, for whoever asks when it is dead.
-`active`: 1 for those among whom the leader divided the tasks.
+`beats`: counts its looks around while it waits. `active`: 1 for those among whom the leader divided the tasks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from phalanx.arena import Arena, Field, Fields
 from phalanx.exchange.board import DEATHS
 from phalanx.faults import PHASES
 
-WORDS = ("born", "admitted", "since", "ended", "left", "activity", "active")
+WORDS = ("born", "admitted", "since", "ended", "left", "activity", "beats", "active")
 _TASK_BITS, _PHASE_BITS = 24, 4
 _PHASE_INDEX = {phase: index for index, phase in enumerate(PHASES)}
 
@@ -40,8 +40,8 @@ class Seats:
         self.born, self.admitted, self.since, self.ended = (
             arena.words(name) for name in ("born", "admitted", "since", "ended")
         )
-        self.left, self.activity, self.actives = (
-            arena.words(name) for name in ("left", "activity", "active")
+        self.left, self.activity, self.beats, self.actives = (
+            arena.words(name) for name in ("left", "activity", "beats", "active")
         )
         self._door = arena.words("door")
         self.count = len(self.born)
