@@ -11,6 +11,8 @@ import numpy as np
 
 from phalanx.errors import InvalidInput, unknown_name
 
+AUTO = "auto"
+
 
 def number(
     name: str,
@@ -70,11 +72,17 @@ def name_or_function(name: str, value: Any, known: Collection[str], signature: s
 def workers_of(n_jobs: Any, cores: int) -> int:
     """scikit-learn's `n_jobs` as a number of workers: None is 1, -1 all cores, -2 all but one ...
 
+    "auto" begins with all cores.
     Raises InvalidInput for 0, for what is no integer, and where a negative number leaves nobody.
     """
     if n_jobs is None:
         return 1
-    hint = "Use None or 1 for one worker in this process, -1 for one worker a core."
+    if isinstance(n_jobs, str) and n_jobs == AUTO:
+        return cores
+    hint = (
+        "Use None or 1 for one worker in this process, -1 for one worker a core, 'auto' for the "
+        "number that is found to be the quickest."
+    )
     number("n_jobs", n_jobs, integer=True, hint=hint)
     if n_jobs == 0:
         raise InvalidInput(f"n_jobs must not be 0: nobody would do the work; got 0. {hint}")

@@ -68,11 +68,11 @@ Script = tuple[Fault | Slow, ...]
 def find(script: Script, worker: int, life: int, step: int, phase: str) -> str | None:
     """The action that is due here, if any."""
     for line in script:
-        if isinstance(line, Fault) and (line.worker, line.life, line.phase) == (
-            worker, life, phase,
-        ):  # fmt: skip
-            if phase == "join" or line.step == step:
-                return line.action
+        if not isinstance(line, Fault):
+            continue
+        at = (line.worker, line.life, line.step if phase != "join" else step, line.phase)
+        if at == (worker, life, step, phase):
+            return line.action
     return None
 
 

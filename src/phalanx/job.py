@@ -65,11 +65,10 @@ class Job:
     def fields(self) -> Fields:
         """What the arena holds for this job, samples apart.
 
-        S shards, K blocks, N parameters, M rows of optimiser state, W seats, T steps an epoch,
-        V validation chunks. With one seat there is nobody to take anything over.
+        S shards, K blocks, N parameters, W seats, V validation chunks. With one seat there is nobody to take anything over.
         """
         n, w, dtype = self.model.n_parameters, self.n_seats, self.model.dtype.name
-        s, k, t, v = self.plan.n_shards, len(self.blocks), self.plan.n_steps, len(self.chunks)
+        s, k, v = self.plan.n_shards, len(self.blocks), len(self.chunks)
         rows, several = 1 + len(self.optimizer.slots), w if w > 1 else 0
         largest_block = self.blocks[0][1]
         return {

@@ -16,10 +16,10 @@ from phalanx.exchange.board import LAST, NEVER, OPENED
 from phalanx.job import Job, Lease
 from phalanx.ledger import Ledger
 from phalanx.run import EpochRecord
+from phalanx.state import State
 from phalanx.stopping import Progress, Reason
 from phalanx.training import (
     History,
-    State,
     Trained,
     after,
     cluster_of,

@@ -142,5 +142,3 @@ class Leader:
         doers_V = self.arena["chunks_done"].argmax(axis=0)  # who did a chunk in the latest tick
         partials_VM = self.arena["partials"][doers_V, np.arange(n_chunks)]
         return score.final(partials_VM.sum(axis=0))
-
-

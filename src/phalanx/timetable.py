@@ -47,3 +47,13 @@ class Timetable:
     def place_of(self, tick: int) -> int:
         """How many ticks of its epoch come before it."""
         return (tick - self.tick - 1 + self.place) % (self.n_steps + self.evaluates)
+
+    def tick_of_update(self, updates: int) -> int:
+        """The tick of the step with which `updates` have been made, counted as `updates` is."""
+        made = updates - 1 - self.updates + min(self.place, self.n_steps)
+        row, step = divmod(made, self.n_steps)
+        return self.tick + 1 + row * (self.n_steps + self.evaluates) + step - self.place
+
+    def end_of_epoch(self, epoch: int) -> int:
+        """The last tick of an epoch."""
+        return self.tick + (epoch + 1 - self.epoch) * (self.n_steps + self.evaluates) - self.place

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from time import monotonic
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from phalanx.arena import Arena
 from phalanx.arrays import Array
+from phalanx.cadence import Cadence
+from phalanx.checkpoint import Saved
 from phalanx.clusters.base import Cluster, Forward, Session, Tell, Watch
 from phalanx.clusters.inprocess import InProcess
 from phalanx.clusters.processes import Processes
@@ -17,35 +21,28 @@ from phalanx.control import Control
 from phalanx.data.samples import Samples
 from phalanx.exchange.board import HALT, INTERRUPT, LAST, NEVER, OPENED, REGROUP, processors
 from phalanx.job import LEASE_EPOCHS, Job, Lease, chunk_bounds
+from phalanx.keeper import Keeper, Resumption, identity_of, resume
 from phalanx.ledger import Ledger
 from phalanx.models.base import ModelSpec
 from phalanx.plan import FLOPS_A_PARAMETER
 from phalanx.registry import name_of
 from phalanx.run import EpochRecord, Event, Run, Span, digest, shares_of
+from phalanx.state import State, state_of
 from phalanx.stopping import Progress, Reason
 
 MIN_FLOPS_A_WORKER = 5e7  # of a prediction: half a millisecond, what handing it out costs
 MIN_SEATS = 8  # so that a training on a small machine may still be given more workers
-EPOCH_SUMS = ("losses", "weights", "penalties")
+
+
+class Checkpoints(NamedTuple):
+    """A folder, how often a checkpoint is written to it, and what else it is to hold."""
+
+    folder: Path
+    cadence: Cadence
+    extra: dict[str, Any]
+
 
 OnEpoch = Callable[[int, EpochRecord], bool | None]
-
-
-@dataclass
-class State:
-    """What training changes: parameters [N], optimiser state [M, N], and what came before.
-
-    place: ticks of the epoch that are over; where it is not 0, `sums` has what the epoch came to
-    so far (losses [T], weights [T], penalties [T, K]). best_N: the best by score so far, if any.
-    """
-
-    params_N: Array
-    state_MN: Array
-    updates: int = 0
-    epochs: int = 0
-    place: int = 0
-    best_N: Array | None = None
-    sums: dict[str, Array] = field(default_factory=dict)
 
 
 @dataclass
@@ -61,17 +58,20 @@ class Trained:
 
 @dataclass
 class Following:
-    """Who follows a training.
+    """Who follows a training, and what is kept of it.
 
     on_epoch: called after each epoch; stops the training by returning True. watch: called with
     the arena about twenty times a second. on_event: called for each event, at once. control:
-    where wishes about the number of workers come from.
+    where wishes about the number of workers come from. checkpoints: where, how often, and what
+    else is to be written there. resume: what to go on from.
     """
 
     on_epoch: OnEpoch | None = None
     watch: Watch | None = None
     on_event: Tell | None = None
     control: Control | None = None
+    checkpoints: Checkpoints | None = None
+    resume: Saved | None = None
 
 
 @dataclass
@@ -114,22 +114,50 @@ def train(
     """
     following = following or Following()
     control = following.control or Control(job.n_workers)
-    history, begun = History(), monotonic()
+    history, begun, first_update = History(), monotonic(), start.updates
+    tell = _telling(history, following)
+    job = replace(job, keeps_snapshots=following.checkpoints is not None)
+    keeper = _keeper(job, training, validation, following, tell)
     state, reason = start, None
+    if following.resume is not None:
+        taken = resume(following.resume, identity_of(job, training, validation))
+        state, progress, history.records = taken.state, taken.progress, taken.records
+        first_update, reason = 0, _reason_to_stay(job, taken)
+        if reason is not None:
+            state.take_best()
+        tell(Event("resumed", state.updates, f"from {taken.path}", at=begun))
     while reason is None:
         job = _regrouped(job, control.workers)
-        tell = _telling(history, following)
         cluster = cluster_of(job.n_seats, job.n_workers)
         with cluster.session(job, training, validation, tell) as session:
             control.attach(session)
             try:
-                course = _Course(job, session, state, progress, history, following)
+                course = _Course(job, session, state, progress, history, following, keeper)
                 state, progress, reason = course.run()
             finally:
                 control.attach(None)
-    steps = state.updates - start.updates
+    if keeper is not None and history.spans:
+        keeper.close(state, progress, history.records, reason)
+    steps = state.updates - first_update
     run = record_run(job, state, history, monotonic() - begun, reason, steps)
     return Trained(state, history.records, progress, reason, run)
+
+
+def _keeper(
+    job: Job, training: Samples, validation: Samples | None, following: Following, tell: Tell
+) -> Keeper | None:
+    if following.checkpoints is None:
+        return None
+    keeper = Keeper(*following.checkpoints, tell)
+    keeper.identity = identity_of(job, training, validation)
+    return keeper
+
+
+def _reason_to_stay(job: Job, taken: Resumption) -> Reason | None:
+    """Why a training that is gone on from is over already, if it is."""
+    if taken.reason is Reason.MAX_EPOCHS and taken.progress.epochs < job.rule.max_epochs:
+        return None  # the user has allowed more of them
+    return taken.reason
 
 
 def _regrouped(job: Job, n_workers: int) -> Job:
@@ -161,16 +189,18 @@ class _Course:
         progress: Progress,
         history: History,
         following: Following,
+        keeper: Keeper | None,
     ) -> None:
+        self.keeper = keeper
         self.job, self.session, self.arena = job, session, session.arena
         self.progress, self.history, self.following = progress, history, following
         self.door = session.arena.words("door")
         self.ledger = Ledger(session.arena, job.n_validation > 0)
         self.lease = Lease(state.epochs, 0, 0, state.updates, state.place)
-        load(session.arena, state)
+        state.load(session.arena)
 
     def run(self) -> tuple[State, Progress, Reason | None]:
-        """Lease after lease until there is a reason to stop; None where the session is to change."""
+        """Lease after lease until there is a reason to stop; None if the session is to change."""
         reason: Reason | None = None
         while reason is None and self.door[HALT] != REGROUP:
             epochs = self._run_lease()
@@ -183,7 +213,7 @@ class _Course:
                 if on_epoch and on_epoch(len(self.history.records), epochs[-1]):
                     reason = reason or Reason.CALLBACK
         is_final = reason is not None
-        return reached(self.job, self.arena, self.lease, is_final), self.progress, reason
+        return state_of(self.job, self.arena, self.lease, is_final), self.progress, reason
 
     def _run_lease(self) -> list[EpochRecord]:
         """Run the next lease; the epochs that it completed."""
@@ -192,26 +222,34 @@ class _Course:
         lease = replace(self.lease, n_epochs=n_epochs)
         self.ledger.begin(self.progress)
         self.door[LAST] = NEVER
-        self.session.run(lease, self.following.watch)
+        if self.keeper is not None:
+            timetable = self.job.timetable(lease)
+            self.keeper.begin(self.job, self.arena, timetable, list(self.history.records))
+        self.session.run(lease, self._watch())
+        if self.keeper is not None:
+            self.keeper.look(self.arena)
         epochs, self.lease = after(self.job, self.arena, lease)
         self.progress = self.ledger.progress(len(epochs))
         self.history.spans += take_spans(self.arena, lease, len(epochs))
         return epochs
 
+    def _watch(self) -> Watch | None:
+        """Both who wants to see the arena and the keeper, if there is either."""
+        watch, keeper = self.following.watch, self.keeper
+        if keeper is None:
+            return watch
+        if watch is None:
+            return keeper.look
 
-def load(arena: Arena, state: State) -> None:
-    """Put a state into an arena."""
-    arena["values"][0] = state.params_N
-    if state.updates:  # else it is all zeros, as the arena is
-        arena["values"][1:] = state.state_MN
-    if arena["best"].size:
-        arena["best"][:] = state.params_N if state.best_N is None else state.best_N
-    for name, sums in state.sums.items():
-        arena[name][...] = sums
+        def both(arena: Arena) -> None:
+            watch(arena)
+            keeper.look(arena)
+
+        return both
 
 
 def after(job: Job, arena: Arena, lease: Lease) -> tuple[list[EpochRecord], Lease]:
-    """The epochs that a lease completed, and a lease (of no epoch yet) that begins where it ended."""
+    """The epochs that a lease completed, and where the next one begins."""
     door, timetable = arena["door"], job.timetable(lease)
     following = int(door[LAST]) + 1
     moment = timetable.at(following)
@@ -224,24 +262,13 @@ def take_spans(arena: Arena, lease: Lease, n_epochs: int) -> list[Span]:
     """Who did what in a lease, taken out of the arena."""
     spans_WE = arena["spans"][:, : n_epochs + 1]
     found = [
-        Span(rank, lease.first_epoch + row, *line[:-1], shards=int(line[-1]))
+        Span(rank, lease.first_epoch + row, begun, compute, update, wait, int(shards))
         for rank, lines in enumerate(spans_WE.tolist())
-        for row, line in enumerate(lines)
-        if line[0]
+        for row, (begun, compute, update, wait, shards) in enumerate(lines)
+        if begun
     ]
     spans_WE[...] = 0
     return found
-
-
-def reached(job: Job, arena: Arena, lease: Lease, is_final: bool) -> State:
-    """The state at the end of a lease. Where it is final, early stopping takes the best one."""
-    values_XN = arena["values"].copy()
-    best_N = arena["best"].copy() if job.rule.by_score else None
-    params_N = best_N if is_final and best_N is not None else values_XN[0]
-    sums = {name: arena[name].copy() for name in EPOCH_SUMS} if lease.place else {}
-    return State(
-        params_N, values_XN[1:], lease.updates, lease.first_epoch, lease.place, best_N, sums
-    )
 
 
 def record_run(

@@ -56,7 +56,7 @@ class Worker:
         self.chunks = Tally(arena, "chunks_done", rank)
         self.model = job.model.build(arena["values"][0])
         self.training = Gatherer(training, job.plan.max_shard_rows)
-        self.validation = validation and Gatherer(validation, job.chunks[0][1])
+        self.validation = Gatherer(validation, job.chunks[0][1]) if validation else None
         self.losses, self.weights = arena.words("losses"), arena.words("weights")
         self.penalties_TK, self.partials_VM = arena["penalties"], arena["partials"][rank]
         self.results = arena.words("results")  # of all workers: (loss, weight) of each shard

@@ -104,42 +104,45 @@ def shortened(error: Exception, most: int = 200) -> str:
     return said if len(said) <= most else f"{said[:most]} ..."
 
 
-def fit(parts: Split, settings: Settings, is_followed: bool = True) -> Outcome:
+def fit(parts: Split, settings: Settings, is_followed: bool = True, **keeping: Any) -> Outcome:
     """Train on a split; progress is shown where it `is_followed`.
 
+    keeping: the arguments `checkpoint`, `checkpoint_every` and `resume` of an estimator's `fit`.
     Raises what breaks a rule as InvalidInput, scikit-learn's own ValueErrors among it.
     """
     preprocessing = parts.preprocessing
     estimator = settings.estimator(preprocessing.target.task)
     bar = progress(settings.epochs, parts.training.n_rows) if is_followed else None
     samples = preprocessing.samples(parts.training), preprocessing.targets(parts.training)
-    held_out = None
     if parts.held_out:
         held_out = preprocessing.samples(parts.held_out), preprocessing.targets(parts.held_out)
+        keeping["validation_data"] = held_out
     if bar is None:
-        _fit(estimator, samples, held_out)
+        _fit(estimator, samples, keeping)
     else:
-        _fit_followed(estimator, samples, held_out, bar)
+        _fit_followed(estimator, samples, keeping, bar)
     predictor = Predictor(preprocessing, *_network(estimator))
     evaluation = predictor.evaluate(parts.held_out or parts.training, settings.workers)
     return Outcome(predictor, estimator.run_, evaluation, parts.judged)
 
 
-def _fit_followed(estimator: Any, samples: Any, held_out: Any, bar: Progress) -> None:
-    estimator._epoch_callback, estimator._watch = bar.epoch, bar.watch
+def _fit_followed(estimator: Any, samples: Any, more: dict[str, Any], bar: Progress) -> None:
+    estimator._watch, estimator._tell_event = bar.watch, bar.event
+    if estimator.solver != "lbfgs":  # SciPy's minimiser has no epochs to tell of
+        more["callback"] = bar.epoch
     try:
         with bar:
-            _fit(estimator, samples, held_out)
+            _fit(estimator, samples, more)
     finally:
-        del estimator._epoch_callback, estimator._watch
+        del estimator._watch, estimator._tell_event
 
 
-def _fit(estimator: Any, samples: Any, held_out: Any) -> None:
+def _fit(estimator: Any, samples: Any, more: dict[str, Any]) -> None:
     """Fit; warnings become notes, less those of which the report tells anyway."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            estimator.fit(*samples, validation_data=held_out)
+            estimator.fit(*samples, **more)
         except PhalanxError:
             raise
         except ValueError as error:

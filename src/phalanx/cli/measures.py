@@ -9,14 +9,14 @@ from time import perf_counter
 
 import numpy as np
 
-from phalanx.arena import Arena
+from phalanx.arena import Arena, Field
 from phalanx.clusters.pool import Pool
-from phalanx.exchange.board import Board, board_fields
+from phalanx.exchange.board import SPINS, Board, Pause, board_fields, processors
 
 MEETINGS = 20_000
 COPIED = 256 * 10**6
 PARTNER_TIMEOUT = 60.0
-FIELDS = board_fields(2, 2)
+FIELDS = {**board_fields(1), "met": Field((2,), "int64")}
 
 
 def pool_start() -> float:
@@ -57,17 +57,20 @@ def partner(descriptor: int) -> None:
 def _first_meeting(arena: Arena, process: subprocess.Popen[bytes]) -> None:
     """Wait for the partner to be there, in bounded time."""
     deadline = perf_counter() + PARTNER_TIMEOUT
-    while arena["shards_done"][1] < 1:
+    while arena["met"][1] < 1:
         if process.poll() is not None or perf_counter() > deadline:
             raise RuntimeError("the second process did not come")
     _meet(arena, 0, range(1, 2))
 
 
 def _meet(arena: Arena, rank: int, ticks: range) -> None:
-    board = Board(arena, 2)
+    board, met = Board(arena), arena.words("met")
+    board.spins = SPINS if processors() > 1 else 0
     for tick in ticks:
-        board.publish(board.shards, rank, tick)
-        board.wait(board.shards, tick)
+        board.publish(met, rank, tick)
+        pause = Pause()
+        while not board.spin(met, 1 - rank, tick):
+            pause()
 
 
 def copy_speed() -> float:

@@ -43,9 +43,7 @@ class Guard(Protocol):
 class Crew:
     """See the module. Owns the descriptor `arena`, once it is made."""
 
-    def __init__(
-        self, pool: Pool, n_workers: int, setup: Setup, arena: int, guard: Guard
-    ) -> None:
+    def __init__(self, pool: Pool, n_workers: int, setup: Setup, arena: int, guard: Guard) -> None:
         self._pool, self._setup, self._guard = pool, setup, guard
         self._descriptors = arena, own_memory()
         self._setup_body: tuple[int, bytes] = (0, b"")

@@ -12,8 +12,8 @@ from phalanx.arrays import Array, aligned_empty
 from phalanx.clusters.base import Forward, Session, Tell, Watch
 from phalanx.clusters.interrupt import on_interrupt
 from phalanx.clusters.threads import one_blas_thread
-from phalanx.data.samples import Gatherer, Samples
 from phalanx.clusters.watching import watched
+from phalanx.data.samples import Gatherer, Samples
 from phalanx.exchange.board import HALT, INTERRUPT, REGROUP, WANTED
 from phalanx.exchange.seats import Seats
 from phalanx.job import CHUNK_ROWS, Job, Lease, chunk_bounds

@@ -15,8 +15,8 @@ from phalanx.clusters import wire
 from phalanx.clusters.threads import THREAD_VARIABLES
 from phalanx.errors import PhalanxError
 
-
 SEND_PATIENCE = 10.0  # seconds for a message to be taken; a stopped process takes none
+
 
 class Member:
     """A worker process, seen from the driver. `due`: answers that it owes."""

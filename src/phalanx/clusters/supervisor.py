@@ -12,12 +12,20 @@ from time import monotonic
 from phalanx import membership
 from phalanx.arena import Arena
 from phalanx.clusters.patience import Patience
+from phalanx.errors import WorkerLost
 from phalanx.exchange.board import LAST, OPENED, WANTED
 from phalanx.exchange.seats import Activity, Seats
 from phalanx.job import Job, Lease
-from phalanx.errors import WorkerLost
 from phalanx.membership import (
-    Action, Ended, GiveUp, Joined, Seat, State, Stuck, Task, Wanted,
+    Action,
+    Ended,
+    GiveUp,
+    Joined,
+    Seat,
+    State,
+    Stuck,
+    Task,
+    Wanted,
 )
 from phalanx.run import Event
 
@@ -181,8 +189,10 @@ class Supervisor:
 
     def _step(self, tick: int) -> int:
         """Optimiser steps before a tick."""
-        return self._timetable.at(tick).updates if tick > self._timetable.tick else (
-            self._timetable.updates
+        return (
+            self._timetable.at(tick).updates
+            if tick > self._timetable.tick
+            else (self._timetable.updates)
         )
 
     def _say(

@@ -7,6 +7,8 @@ Behaviour, attributes and random numbers of the initial weights follow scikit-le
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
@@ -20,9 +22,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from phalanx.arrays import Array
-from phalanx.checks import workers_of
+from phalanx.checks import AUTO, workers_of
+from phalanx.control import Control
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
+from phalanx.estimators.following import keeping, random_state_of, tuned
 from phalanx.estimators.parameters import check_parameters, hidden_sizes
 from phalanx.estimators.recipe import Target, lbfgs_job, limits_of, plan_of, stochastic_job
 from phalanx.exchange.board import processors
@@ -33,10 +37,32 @@ from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.losses import LOSSES
 from phalanx.registry import name_of
 from phalanx.run import EpochRecord, Run, fewer_workers
+from phalanx.state import State
 from phalanx.stopping import Progress, Reason
-from phalanx.training import Following, OnEpoch, State, Trained, predict, train
+from phalanx.training import Following, OnEpoch, Trained, predict, train
 
 STACK_TO_CALLER = 6  # frames between a warning here and the user's call of fit
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The arguments of `fit` that are neither samples nor weights."""
+
+    validation_data: Any = None
+    callback: OnEpoch | None = None
+    checkpoint: Any = None
+    checkpoint_every: Any = None
+    resume: Any = None
+
+    def check_none_for(self, solver: str) -> None:
+        """Raise InvalidInput where there is one that only a training by batches can carry out."""
+        names = ("callback", "checkpoint", "checkpoint_every", "resume")
+        given = [name for name in names if getattr(self, name) is not None]
+        if given:
+            raise InvalidInput(
+                f"{', '.join(given)} can be used where the network is trained step by step; got "
+                f"solver={solver!r}, whose steps are SciPy's own. Use e.g. solver='adam'."
+            )
 
 
 @dataclass
@@ -81,9 +107,10 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         X: Any,
         y: Any,
         sample_weight: Any = None,
-        validation_data: Any = None,
+        wishes: Wishes | None = None,
         incremental: bool = False,
     ) -> Any:
+        wishes = wishes or Wishes()
         check_parameters(self)
         workers_of(self.n_jobs, processors())
         if incremental and self.early_stopping:
@@ -95,16 +122,18 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         X, target = self._check_data(X, y, reset=first, incremental=incremental)
         weight_B = None if sample_weight is None else _check_sample_weight(sample_weight, X)
         weight_B = self._sample_weight(y, weight_B)
-        validation = self._check_validation(validation_data, X.dtype)
+        validation = self._check_validation(wishes.validation_data, X.dtype)
         spec = self._spec(X, target)
         self._random_state = check_random_state(self.random_state)
+        following = self._following(wishes)
         if first:
             self._initialize(spec)
         try:
             if self.solver == "lbfgs":
                 self._fit_lbfgs(spec, target.samples(X, weight_B))
             else:
-                self._fit_stochastic(spec, X, target, weight_B, validation, incremental)
+                data = X, target, weight_B, validation
+                self._fit_stochastic(spec, *data, following, incremental)
         except BaseException:
             if first:  # the initial weights are no model
                 del self.coefs_, self.intercepts_
@@ -174,6 +203,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         target: Target,
         weight_B: Array | None,
         validation: Samples | None,
+        following: Following,
         incremental: bool,
     ) -> None:
         if not hasattr(self, "loss_curve_"):  # the first fit was L-BFGS's
@@ -185,7 +215,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         job = stochastic_job(self, spec, plan, validation, self._score_metric(), incremental)
         start = self._start(spec, job, incremental)
         progress = self._progress(self._optimizer.learning_rate)
-        trained = train(job, start, training, validation, progress, self._following())
+        with self._controlled(job.n_workers, following):
+            trained = train(job, start, training, validation, progress, following)
         self._take(spec, trained, incremental)
 
     def _split(
@@ -282,17 +313,47 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 f"{self.n_iter_no_change} consecutive epochs. Stopping."
             )
 
-    def _following(self) -> Following:
+    def _following(self, wishes: Wishes) -> Following:
+        """Who follows the fit; the random state is put back to where a resumed one began."""
+        if self.solver == "lbfgs":
+            wishes.check_none_for("lbfgs")
+        kept = keeping(
+            wishes.checkpoint, wishes.checkpoint_every, wishes.resume, self._random_state
+        )
+        if kept.saved is not None:
+            self._random_state = random_state_of(kept.saved)
         return Following(
-            on_epoch=self._on_epoch(),
+            on_epoch=wishes.callback or (_print_epoch if self.verbose else None),
             watch=getattr(self, "_watch", None),
             on_event=getattr(self, "_tell_event", print if self.verbose else None),
+            checkpoints=kept.checkpoints,
+            resume=kept.saved,
         )
 
-    def _on_epoch(self) -> OnEpoch | None:
-        """What is called after each epoch: the command line's callback, or scikit-learn's line."""
-        callback: OnEpoch | None = getattr(self, "_epoch_callback", None)
-        return callback or (_print_epoch if self.verbose else None)
+    @contextmanager
+    def _controlled(self, n_workers: int, following: Following) -> Iterator[None]:
+        """Within it, `resize` works, and so does n_jobs='auto'."""
+        self._control = following.control = Control(n_workers)
+        if self.n_jobs == AUTO:
+            following.watch = tuned(following.control, following.watch)
+        try:
+            yield
+        finally:
+            del self._control
+
+    def resize(self, workers: int) -> None:
+        """Change the number of workers of the fit that is running, from its next step on.
+
+        From a callback, or from another thread. The answer does not change.
+        Raises InvalidInput where no fit by batches is running, or for what is no positive integer.
+        """
+        control: Control | None = getattr(self, "_control", None)
+        if control is None:
+            raise InvalidInput(
+                "resize changes a fit that is running; none is. Call it from a callback or from "
+                "another thread, or set n_jobs before the fit."
+            )
+        control.resize(workers)
 
     def _fit_lbfgs(self, spec: MLPSpec, training: Samples) -> None:
         state_MN = np.zeros((1, spec.n_parameters), spec.dtype)

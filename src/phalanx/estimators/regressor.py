@@ -11,11 +11,12 @@ from sklearn.utils.metaestimators import available_if
 from phalanx import checks
 from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
-from phalanx.estimators.base import BaseMLP
+from phalanx.estimators.base import BaseMLP, Wishes
 from phalanx.estimators.recipe import Target
 from phalanx.metrics import Metric
 from phalanx.models.mlp.losses import REGRESSION_LOSSES
 from phalanx.scores import finite_r2
+from phalanx.training import OnEpoch
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
@@ -64,15 +65,16 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         Of 'adam' and 'adamw'; `epsilon` also of 'rmsprop' and 'adagrad'.
     max_fun : int, default=15000
         Most evaluations of 'lbfgs'.
-    n_jobs : int or None, default=None
+    n_jobs : int, None or 'auto', default=None
         Workers, with scikit-learn's meaning: None or 1 is one worker in this process, -1 one a
-        core. The answer does not depend on it.
+        core; 'auto' tries which number is the quickest. The answer does not depend on it, nor on
+        workers that die, hang or are slow.
     shards : int or 'auto', default='auto'
         Slices of each batch that workers compute apart. Part of the model's definition, like the
         batch size; 'auto' depends on batch size and number of parameters alone.
     data_distribution : {'sequential', 'random', 'strided', 'stratified'}, callable or None
         Order of the samples in an epoch; see `phalanx.plan`. None follows `shuffle`.
-    task_assignment : {'round_robin', 'load_balanced'} or callable, default='round_robin'
+    task_assignment : {'round_robin', 'load_balanced', 'dynamic'} or callable, default='round_robin'
         Who computes which shard and updates which block; see `phalanx.assignment`.
     aggregation : {'mean', 'sum', 'max', 'median', 'trimmed_mean'} or callable, default='mean'
         How the shards' gradients become one; see `phalanx.aggregation`.
@@ -172,15 +174,33 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         self.dropout = dropout
 
     def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, *, validation_data: Any = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        validation_data: Any = None,
+        callback: OnEpoch | None = None,
+        checkpoint: Any = None,
+        checkpoint_every: Any = None,
+        resume: Any = None,
     ) -> MLPRegressor:
         """Train on samples `X` [n, F], dense or sparse, and targets `y` [n] or [n, O].
 
         sample_weight: [n] or None. validation_data: (X, y) or (X, y, sample_weight), scored after
         each epoch, and followed where `early_stopping` is set.
-        Raises InvalidInput (a ValueError) before any work where an argument breaks a rule.
+        callback: called as (epochs so far, `phalanx.run.EpochRecord`) after each epoch; the fit
+        ends if it returns True. It may call `resize`.
+        checkpoint: folder to which the state of the training is written, every
+        `checkpoint_every` ('500 steps', '2 epochs', '30 seconds'; by default a minute), beside
+        the training, and at its end. resume: True to go on from the newest one there (from the
+        start where there is none), or the path of one. The answer is that of a fit that was never
+        stopped.
+        Raises InvalidInput (a ValueError) or CheckpointError before any work where an argument
+        breaks a rule.
         """
-        return self._fit(X, y, sample_weight, validation_data)  # type: ignore[no-any-return]
+        more = Wishes(validation_data, callback, checkpoint, checkpoint_every, resume)
+        return self._fit(X, y, sample_weight, more)  # type: ignore[no-any-return]
 
     @available_if(lambda self: self._has_partial_fit())  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:

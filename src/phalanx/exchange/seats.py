@@ -4,7 +4,8 @@ Every word only grows and has one writer. `born`: the life that has taken the se
 admitted, written by its process. `admitted`, `since`: the life that the leader let in, and the tick
 from which it counts. `ended`: the life that the driver knows to be over. `left`: the last tick that
 the worker has done with. `activity`: what it is at, for whoever asks when it is dead.
-`beats`: counts its looks around while it waits. `active`: 1 for those among whom the leader divided the tasks.
+`beats`: counts its looks around while it waits. `active`: 1 for those among whom the leader
+divided the tasks.
 """
 
 from __future__ import annotations

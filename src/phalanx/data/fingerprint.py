@@ -1,0 +1,21 @@
+"""A fingerprint of samples, by which a checkpoint knows its own data again."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from phalanx.data.samples import Samples
+
+MOST_ROWS = 4096  # looked at; data sets that differ rarely agree in so many places
+
+
+def fingerprint(samples: Samples | None) -> str:
+    """SHA-256 over names, shapes, dtypes, and up to 4,096 evenly spaced rows of every array."""
+    sha = hashlib.sha256()
+    for name, array in sorted((samples.arrays if samples else {}).items()):
+        sha.update(f"{name} {array.dtype.str} {array.shape};".encode())
+        step = max(1, -(-len(array) // MOST_ROWS))
+        sha.update(np.ascontiguousarray(array[::step]).data)
+    return sha.hexdigest()

@@ -1,0 +1,124 @@
+"""What a fit is told beside its data: who follows it, where it is kept, what it goes on from."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from phalanx import checkpoint
+from phalanx.arena import Arena
+from phalanx.cadence import parse_cadence
+from phalanx.checkpoint import Saved
+from phalanx.clusters.base import Watch
+from phalanx.control import Control
+from phalanx.errors import CheckpointError, InvalidInput
+from phalanx.exchange.board import OPENED
+from phalanx.training import Checkpoints
+from phalanx.tuner import Tuner
+
+EVERY = "60 seconds"
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Where a fit is kept, and what it goes on from."""
+
+    checkpoints: Checkpoints | None
+    saved: Saved | None
+
+
+def keeping(folder: Any, every: Any, resume: Any, random_state: Any) -> Keeping:
+    """The arguments `checkpoint`, `checkpoint_every` and `resume` of a fit, checked.
+
+    The state of `random_state` is kept for whoever goes on from the checkpoints of this fit.
+    Raises InvalidInput, or CheckpointError where a file or folder cannot be used.
+    """
+    where = _folder(folder)
+    if where is None and every is not None:
+        raise InvalidInput(
+            f"checkpoint_every needs a folder to write to; got {every!r} without one. "
+            "Pass e.g. checkpoint='checkpoints'."
+        )
+    cadence = parse_cadence(EVERY if every is None else every)
+    saved = _saved(resume, where)
+    if where is not None:
+        checkpoint.check_folder(where)
+        if saved is None and checkpoint.newest(where) is not None:
+            raise InvalidInput(
+                "a new training needs a checkpoint folder of its own; "
+                f"{where} already holds {checkpoint.newest(where)}. Pass resume=True to go on from "
+                "it, choose another folder, or delete that one."
+            )
+    checkpoints = where and Checkpoints(where, cadence, {"random_state": _packed(random_state)})
+    return Keeping(checkpoints or None, saved)
+
+
+def _folder(given: Any) -> Path | None:
+    if given is None:
+        return None
+    if not isinstance(given, (str, os.PathLike)):
+        raise InvalidInput(
+            f"checkpoint must be the path of a folder; got {given!r} of type "
+            f"{type(given).__name__}. Pass e.g. checkpoint='checkpoints'."
+        )
+    return Path(given)
+
+
+def _saved(resume: Any, where: Path | None) -> Saved | None:
+    """The checkpoint to go on from; with True, the newest of the folder, if there is any."""
+    if resume is None or resume is False:
+        return None
+    if resume is not True:
+        if not isinstance(resume, (str, os.PathLike)):
+            raise InvalidInput(
+                "resume must be True, or the path of a checkpoint or of a folder of them; got "
+                f"{resume!r} of type {type(resume).__name__}. Pass resume=True with checkpoint=."
+            )
+        return checkpoint.load(Path(resume))
+    if where is None:
+        raise InvalidInput(
+            "resume=True goes on from the folder that checkpoint= names; got none. Pass both, or "
+            "the path of a checkpoint as resume."
+        )
+    return None if checkpoint.newest(where) is None else checkpoint.load(where)
+
+
+def _packed(random_state: Any) -> list[Any]:
+    kind, keys, *rest = random_state.get_state()
+    return [kind, keys.tolist(), *rest]
+
+
+def random_state_of(saved: Saved) -> np.random.RandomState:
+    """The random state that the checkpoint's own fit began with, so that all draws are the same.
+
+    Raises CheckpointError where the checkpoint is not one of an estimator's fit.
+    """
+    try:
+        kind, keys, *rest = saved.facts["extra"]["random_state"]
+        state = np.random.RandomState()
+        state.set_state((kind, np.array(keys, np.uint32), *rest))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"a fit can go on from a checkpoint that a fit wrote; {saved.path} has no random state "
+            "of one. Pass another checkpoint."
+        ) from error
+    return state
+
+
+def tuned(control: Control, watch: Watch | None) -> Watch:
+    """A watch that changes the number of workers until the training runs quickest."""
+    tuner = Tuner(control.workers)
+
+    def look(arena: Arena) -> None:
+        if watch is not None:
+            watch(arena)
+        wanted = tuner.look(monotonic(), int(arena["door"][OPENED]))
+        if wanted != control.workers:
+            control.resize(wanted)
+
+    return look

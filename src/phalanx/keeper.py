@@ -1,0 +1,238 @@
+"""The keeper: checkpoints of a training, written beside it, and a training that goes on from one.
+
+The leader copies what a checkpoint holds between two steps, when the keeper has asked for it; a
+thread of the driver writes the copy while the training goes on. What fails becomes an event.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from phalanx import checkpoint
+from phalanx.arena import Arena
+from phalanx.arrays import Array
+from phalanx.cadence import Cadence
+from phalanx.data.fingerprint import fingerprint
+from phalanx.data.samples import Samples
+from phalanx.errors import CheckpointError
+from phalanx.exchange.board import OPENED, SNAPSHOT_DUE, SNAPSHOT_TAKEN
+from phalanx.job import Job
+from phalanx.ledger import Ledger
+from phalanx.registry import name_of
+from phalanx.run import EpochRecord, Event
+from phalanx.state import EPOCH_SUMS, State
+from phalanx.stopping import Progress, Reason
+from phalanx.timetable import Timetable
+
+FINAL = (Reason.MAX_EPOCHS, Reason.LOSS_THRESHOLD, Reason.NO_IMPROVEMENT)
+
+
+@dataclass
+class Resumption:
+    """Where a training goes on: what it had reached, and why it had ended, if it had."""
+
+    path: Path
+    state: State
+    progress: Progress
+    records: list[EpochRecord] = field(default_factory=list)
+    reason: Reason | None = None
+
+
+class Keeper:
+    """Of one training. Raises CheckpointError at once where the folder cannot be written."""
+
+    def __init__(
+        self, folder: Path, cadence: Cadence, extra: dict[str, Any], tell: Callable[[Event], None]
+    ) -> None:
+        checkpoint.check_folder(folder)
+        self.folder, self.cadence, self.extra, self._tell = folder, cadence, extra, tell
+        self.identity: dict[str, Any] = {}
+        self._thread: threading.Thread | None = None
+        self._written: Event | None = None
+        self._last = monotonic()
+        self._due: int | None = None
+
+    def begin(
+        self, job: Job, arena: Arena, timetable: Timetable, before: list[EpochRecord]
+    ) -> None:
+        """A lease begins; `before` are the epochs that were completed earlier."""
+        self._job, self._arena, self._timetable, self._before = job, arena, timetable, before
+        self._due = None
+        self._ask(timetable.tick)
+
+    def look(self, arena: Arena) -> None:
+        """See how far the last one is, and whether it is time for the next; called often."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        self._report()
+        door = arena["door"]
+        if self._due is not None and door[SNAPSHOT_TAKEN] >= self._due:
+            self._due = None
+            self._write_beside(int(door[SNAPSHOT_TAKEN]))
+        elif self._due is None:
+            self._ask(int(door[OPENED]))
+
+    def close(
+        self,
+        state: State,
+        progress: Progress,
+        records: list[EpochRecord],
+        reason: Reason,
+    ) -> None:
+        """The training is over: write the last one, for whoever wants to go on from here."""
+        if self._thread is not None:
+            self._thread.join()
+            self._report()
+        values = {"parameters": state.params_N, "state": state.state_MN}
+        # where early stopping took the best parameters, going on means going on from the last
+        if state.last_N is not None:
+            values = {**values, "parameters": state.last_N, "best": state.params_N}
+        place = (state.epochs, state.place, state.updates)
+        self._write(values | state.sums, self._facts(place, progress, records, reason))
+        self._report()
+
+    def _ask(self, tick: int) -> None:
+        """Say from which tick on the leader is to take the next copy."""
+        table, (amount, unit) = self._timetable, self.cadence
+        moment = table.at(max(tick, table.tick + 1))
+        if unit == "seconds":
+            if monotonic() - self._last < amount:
+                return
+            self._due = tick + 1
+        elif unit == "steps":
+            self._due = table.tick_of_update(int((moment.updates // amount + 1) * amount))
+        else:
+            self._due = table.end_of_epoch(int((moment.epoch // amount + 1) * amount) - 1)
+        self._arena["door"][SNAPSHOT_DUE] = self._due
+
+    def _write_beside(self, tick: int) -> None:
+        arena, table = self._arena, self._timetable
+        moment, place = table.at(tick + 1), table.place_of(tick + 1)
+        ledger = Ledger(arena, self._job.n_validation > 0)
+        records = self._before + ledger.records(0, moment.row)
+        values_XN = arena["snapshot_values"]
+        arrays = {"parameters": values_XN[0], "state": values_XN[1:]}
+        if arena["snapshot_best"].size:
+            arrays["best"] = arena["snapshot_best"]
+        if place:
+            arrays |= {name: arena[f"snapshot_{name}"] for name in EPOCH_SUMS}
+        facts = self._facts(
+            (moment.epoch, place, moment.updates), ledger.progress(moment.row), records, None
+        )
+        self._last = monotonic()
+        self._thread = threading.Thread(
+            target=self._write, args=(arrays, facts), name="phalanx-keeper", daemon=True
+        )
+        self._thread.start()
+
+    def _facts(
+        self,
+        position: tuple[int, int, int],
+        progress: Progress,
+        records: list[EpochRecord],
+        reason: Reason | None,
+    ) -> dict[str, Any]:
+        return {
+            "identity": self.identity,
+            "extra": self.extra,
+            "position": dict(zip(("epoch", "place", "updates"), position, strict=True)),
+            "progress": list(progress),
+            "records": [_packed(record) for record in records],
+            "reason": reason,
+        }
+
+    def _write(self, arrays: dict[str, Array], facts: dict[str, Any]) -> None:
+        step, begun = facts["position"]["updates"], monotonic()
+        try:
+            path = checkpoint.save(self.folder, step, arrays, facts)
+        except CheckpointError as error:
+            self._written = Event("checkpoint failed", step, str(error), at=begun)
+        else:
+            took = 1000 * (monotonic() - begun)
+            detail = f"{path.name}, written beside the training in {took:.0f} ms"
+            self._written = Event("checkpoint", step, detail, at=begun)
+
+    def _report(self) -> None:
+        self._thread = None
+        written, self._written = self._written, None
+        if written is not None:
+            self._tell(written)
+
+
+def identity_of(job: Job, training: Samples, validation: Samples | None) -> dict[str, Any]:
+    """What a training must have in common with a checkpoint to go on from it: all that decides
+    the answer, less how long it is to run."""
+    plan, rule = job.plan, job.rule
+    return {
+        "model": repr(job.model),
+        "samples": plan.n_samples,
+        "batch_size": plan.batch_size,
+        "shards": plan.n_shards,
+        "seed": plan.seed,
+        "data_distribution": name_of(plan.distribution),
+        "aggregation": name_of(job.aggregation),
+        "optimizer": repr(job.optimizer),
+        "alpha": job.alpha,
+        "schedule": repr(rule.schedule),
+        "tol": rule.tol,
+        "n_iter_no_change": rule.patience,
+        "early_stopping": rule.by_score,
+        "data": fingerprint(training),
+        "validation_data": fingerprint(validation),
+    }
+
+
+def resume(saved: checkpoint.Saved, identity: dict[str, Any]) -> Resumption:
+    """Go on from a checkpoint. Raises CheckpointError where it is of another training."""
+    known = saved.facts.get("identity", {})
+    differing = [
+        f"{name} ({known.get(name)} there, {value} here)"
+        for name, value in identity.items()
+        if known.get(name) != value
+    ]
+    if differing:
+        raise CheckpointError(
+            "a checkpoint can be gone on from with the data and parameters that it was made with; "
+            f"{saved.path} differs in {'; '.join(differing)}. Use those of the checkpoint, or "
+            "start anew without resume."
+        )
+    position, arrays = saved.facts["position"], saved.arrays
+    sums = {name: arrays[name] for name in EPOCH_SUMS if name in arrays}
+    state = State(
+        arrays["parameters"],
+        arrays["state"],
+        position["updates"],
+        position["epoch"],
+        position["place"],
+        arrays.get("best"),
+        sums,
+    )
+    records = [_unpacked(record) for record in saved.facts["records"]]
+    reason = saved.facts["reason"]
+    return Resumption(
+        saved.path,
+        state,
+        _progress(saved.facts["progress"]),
+        records,
+        Reason(reason) if reason in FINAL else None,
+    )
+
+
+def _packed(record: EpochRecord) -> list[Any]:
+    return [*record[:4], list(record.progress), record.reason]
+
+
+def _unpacked(packed: list[Any]) -> EpochRecord:
+    loss, score, rate, seconds, progress, reason = packed
+    ended = Reason(reason) if reason else None
+    return EpochRecord(loss, score, rate, seconds, _progress(progress), ended)
+
+
+def _progress(packed: list[Any]) -> Progress:
+    rate, epochs, seen, best_loss, best_score, stale, improved = packed
+    return Progress(rate, int(epochs), int(seen), best_loss, best_score, int(stale), bool(improved))

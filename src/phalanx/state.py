@@ -1,0 +1,56 @@
+"""The state of a training, as it is handed from one session, or one day, to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from phalanx.arena import Arena
+from phalanx.arrays import Array
+from phalanx.job import Job, Lease
+
+EPOCH_SUMS = ("losses", "weights", "penalties")
+
+
+@dataclass
+class State:
+    """What training changes: parameters [N], optimiser state [M, N], and what came before.
+
+    place: ticks of the epoch that are over; where it is not 0, `sums` has what the epoch came to
+    so far (losses [T], weights [T], penalties [T, K]). best_N: the best by score so far, if any.
+    last_N: at the end of a training that took the best parameters, the last ones.
+    """
+
+    params_N: Array
+    state_MN: Array
+    updates: int = 0
+    epochs: int = 0
+    place: int = 0
+    best_N: Array | None = None
+    sums: dict[str, Array] = field(default_factory=dict)
+    last_N: Array | None = None
+
+    def load(self, arena: Arena) -> None:
+        """Put it into a new arena."""
+        arena["values"][0] = self.params_N
+        if self.updates:  # else it is all zeros, as the arena is
+            arena["values"][1:] = self.state_MN
+        if arena["best"].size:
+            arena["best"][:] = self.params_N if self.best_N is None else self.best_N
+        for name, sums in self.sums.items():
+            arena[name][...] = sums
+
+    def take_best(self) -> None:
+        """End with the best parameters instead of the last, where they were followed."""
+        if self.best_N is not None:
+            self.params_N, self.last_N = self.best_N, self.params_N
+
+
+def state_of(job: Job, arena: Arena, lease: Lease, is_final: bool) -> State:
+    """The state at the end of a lease. Where it is final, early stopping takes the best one."""
+    params_N, state_MN = arena["values"][0].copy(), arena["values"][1:].copy()
+    best_N = arena["best"].copy() if job.rule.by_score else None
+    sums = {name: arena[name].copy() for name in EPOCH_SUMS} if lease.place else {}
+    state = State(params_N, state_MN, lease.updates, lease.first_epoch, lease.place, best_N, sums)
+    if is_final:
+        state.take_best()
+    return state
