@@ -8,7 +8,7 @@ from phalanx.arena import Arena
 from phalanx.assignment import load_balanced, round_robin
 from phalanx.exchange.board import HALT, Board
 from phalanx.job import Job, Lease
-from phalanx.leader import REPLAN_EVERY, Leader
+from phalanx.engine.leader import REPLAN_EVERY, Leader
 from phalanx.models.mlp import MLPSpec
 from phalanx.optimizers import SGD
 from phalanx.plan import Plan, sequential

@@ -65,7 +65,8 @@ class Job:
     def fields(self) -> Fields:
         """What the arena holds for this job, samples apart.
 
-        S shards, K blocks, N parameters, W seats, V validation chunks. With one seat there is nobody to take anything over.
+        S shards, K blocks, N parameters, W seats, V validation chunks. With one seat there is
+        nobody to take anything over.
         """
         n, w, dtype = self.model.n_parameters, self.n_seats, self.model.dtype.name
         s, k, v = self.plan.n_shards, len(self.blocks), len(self.chunks)

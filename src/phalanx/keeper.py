@@ -19,10 +19,10 @@ from phalanx.arrays import Array
 from phalanx.cadence import Cadence
 from phalanx.data.fingerprint import fingerprint
 from phalanx.data.samples import Samples
+from phalanx.engine.ledger import Ledger
 from phalanx.errors import CheckpointError
 from phalanx.exchange.board import OPENED, SNAPSHOT_DUE, SNAPSHOT_TAKEN
 from phalanx.job import Job
-from phalanx.ledger import Ledger
 from phalanx.registry import name_of
 from phalanx.run import EpochRecord, Event
 from phalanx.state import EPOCH_SUMS, State

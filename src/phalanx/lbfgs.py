@@ -12,9 +12,9 @@ from phalanx.arrays import Array
 from phalanx.clusters.base import Session
 from phalanx.clusters.threads import one_blas_thread
 from phalanx.data.samples import Samples
+from phalanx.engine.ledger import Ledger
 from phalanx.exchange.board import LAST, NEVER, OPENED
 from phalanx.job import Job, Lease
-from phalanx.ledger import Ledger
 from phalanx.run import EpochRecord
 from phalanx.state import State
 from phalanx.stopping import Progress, Reason

@@ -19,10 +19,10 @@ from phalanx.clusters.inprocess import InProcess
 from phalanx.clusters.processes import Processes
 from phalanx.control import Control
 from phalanx.data.samples import Samples
+from phalanx.engine.ledger import Ledger
 from phalanx.exchange.board import HALT, INTERRUPT, LAST, NEVER, OPENED, REGROUP, processors
 from phalanx.job import LEASE_EPOCHS, Job, Lease, chunk_bounds
 from phalanx.keeper import Keeper, Resumption, identity_of, resume
-from phalanx.ledger import Ledger
 from phalanx.models.base import ModelSpec
 from phalanx.plan import FLOPS_A_PARAMETER
 from phalanx.registry import name_of

@@ -14,10 +14,10 @@ from phalanx.clusters.interrupt import on_interrupt
 from phalanx.clusters.threads import one_blas_thread
 from phalanx.clusters.watching import watched
 from phalanx.data.samples import Gatherer, Samples
+from phalanx.engine.worker import Worker
 from phalanx.exchange.board import HALT, INTERRUPT, REGROUP, WANTED
 from phalanx.exchange.seats import Seats
 from phalanx.job import CHUNK_ROWS, Job, Lease, chunk_bounds
-from phalanx.worker import Worker
 
 
 class InProcess:

@@ -16,10 +16,10 @@ from phalanx.clusters import wire
 from phalanx.clusters.base import Forward
 from phalanx.clusters.inprocess import predict_chunks
 from phalanx.data.placement import Placement
+from phalanx.engine.worker import Worker
 from phalanx.exchange.board import ABORT, Aborted
 from phalanx.faults import Script
 from phalanx.job import Job, Lease
-from phalanx.worker import Worker
 
 
 @dataclass(frozen=True)

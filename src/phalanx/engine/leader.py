@@ -13,6 +13,7 @@ import numpy as np
 
 from phalanx.arena import Arena
 from phalanx.assignment import assign, follows_speed
+from phalanx.engine.ledger import Ledger
 from phalanx.exchange.board import (
     HALT,
     PLAN,
@@ -23,7 +24,6 @@ from phalanx.exchange.board import (
 )
 from phalanx.exchange.seats import Seats
 from phalanx.job import Job, Lease
-from phalanx.ledger import Ledger
 from phalanx.stopping import judge
 from phalanx.timetable import Timetable
 

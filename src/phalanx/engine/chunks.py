@@ -1,0 +1,61 @@
+"""The chunks of the validation samples, scored after an epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from phalanx.arena import Arena
+from phalanx.data.samples import Gatherer, Samples
+from phalanx.engine.post import Post
+from phalanx.exchange.tally import Tally
+from phalanx.metrics import Metric
+from phalanx.models.base import Model
+
+
+class Chunks:
+    """Seen by one worker. Like a shard, a chunk may be scored twice; like a shard's gradient, its
+    sums lie in memory of whoever scored it."""
+
+    def __init__(
+        self, post: Post, arena: Arena, samples: Samples, score: Metric, model: Model
+    ) -> None:
+        self.post, self.model, self.score = post, model, score
+        self.bounds = post.job.chunks
+        self.samples = Gatherer(samples, self.bounds[0][1])
+        self.done = Tally(arena, "chunks_done", post.rank)
+        self.partials_VM = arena["partials"][post.rank]
+
+    def score_mine(self) -> None:
+        """Score those that fall to me and are not yet done."""
+        for v in self.post.share.chunks:
+            if not self._is_done(v):
+                self._score(v)
+
+    def score_late(self) -> bool:
+        """Score one that its owner is late with; False if there is none for me."""
+        late = (v for v in range(len(self.bounds)) if not self._is_done(v))
+        v = next(late, None) if self.post.share.may_help else None
+        if v is not None:
+            self._score(v)
+        return v is not None
+
+    def are_done(self) -> bool:
+        """Whether everybody's are."""
+        return all(self._is_done(v) for v in range(len(self.bounds)))
+
+    def _is_done(self, v: int) -> bool:
+        everybody = (*self.post.share.others, self.post.rank)
+        return self.done.doer(v, self.post.tick, everybody) is not None
+
+    def _score(self, v: int) -> None:
+        """Sums of the score over one chunk; published unless somebody else was quicker, since by
+        then the parameters may be changing again."""
+        post = self.post
+        post.presence.at("evaluate", v)
+        rows = self.samples.rows(np.arange(*self.bounds[v]))
+        target = rows.classes_B if rows.classes_B is not None else rows.target_OB.T
+        weight_B = np.ones(rows.count) if rows.weight_B is None else rows.weight_B
+        sums = self.score.partial(target, self.model.outputs(rows), weight_B)
+        if self.done.doer(v, post.tick, post.share.others) is None:
+            self.partials_VM[v, : len(sums)] = sums
+            self.done.publish(v, post.tick)

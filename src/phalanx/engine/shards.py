@@ -1,0 +1,114 @@
+"""The shards of a step: computing those that fall to a worker, and waiting for the others'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from phalanx.arena import Arena
+from phalanx.arrays import Array
+from phalanx.data.samples import Gatherer, Samples
+from phalanx.engine.post import Post
+from phalanx.exchange.board import fence
+from phalanx.exchange.tally import Tally
+from phalanx.models.base import Model
+from phalanx.randomness import DROPOUT, keyed
+
+
+class Shards:
+    """Seen by one worker. A shard's gradient goes to its home slot if I own the shard by the plan,
+    else to a slot of mine, so that nobody ever writes where another may."""
+
+    def __init__(self, post: Post, arena: Arena, samples: Samples, model: Model) -> None:
+        self.post, self.model = post, model
+        self.plan, self._draws = post.job.plan, post.job.model.draws
+        self.samples = Gatherer(samples, self.plan.max_shard_rows)
+        self.done = Tally(arena, "shards_done", post.rank)
+        self.results = arena.words("results")  # of all workers: (loss, weight) of each shard
+        self._stride = 2 * self.plan.n_shards
+        self._homes, away = list(arena["grads"]), arena["grads_away"]
+        self._away = list(away[post.rank]) if len(away) else []
+        self._order: tuple[int, Array] = (-1, np.empty(0, np.intp))
+        self.live = 0  # shards of this step that have samples
+
+    def begin(self) -> None:
+        """A step begins."""
+        moment = self.post.moment
+        if self._order[0] != moment.epoch:
+            self._order = moment.epoch, self.plan.order(moment.epoch)
+        start, stop = self.plan.batch(moment.step)
+        self.live = min(stop - start, self.plan.n_shards)
+
+    def compute_mine(self) -> int:
+        """Compute those that fall to me; how many they were."""
+        computed = 0
+        for s in self.post.share.shards:
+            if s < self.live and not self._is_taken(s):
+                self._compute(s)
+                computed += 1
+        return computed
+
+    def wait_for_all(self) -> Sequence[int] | None:
+        """Wait until every shard is done; who did each, or None if every owner did its own."""
+        post, words = self.post, self.done.words
+        post.presence.at("wait")
+        for s in range(self.live):
+            if not post.board.spin(words, post.share.expected[s], post.tick):
+                return self._help()
+        fence()
+        return None if post.share.is_whole else post.share.heirs
+
+    def outcomes(self, doers: Sequence[int]) -> tuple[list[float], list[float]]:
+        """Loss and weight of each shard."""
+        places = [doers[s] * self._stride + 2 * s for s in range(self.live)]
+        results = self.results
+        return [results[place] for place in places], [results[place + 1] for place in places]
+
+    def _help(self) -> Sequence[int]:
+        """While a shard is missing, compute those that nobody else will, or not soon."""
+        post = self.post
+        for wait in post.waiting():
+            doers = [self._doer(s) for s in range(self.live)]
+            missing = [s for s, doer in enumerate(doers) if doer is None]
+            if not missing:
+                break
+            post.hear()
+            s = post.share.to_help(missing, post.tick, wait.is_long)
+            while s is not None:
+                self._compute(s)
+                wait.begin_anew()
+                missing.remove(s)
+                s = post.share.to_help(missing, post.tick, False) if missing else None
+        fence()
+        return [doer for doer in doers if doer is not None]
+
+    def _doer(self, s: int) -> int | None:
+        """Who has done a shard; its owner before others, since its slot is the quickest to read."""
+        share, post = self.post.share, self.post
+        return self.done.doer(s, post.tick, (share.owners[s], *share.others, post.rank))
+
+    def _is_taken(self, s: int) -> bool:
+        """Whether somebody else has done a shard of mine, or is at it."""
+        share = self.post.share
+        if share.is_regular:
+            return False
+        return self._doer(s) is not None or share.is_begun(s, self.post.tick)
+
+    def _compute(self, s: int) -> None:
+        post = self.post
+        post.share.begin(s, post.tick)
+        post.presence.at("read", s)
+        start, stop = self.plan.shard(post.moment.step, s)
+        rows = self.samples.rows(self._order[1][start:stop])
+        post.presence.at("compute", s)
+        rng = keyed(self.plan.seed, DROPOUT, post.moment.updates, s) if self._draws else None
+        slots = self._homes if post.share.owners[s] == post.rank else self._away
+        loss, weight = self.model.gradient(rows, slots[s], rng)
+        post.presence.at("publish", s)
+        # If it is published already, the update may have begun while I computed: mine may be of
+        # half-changed parameters, and nobody needs it. If not, it cannot have.
+        if self.done.doer(s, post.tick, post.share.others) is None:
+            place = post.rank * self._stride + 2 * s
+            self.results[place], self.results[place + 1] = loss, weight
+            self.done.publish(s, post.tick)
