@@ -15,6 +15,7 @@ from phalanx.arena import Arena
 from phalanx.assignment import assign, follows_speed
 from phalanx.engine.ledger import Ledger
 from phalanx.exchange.board import (
+    DEATHS,
     HALT,
     PLAN,
     SNAPSHOT_DUE,
@@ -37,6 +38,7 @@ class Leader:
         self.job, self.arena, self.board, self.seats = job, arena, board, seats
         self.ledger = Ledger(arena, job.n_validation > 0)
         self._seen_W2 = np.zeros((job.n_seats, 2))
+        self._settled = (-1, -1)  # deaths and wishes at which all who are wanted had their part
         self._speeds = [1.0] * job.n_seats
         starts = [job.plan.batch(step)[0] for step in range(job.plan.n_steps)]
         self._rows_T = np.diff([*starts, job.plan.n_samples]).astype(float)
@@ -86,17 +88,23 @@ class Leader:
         Not while an owner is still at an earlier tick: it may be writing its shard's gradient into
         the slot that goes with the ownership.
         """
+        door = self.board.door
+        is_due = follows_speed(self.job.assignment) and tick % REPLAN_EVERY == 0
+        known = door[DEATHS], door[WANTED]  # read before the seats, which may change meanwhile
+        if self._settled == known and not is_due:
+            return
         newcomers = self.seats.newcomers()
         for rank in newcomers:
             self.seats.admit(rank, tick)
         if newcomers:
-            self.board.door[PLAN] += 1
-        owners = self.seats.active()
-        living = self.seats.alive(tick)
-        wanted = [rank for rank in living if rank < self.board.door[WANTED]] or living[:1]
-        is_due = follows_speed(self.job.assignment) and tick % REPLAN_EVERY == 0
+            door[PLAN] += 1
+        owners, living = self.seats.active(), self.seats.alive(tick)
+        wanted = [rank for rank in living if rank < door[WANTED]] or living[:1]
         if (is_due or wanted != owners) and self._all_left(owners, living, tick - 1):
             self._divide(wanted)
+            owners = wanted
+        if owners == list(range(door[WANTED])):  # nobody is missing
+            self._settled = known
 
     def _all_left(self, owners: list[int], living: list[int], tick: int) -> bool:
         """Whether every living owner has done with `tick`, given a moment for its last word."""

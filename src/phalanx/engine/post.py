@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from time import monotonic
 
 from phalanx.arena import Arena
-from phalanx.engine.presence import Presence
+from phalanx.engine.presence import Presence, Unseen
 from phalanx.engine.share import Share
 from phalanx.exchange.board import ABORT, Aborted, Board, Pause
 from phalanx.exchange.seats import Seats
@@ -27,7 +27,8 @@ class Post:
     def __init__(self, job: Job, arena: Arena, rank: int, life: int, script: Script) -> None:
         self.job, self.rank, self.life = job, rank, life
         self.board, self.seats = Board(arena), Seats(arena)
-        self.presence = Presence(self.seats, rank, life, script)
+        presence = Presence if job.n_seats > 1 else Unseen
+        self.presence = presence(self.seats, rank, life, script)
         self.share = Share(job, arena, self.board, self.seats, rank)
         self.speed = arena.words("speed")[2 * rank : 2 * rank + 2]  # shards computed, seconds
         self._spans = arena.words("spans")
@@ -36,9 +37,8 @@ class Post:
 
     def enter(self, tick: int) -> None:
         """Stand at a tick that is open."""
-        self.tick = self.presence.tick = tick
-        self.moment = self.timetable.at(tick)
-        self.presence.step = self.moment.updates
+        self.tick, self.moment = tick, self.timetable.at(tick)
+        self.presence.enter(tick, self.moment.updates)
         if self.share.is_outdated():
             self.share.muster(tick)
         self.presence.at("enter")

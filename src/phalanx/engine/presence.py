@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from phalanx.exchange.seats import Seats, activity_word
+from phalanx.exchange.seats import PHASE_WORDS, Seats, tick_word
 from phalanx.faults import Script, Slow, find
 
 
@@ -29,11 +29,15 @@ class Presence:
         self._slow = [line for line in script if isinstance(line, Slow) and line.worker == rank]
         self._beats = seats.beats
         self._begun = time.monotonic()
-        self.tick = self.step = 0
+        self._tick_word = self.step = 0
+
+    def enter(self, tick: int, step: int) -> None:
+        """A tick begins, before which `step` optimiser steps were made."""
+        self._tick_word, self.step = tick_word(tick), step
 
     def at(self, phase: str, task: int = 0) -> None:
         """Say that a phase begins."""
-        self._activity[self.rank] = activity_word(self.tick, phase, task)
+        self._activity[self.rank] = self._tick_word + PHASE_WORDS[phase] + task
         if self.script:
             self._obey(phase)
 
@@ -50,6 +54,13 @@ class Presence:
             if phase in ("publish", "commit") and self.step >= slow.step:
                 time.sleep((slow.factor - 1) * (now - self._begun))
         self._begun = time.monotonic()
+
+
+class Unseen(Presence):
+    """Of the only worker of a job: nobody looks, and no script applies to the user's process."""
+
+    def at(self, phase: str, task: int = 0) -> None:
+        """Say nothing."""
 
 
 def _kill() -> None:

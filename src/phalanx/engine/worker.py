@@ -91,7 +91,8 @@ class Worker:
         """Wait until the leader lets me in, at the tick that I then count from; False if the door
         was closed before."""
         post, seats = self.post, self.post.seats
-        post.tick = post.presence.tick = tick
+        post.tick = tick
+        post.presence.enter(tick, 0)
         post.presence.at("join")
         self.board.publish(seats.born, post.rank, post.life)
         for _ in post.waiting():

@@ -18,7 +18,7 @@ from phalanx.faults import PHASES
 
 WORDS = ("born", "admitted", "since", "ended", "left", "activity", "beats", "active")
 _TASK_BITS, _PHASE_BITS = 24, 4
-_PHASE_INDEX = {phase: index for index, phase in enumerate(PHASES)}
+PHASE_WORDS = {phase: index << _TASK_BITS for index, phase in enumerate(PHASES)}
 
 
 def seat_fields(n_seats: int) -> Fields:
@@ -88,6 +88,6 @@ class Seats:
         return Activity(word >> (_TASK_BITS + _PHASE_BITS), phase, word & ((1 << _TASK_BITS) - 1))
 
 
-def activity_word(tick: int, phase: str, task: int) -> int:
-    """One word for (tick, phase, task)."""
-    return ((tick << _PHASE_BITS | _PHASE_INDEX[phase]) << _TASK_BITS) | task
+def tick_word(tick: int) -> int:
+    """What a tick adds to the word of an activity."""
+    return tick << (_PHASE_BITS + _TASK_BITS)
