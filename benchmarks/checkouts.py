@@ -17,19 +17,21 @@ class Checkout:
     """See contestants.py: Contestant. The benchmark's own code is this one for all checkouts."""
 
     def __init__(self, folder: Path, case: Case, workers: int) -> None:
-        source = folder / "src"
+        self._source = folder / "src"
         command = [sys.executable, str(PROGRAM), case.key, str(case.n_samples), str(workers)]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(source)},
+            env={**os.environ, "PYTHONPATH": str(self._source)},
         )
+
+    def wait_until_started(self) -> None:
+        """Raises RuntimeError where another checkout's code was imported."""
         imported = Path(self._answer()).resolve()
-        if not imported.is_relative_to(source.resolve()):
-            self.close()
-            raise RuntimeError(f"the code of {source} was asked for and {imported} was imported")
+        if not imported.is_relative_to(self._source.resolve()):
+            raise RuntimeError(f"{self._source} was asked for and {imported} was imported")
 
     def round(self, epochs: int) -> float:
         assert self._process.stdin is not None

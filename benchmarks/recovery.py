@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from math import inf
 from random import Random
 from time import monotonic, sleep
 from typing import Any
+
+from sklearn.exceptions import ConvergenceWarning
 
 from cases import Case
 from contestants import settings
@@ -87,7 +90,11 @@ def judged(events: Sequence[Event], worker: int, killed: float, same_bits: bool)
 def fit(case: Case, data: Data, epochs: int) -> Run:
     """Train a new classifier; its run."""
     chosen: dict[str, Any] = settings(case, epochs)
-    run: Run = MLPClassifier(n_jobs=WORKERS, **chosen).fit(data.x, data.y).run_
+    classifier = MLPClassifier(n_jobs=WORKERS, **chosen)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        classifier.fit(data.x, data.y)
+    run: Run = classifier.run_
     return run
 
 

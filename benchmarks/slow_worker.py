@@ -35,15 +35,17 @@ TARGETS = {  # share of the sum of the speeds to reach at least; none for some
 }
 
 METHOD = """\
-{case}, Adam, float32, two workers, the second of which takes {factor} times as long for all its
-work: after each piece of it, it sleeps three times what the piece took. For Phalanx that is
+{case}.
+Adam, float32, two workers, the second of which takes {factor} times as long for all its work: after
+each piece of it, it rests three times what the piece took. For Phalanx that is
 `phalanx.testing.scripted(Slow(worker=1, factor={factor}))`, for torch's DistributedDataParallel the
 same in its loop, by the processor time of the rank's own thread, so that it does not rest for
 waiting. Everybody also runs undisturbed; all take turns, {rounds} rounds, medians, the range in
 brackets. Two workers of which one has a quarter of the speed v have 1.25 v together, where v is
 half of the contestant's own throughput undisturbed; the share is the part of that sum that became
-steps, taken round by round. A whole `fit` is timed, with the first steps before anything is known
-of the speeds."""
+steps, taken round by round. It may exceed 100 %: a worker that rests leaves caches, memory and the
+processor's clock to the other. A whole `fit` is timed, with the first steps before anything is
+known of the speeds."""
 
 
 def section(rounds: int, quick: bool) -> Section:
