@@ -38,22 +38,26 @@ class Timed:
 def time_case(case: Case, rounds: int) -> Timed:
     """Let everybody train the case, `rounds` times in turn."""
     data = case.samples()
+    return take_turns(case, data.source, contestants(case, data), rounds)
+
+
+def take_turns(case: Case, source: str, everybody: Mapping[str, Contestant], rounds: int) -> Timed:
+    """Let the contestants train the case in turn, and end what they started."""
     with ExitStack() as stack:
-        everybody = contestants(case, data)
         for contestant in everybody.values():
             stack.callback(contestant.close)
-        _round(everybody, WARM_UP_EPOCHS)
+        turn_of_each(everybody, WARM_UP_EPOCHS)
         times: Times = {name: [] for name in everybody}
         others: list[float] = []
         for number in range(1, rounds + 1):
             others.append(busy_cores())
             print(f"{case.key}: round {number} of {rounds}", file=sys.stderr)
-            for name, seconds in _round(everybody, case.epochs).items():
+            for name, seconds in turn_of_each(everybody, case.epochs).items():
                 times[name].append(seconds)
-    return Timed(case, data.source, times, others)
+    return Timed(case, source, times, others)
 
 
-def _round(everybody: Mapping[str, Contestant], epochs: int) -> dict[str, float]:
+def turn_of_each(everybody: Mapping[str, Contestant], epochs: int) -> dict[str, float]:
     """One turn for everybody."""
     taken: dict[str, float] = {}
     for name, contestant in everybody.items():

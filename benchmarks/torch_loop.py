@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from math import isfinite
-from time import perf_counter
+from time import perf_counter, sleep, thread_time
 
 import torch
 import torch.distributed as dist
@@ -36,12 +36,18 @@ def group(rank: int, world: int, meeting: str) -> Iterator[None]:
 
 
 class Loop:
-    """A network, its optimiser, and this rank's share of every batch."""
+    """A network, its optimiser, and this rank's share of every batch.
 
-    def __init__(self, case: Case, rank: int, world: int, fused: bool) -> None:
+    slowness: how many times as long as it could this rank takes for all its work.
+    """
+
+    def __init__(
+        self, case: Case, rank: int, world: int, fused: bool, slowness: float = 1.0
+    ) -> None:
         data = case.samples()
         self._x, self._y = torch.from_numpy(data.x), torch.from_numpy(data.y)
         self._case, self._rank, self._world = case, rank, world
+        self._slowness = slowness
         torch.manual_seed(0)
         network = perceptron((data.x.shape[1], *case.hidden, CLASSES))
         self._network = DistributedDataParallel(network) if world > 1 else network
@@ -59,6 +65,11 @@ class Loop:
             assert isfinite(loss)
         return (perf_counter() - begun) / (epochs * self._case.steps)
 
+    def steps(self) -> Iterator[float]:
+        """Train without an end; the loss of each step."""
+        while True:
+            yield from (self._step(index) for index in self._epoch())
+
     def _epoch(self) -> list[Tensor]:
         """Indices of this rank's samples in each step of a new random order."""
         order = torch.randperm(len(self._x))  # the same on every rank, as the seed is
@@ -66,10 +77,14 @@ class Loop:
         return [batch.tensor_split(self._world)[self._rank] for batch in batches]
 
     def _step(self, index: Tensor) -> float:
+        """One step. A slow rank rests for its own work alone, not for its wait for the others."""
+        begun = thread_time()
         self._optimizer.zero_grad()
         loss = cross_entropy(self._network(self._x[index]), self._y[index])
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
+        if self._slowness > 1:
+            sleep((self._slowness - 1) * (thread_time() - begun))
         return float(loss.item())
 
 

@@ -15,9 +15,12 @@ from cases import Case
 
 
 class TorchProcesses:
-    """See contestants.py: Contestant. One process a rank, each with its share of the batch."""
+    """See contestants.py: Contestant. One process a rank, each with its share of the batch.
 
-    def __init__(self, case: Case, world: int, fused: bool = False) -> None:
+    slowness: how many times as long as it could the last rank takes for its work.
+    """
+
+    def __init__(self, case: Case, world: int, fused: bool = False, slowness: float = 1.0) -> None:
         self._folder = TemporaryDirectory()
         meeting = Path(self._folder.name) / "meeting"
         context = get_context("spawn")
@@ -25,7 +28,8 @@ class TorchProcesses:
         self._processes = []
         for rank in range(world):
             mine, theirs = context.Pipe()
-            arguments = (theirs, case, rank, world, fused, str(meeting))
+            pace = slowness if rank == world - 1 else 1.0
+            arguments = (theirs, case, rank, world, fused, str(meeting), pace)
             process = context.Process(target=serve, args=arguments, daemon=True)
             process.start()
             theirs.close()
@@ -54,11 +58,19 @@ def told(pipe: Connection) -> int | None:
     return epochs
 
 
-def serve(pipe: Connection, case: Case, rank: int, world: int, fused: bool, meeting: str) -> None:
+def serve(
+    pipe: Connection,
+    case: Case,
+    rank: int,
+    world: int,
+    fused: bool,
+    meeting: str,
+    slowness: float,
+) -> None:
     """What a process does: train when told to, and answer with seconds a step."""
     from torch_loop import Loop, group
 
     with group(rank, world, meeting):
-        loop = Loop(case, rank, world, fused)
+        loop = Loop(case, rank, world, fused, slowness)
         while (epochs := told(pipe)) is not None:
             pipe.send(loop.round(epochs))

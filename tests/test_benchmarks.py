@@ -1,13 +1,21 @@
 """The arithmetic and the tables of benchmarks/, on made-up figures."""
 
 import sys
+from math import inf
 from pathlib import Path
 
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
+from cases import DIGITS
+from elastic import Step, noted
 from figures import Finding, Spread, ratio, spread
+from nothing_fails import Price
+from phalanx.run import Event
+from recovery import Kill, judged
+from section import Section
+from slow_worker import share
 from table import ranged, table
 
 
@@ -40,3 +48,37 @@ def test_a_table_is_padded_markdown() -> None:
 
 def test_a_figure_shows_its_range() -> None:
     assert ranged(Spread(2.0, 1.5, 3.0), "x", digits=1) == "2.0x (1.5..3.0)"
+
+
+def test_a_killed_worker_is_judged_by_its_own_events() -> None:
+    events = [
+        Event("worker lost", 3, worker=0, at=11.0, cost=1.0),
+        Event("worker lost", 5, worker=1, at=12.5, cost=250.0),
+        Event("worker joined", 9, worker=1, at=14.0, cost=1500.0),
+    ]
+    assert judged(events, worker=1, killed=12.0, same_bits=True) == Kill(0.75, 2.0, True)
+
+
+def test_what_a_run_does_not_tell_took_for_ever() -> None:
+    assert judged([], worker=1, killed=12.0, same_bits=True) == Kill(inf, inf, True)
+
+
+def test_a_slow_worker_s_share_is_of_the_sum_of_both_speeds() -> None:
+    times = {"it": [2.0, 1.0], "it, slowed": [4.0, 1.6]}
+    assert share(times, "it") == Spread(0.9, 0.8, 1.0)
+
+
+def test_new_code_is_compared_with_both_runs_of_the_old() -> None:
+    start = {"old": [1.0, 3.0], "new": [3.0, 3.0], "old again": [1.0, 2.0]}
+    price = Price(DIGITS, 2, [start])
+    assert price.new_over_old == Spread(2.0, 2.0, 2.0)
+    assert price.noise == Spread(0.75, 0.75, 0.75)
+    assert not price.finding().met
+
+
+def test_a_note_of_torchrun_s_workers_is_read() -> None:
+    assert noted("1 4711 12.5\n") == Step(1, 4711, 12.5)
+
+
+def test_a_section_has_its_title_and_its_paragraphs() -> None:
+    assert Section("A", ["b", "c"], []).text() == "## A\n\nb\n\nc"
