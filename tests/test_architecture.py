@@ -15,14 +15,16 @@ FLOORS = [
     ["report", "run_folder", "predictor", "evaluation", "record"],
     ["estimators"],
     ["training", "lbfgs"],
+    ["keeper"],
     ["clusters"],
-    ["worker", "leader"],
+    ["engine", "state"],
     ["job"],
     ["exchange", "models"],
-    ["data", "run", "arena", "checkpoint"],
+    ["data", "run", "arena", "checkpoint", "control", "testing"],
     [
         "plan", "assignment", "aggregation", "optimizers", "schedules", "stopping", "metrics",
         "scores", "layout", "randomness", "checks", "registry", "arrays", "errors",
+        "membership", "timetable", "tuner", "cadence", "faults",
     ],
 ]  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(reversed(FLOORS)) for name in names}

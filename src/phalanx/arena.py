@@ -16,19 +16,31 @@ import numpy as np
 
 from phalanx.arrays import Array
 
-PAGE = 4096
+PAGE, CACHE_LINE = 4096, 64  # bytes
 
 
 @dataclass(frozen=True)
 class Field:
-    """Shape and dtype of one array of the arena; it starts out as zeros."""
+    """Shape and dtype of one array of the arena; it starts out as zeros.
+
+    aligned: whether each row begins on a cache line of its own, with a gap before it if need be.
+    """
 
     shape: tuple[int, ...]
     dtype: str = "float64"
+    aligned: bool = False
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """The shape with the gaps."""
+        if not self.aligned:
+            return self.shape
+        a_line = CACHE_LINE // np.dtype(self.dtype).itemsize
+        return (*self.shape[:-1], -(-self.shape[-1] // a_line) * a_line)
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) * np.dtype(self.dtype).itemsize
+        return prod(self.stored) * np.dtype(self.dtype).itemsize
 
 
 Fields = dict[str, Field]
@@ -41,9 +53,9 @@ class Arena:
         self._arrays: dict[str, Array] = {}
         offset = 0
         for name, field in fields.items():
-            count = prod(field.shape)
-            array = np.frombuffer(memory, field.dtype, count, offset)
-            self._arrays[name] = array.reshape(field.shape)
+            array = np.frombuffer(memory, field.dtype, prod(field.stored), offset)
+            without_gaps = (..., slice(field.shape[-1]))
+            self._arrays[name] = array.reshape(field.stored)[without_gaps]
             offset += _pages(field.nbytes)
 
     def __getitem__(self, name: str) -> Array:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -124,16 +125,35 @@ class Plan:
         start = step * self.batch_size
         return start, min(start + self.batch_size, self.n_samples)
 
+    def shards(self, step: int) -> list[tuple[int, int]]:
+        """First and past-the-last place of each shard of a step that has samples."""
+        start, stop = self.batch(step)
+        offsets = self._offsets(stop - start)
+        return [(start + first, start + last) for first, last in offsets]
+
+    def _offsets(self, rows: int) -> list[tuple[int, int]]:
+        """Where the shards of a batch of so many rows lie in it."""
+        known = self._known_offsets.get(rows)
+        if known is None:
+            small, larger = divmod(rows, self.n_shards)
+            sizes = [small + (s < larger) for s in range(min(rows, self.n_shards))]
+            known = list(pairwise([0, *accumulate(sizes)]))
+            self._known_offsets[rows] = known
+        return known
+
+    @cached_property
+    def _known_offsets(self) -> dict[int, list[tuple[int, int]]]:
+        return {}
+
     def shard(self, step: int, s: int) -> tuple[int, int]:
         """First and past-the-last place of shard s of a step.
 
         Sizes differ by at most one, larger ones first; with fewer rows than shards the last are
         empty.
         """
-        start, stop = self.batch(step)
-        small, larger = divmod(stop - start, self.n_shards)
-        first = start + s * small + min(s, larger)
-        return first, first + small + (s < larger)
+        shards = self.shards(step)
+        end = self.batch(step)[1]
+        return shards[s] if s < len(shards) else (end, end)
 
 
 def auto_shards(batch_size: int, n_parameters: int) -> int:

@@ -54,7 +54,8 @@ class Leader:
         is_over = False
         if before > self._lease.tick and self._timetable.ends_epoch(before):
             is_over = self._judge(self._timetable.at(before).row)
-        self._take_snapshot(before)
+        if self.job.keeps_snapshots:
+            self._take_snapshot(before)
         if is_over or self.board.door[HALT]:
             self.board.close_after(before)
             return False

@@ -31,14 +31,15 @@ class Shards:
         self._away = list(away[post.rank]) if len(away) else []
         self._order: tuple[int, Array] = (-1, np.empty(0, np.intp))
         self.live = 0  # shards of this step that have samples
+        self._bounds: list[tuple[int, int]] = []  # their places in the epoch's order
 
     def begin(self) -> None:
         """A step begins."""
         moment = self.post.moment
         if self._order[0] != moment.epoch:
             self._order = moment.epoch, self.plan.order(moment.epoch)
-        start, stop = self.plan.batch(moment.step)
-        self.live = min(stop - start, self.plan.n_shards)
+        self._bounds = self.plan.shards(moment.step)
+        self.live = len(self._bounds)
 
     def compute_mine(self) -> int:
         """Compute those that fall to me; how many they were."""
@@ -99,7 +100,7 @@ class Shards:
         post = self.post
         post.share.begin(s, post.tick)
         post.presence.at("read", s)
-        start, stop = self.plan.shard(post.moment.step, s)
+        start, stop = self._bounds[s]
         rows = self.samples.rows(self._order[1][start:stop])
         post.presence.at("compute", s)
         rng = keyed(self.plan.seed, DROPOUT, post.moment.updates, s) if self._draws else None
