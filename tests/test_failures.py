@@ -5,6 +5,7 @@ Nothing waits by sleeping: each fault is set off by the worker itself, in a call
 
 import importlib
 import os
+import re
 import select
 import shutil
 import signal
@@ -21,6 +22,7 @@ from sklearn.exceptions import NotFittedError
 
 from phalanx import MLPClassifier, UserFunctionError, WorkerError, WorkerLost
 from phalanx.clusters import pool
+from phalanx.testing import Fault, scripted
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -82,7 +84,6 @@ def test_an_exception_that_cannot_be_pickled_still_arrives():
     assert is_usable()
 
 
-@pytest.mark.parametrize("call", [1, 7, 33])
 @pytest.mark.parametrize(
     ("death", "told"),
     [
@@ -92,13 +93,22 @@ def test_an_exception_that_cannot_be_pickled_still_arrives():
     ],
     ids=["killed", "segfault", "exit"],
 )
-def test_a_lost_worker_is_named_within_a_second_and_nothing_is_left(call, death, told):
+def test_a_task_that_ends_every_process_is_named_and_nothing_is_left(death, told):
     is_usable()
     pids = [member.pid for member in pool.warm_pool().members]
-    with pytest.raises(WorkerLost, match=told) as caught:
-        MLPClassifier(**SETTINGS, aggregation=at_call(call, death)).fit(X, Y)
-    assert caught.value.pid == pids[caught.value.rank]
-    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    with pytest.raises(WorkerLost, match=f"while reducing block 0 in step 0: .*{told}") as caught:
+        MLPClassifier(**SETTINGS, aggregation=at_call(1, death)).fit(X, Y)
+    assert not [pid for pid in {*pids, caught.value.pid} if psutil.pid_exists(pid)]
+    assert is_usable()
+
+
+def test_a_shard_that_ends_every_process_is_named_with_its_samples():
+    faults = [Fault(w, 9, "compute", life=life) for w in range(2) for life in range(1, 9)]
+    with scripted(*faults), pytest.raises(WorkerLost, match=r"gradient of shard \d") as caught:
+        MLPClassifier(**SETTINGS, shuffle=False).fit(X, Y)
+    shard = int(re.search(r"shard (\d)", caught.value.task)[1])
+    first = 30 * (9 - 8) + [0, 8, 16, 23][shard]
+    assert caught.value.samples == list(range(first, first + [8, 8, 7, 7][shard]))
     assert is_usable()
 
 
@@ -113,8 +123,10 @@ def test_a_process_lost_between_two_fits_is_replaced(who):
     assert is_usable()
 
 
-def test_a_worker_is_missed_even_if_a_child_of_it_lives(tmp_path):
+def test_a_worker_is_replaced_even_if_a_child_of_it_lives(tmp_path):
     def die_before_a_child():
+        if (tmp_path / "child").exists():
+            return
         child = os.fork()
         if child == 0:
             signal.pause()
@@ -123,9 +135,9 @@ def test_a_worker_is_missed_even_if_a_child_of_it_lives(tmp_path):
 
     is_usable()
     begun = monotonic()
-    with pytest.raises(WorkerLost, match="SIGKILL"):
-        MLPClassifier(**SETTINGS, aggregation=at_call(1, die_before_a_child)).fit(X, Y)
-    assert monotonic() - begun < 1
+    clf = MLPClassifier(**SETTINGS, aggregation=at_call(1, die_before_a_child)).fit(X, Y)
+    assert monotonic() - begun < 2
+    assert "worker lost" in [event.what for event in clf.run_.events]
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # the user's, not ours to end
 
 
@@ -172,17 +184,6 @@ def test_modules_that_workers_find_and_do_not_find(tmp_path, monkeypatch):
     with pytest.raises(Exception, match=r"a worker could not load what it was sent.*late_module"):
         MLPClassifier(**SETTINGS, aggregation=late_module.rule).fit(X, Y)
     assert is_usable()
-
-
-def test_the_error_for_a_lost_worker_comes_within_a_second():
-    def die():
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    is_usable()
-    begun = monotonic()
-    with pytest.raises(WorkerLost):
-        MLPClassifier(**SETTINGS, aggregation=at_call(1, die)).fit(X, Y)
-    assert monotonic() - begun < 1
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
@@ -251,6 +252,7 @@ import os, signal, sys
 import numpy as np
 from phalanx import MLPClassifier
 from phalanx.clusters import pool
+from phalanx.testing import Fault, scripted
 
 X = np.random.default_rng(0).normal(size=(240, 6)); y = (X[:, 0] > 0).astype(int)
 driver = os.getpid()

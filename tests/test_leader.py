@@ -6,9 +6,9 @@ import pytest
 from phalanx.aggregation import mean
 from phalanx.arena import Arena
 from phalanx.assignment import load_balanced, round_robin
+from phalanx.engine.leader import REPLAN_EVERY, Leader
 from phalanx.exchange.board import HALT, Board
 from phalanx.job import Job, Lease
-from phalanx.engine.leader import REPLAN_EVERY, Leader
 from phalanx.models.mlp import MLPSpec
 from phalanx.optimizers import SGD
 from phalanx.plan import Plan, sequential

@@ -10,7 +10,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-MAX_DEATHS = 3  # of processes at one and the same task; the fault then lies in the task
+MIN_DEATHS = 3  # of processes at one and the same task, and more than there are workers: no
+# accident in each of them, but the task's own fault
 MAX_HANGS = 6  # likewise; the bound doubles each time, so a task that is merely slow gets through
 
 
@@ -137,7 +138,7 @@ def _after_an_end(view: View, rank: int, task: Task | None) -> tuple[View, list[
         count = view.deaths.get(task, 0) + 1
         emptied = replace(emptied, deaths={**view.deaths, task: count})
         # one that we killed for being stuck has its own, more patient, count
-        if count - view.hangs.get(task, 0) >= MAX_DEATHS:
+        if count - view.hangs.get(task, 0) >= max(MIN_DEATHS, view.wanted + 1):
             return emptied, [GiveUp(rank, task, count)]
     return _filled(emptied)
 

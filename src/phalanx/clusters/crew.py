@@ -6,6 +6,7 @@ is to be done about it the guard says (supervisor.py for a training).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import select
@@ -21,6 +22,7 @@ from phalanx.data.caller import own_memory
 from phalanx.errors import WorkerError, WorkerLost
 from phalanx.membership import Action, GiveUp, Kill, Start
 
+FIRST_LIFE = 1
 GRACE = 5.0  # seconds that workers get to leave a step after one of them failed
 
 Setup = Callable[[int], object]  # the message that begins a job, for a life of a seat
@@ -41,19 +43,41 @@ class Guard(Protocol):
 
 
 class Crew:
-    """See the module. Owns the descriptor `arena`, once it is made."""
+    """See the module. A context manager: the members are taken and told of the job on entering,
+    and give its memory back on leaving. Owns the descriptor `arena`."""
 
     def __init__(self, pool: Pool, n_workers: int, setup: Setup, arena: int, guard: Guard) -> None:
-        self._pool, self._setup, self._guard = pool, setup, guard
+        self._pool, self._n_workers, self._setup, self._guard = pool, n_workers, setup, guard
         self._descriptors = arena, own_memory()
         self._setup_body: tuple[int, bytes] = (0, b"")
         self._body: bytes | None = None
         self._failures: dict[int, Failure] = {}
         self._cause = ""
-        self.members = {member.rank: member for member in pool.take(n_workers)}
-        for member in self.members.values():
-            member.due = 0
-            self._set_up(member)
+        self.members: dict[int, Member] = {}
+
+    def __enter__(self) -> Crew:
+        try:
+            self._setup_body = FIRST_LIFE, wire.pack(self._setup(FIRST_LIFE))
+            for member in self._pool.take(self._n_workers):
+                self.members[member.rank] = member
+                member.due = 0
+                self._set_up(member)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            if self._pool.is_open:
+                self._failures, self._guard = {}, Unguarded()
+                self.ask(DropJob())
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        for descriptor in self._descriptors:
+            os.close(descriptor)
 
     def ask(self, message: object | None, look: Callable[[], None] | None = None) -> None:
         """Have every member do what a message says; with None, wait until all are set up.
@@ -79,17 +103,6 @@ class Crew:
         self._body = None
         self._raise_first()
 
-    def release(self) -> None:
-        """Have the members give the job's memory back, where they are still there."""
-        try:
-            if self._pool.is_open:
-                self._failures = {}
-                self._guard = Unguarded()
-                self.ask(DropJob())
-        finally:
-            for descriptor in self._descriptors:
-                os.close(descriptor)
-
     def _set_up(self, member: Member) -> None:
         life = self._guard.life(member.rank)
         if self._setup_body[0] != life:
@@ -101,7 +114,7 @@ class Crew:
         try:
             wire.send_packed(member.sock, body, descriptors)
         except TimeoutError:
-            os.kill(member.pid, signal.SIGKILL)  # stopped, with half a message in its socket
+            _end(member)  # stopped, with half a message in its socket
         except OSError:
             pass  # gone; its socket will say so
 
@@ -139,7 +152,7 @@ class Crew:
                 case Start(rank):
                     self._start(rank)
                 case Kill(rank):
-                    os.kill(self.members[rank].pid, signal.SIGKILL)
+                    _end(self.members[rank])
                 case GiveUp():
                     raise self._guard.give_up(action, pid, self._cause)
 
@@ -163,6 +176,12 @@ class Crew:
         if any(member.due for member in self.members.values()):
             raise WorkerError(rank, failures[rank].summary, failures[rank].traceback)
         raise WorkerFailed(rank, failures[rank])
+
+
+def _end(member: Member) -> None:
+    """Kill a process; nobody but its fork server waits for it, so the pid is still its own."""
+    with contextlib.suppress(ProcessLookupError):  # the fork server was ended before
+        os.kill(member.pid, signal.SIGKILL)
 
 
 class WorkerFailed(Exception):

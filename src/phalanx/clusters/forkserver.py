@@ -65,8 +65,13 @@ def _become_worker(server: int, rank: int, descriptor: int) -> NoReturn:
         os._exit(status)  # never through the server's own stack and exit handlers
 
 
-def _end(pid: int, children: set[int]) -> int:
-    """Make sure that a child is gone; its exit code, or minus the signal that ended it."""
+def _end(pid: int, children: set[int]) -> int | None:
+    """Make sure that a child is gone; its exit code, or minus the signal that ended it.
+
+    None for a child of an earlier fork server, which the kernel ended together with it.
+    """
+    if pid not in children:
+        return None
     os.kill(pid, signal.SIGKILL)  # of no effect on one that has ended and waits to be asked after
     _, status = os.waitpid(pid, 0)
     children.discard(pid)

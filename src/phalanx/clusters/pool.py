@@ -18,6 +18,9 @@ from phalanx.errors import PhalanxError
 SEND_PATIENCE = 10.0  # seconds for a message to be taken; a stopped process takes none
 
 
+ORPHANED = "its fork server was ended, and it with it"
+
+
 class Member:
     """A worker process, seen from the driver. `due`: answers that it owes."""
 
@@ -91,8 +94,8 @@ class Pool:
             wire.send(self._server, ("end", member.pid))
             code, _ = wire.receive(self._server)
         except (EOFError, OSError):
-            return "its fork server was ended, and it with it"
-        return _cause(code)
+            code = None
+        return ORPHANED if code is None else _cause(code)
 
     def fork(self, rank: int) -> Member:
         """A new worker. Raises PhalanxError where none can be started, and closes the pool."""

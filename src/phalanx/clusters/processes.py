@@ -52,10 +52,8 @@ class Processes:
                     place_validation.copy_in(validation, arena)
                 supervisor = Supervisor(job, arena, tell)
                 crew = Crew(pool, job.n_workers, setup, descriptor, supervisor)
-            try:
+            with crew:
                 yield _Session(arena, crew, supervisor)
-            finally:
-                crew.release()
 
     def predict(self, work: Forward, params_N: Array, samples: Samples) -> Array:
         place = Placement.of(samples, "samples/")
@@ -63,21 +61,17 @@ class Processes:
         dtype = params_N.dtype.str
         fields = {"parameters": Field(params_N.shape, dtype), "outputs": Field(shape, dtype)}
         fields |= place.fields(samples)
+        message = TakeForward(work, fields, place)
         with reserved() as pool:
             arena, descriptor = Arena.shared(fields)
             with closing_on_error(descriptor):
                 arena["parameters"][:] = params_N
                 place.copy_in(samples, arena)
-                crew = Crew(
-                    pool,
-                    self.n_workers,
-                    lambda life: TakeForward(work, fields, place),
-                    descriptor,
-                    _Repeating(self.n_workers),
-                )
-            with closing_pool_on_error():
+                guard = _Repeating(self.n_workers)
+                crew = Crew(pool, self.n_workers, lambda life: message, descriptor, guard)
+
+            with crew, closing_pool_on_error():
                 crew.ask(None)
-            crew.release()
             return arena["outputs"].copy()
 
 
