@@ -11,7 +11,7 @@ import os
 import pickle
 import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic
 from typing import NoReturn, Protocol
 
@@ -23,6 +23,7 @@ from phalanx.errors import WorkerError, WorkerLost
 from phalanx.membership import Action, GiveUp, Kill, Start
 
 FIRST_LIFE = 1
+STOPPED_LOOK = 0.5  # seconds
 GRACE = 5.0  # seconds that workers get to leave a step after one of them failed
 
 Setup = Callable[[int], object]  # the message that begins a job, for a life of a seat
@@ -37,7 +38,9 @@ class Guard(Protocol):
 
     def lost(self, rank: int) -> Callable[[str], list[Action]]: ...
 
-    def glance(self) -> list[Action]: ...
+    def glance(self, owing: Collection[int]) -> list[Action]: ...
+
+    def stopped(self, rank: int) -> list[Action]: ...
 
     def give_up(self, action: GiveUp, pid: int, cause: str) -> WorkerLost: ...
 
@@ -53,6 +56,7 @@ class Crew:
         self._body: bytes | None = None
         self._failures: dict[int, Failure] = {}
         self._cause = ""
+        self._stopped = Stopped()
         self.members: dict[int, Member] = {}
 
     def __enter__(self) -> Crew:
@@ -97,7 +101,10 @@ class Crew:
                 if monotonic() > deadline:
                     break
             else:
-                self._perform(self._guard.glance())
+                owing = {rank: member for rank, member in self.members.items() if member.due}
+                self._perform(self._guard.glance(owing))
+                for rank in self._stopped.look(monotonic(), owing):
+                    self._perform(self._guard.stopped(rank))
             if look is not None:
                 look()
         self._body = None
@@ -151,13 +158,14 @@ class Crew:
             match action:
                 case Start(rank):
                     self._start(rank)
-                case Kill(rank):
+                case Kill(rank) if rank in self.members:
                     _end(self.members[rank])
                 case GiveUp():
                     raise self._guard.give_up(action, pid, self._cause)
 
     def _start(self, rank: int) -> None:
-        member = self.members[rank] = self._pool.fork(rank)
+        member = self.members[rank] = self._pool.seat(rank)
+        member.due = 0
         self._set_up(member)
         if self._body is not None:
             self._tell(member, self._body)
@@ -182,6 +190,32 @@ def _end(member: Member) -> None:
     """Kill a process; nobody but its fork server waits for it, so the pid is still its own."""
     with contextlib.suppress(ProcessLookupError):  # the fork server was ended before
         os.kill(member.pid, signal.SIGKILL)
+
+
+class Stopped:
+    """Finds members that the system shows as stopped (SIGSTOP) at two looks, half a second apart:
+    they need not be waited for until they count as stuck."""
+
+    def __init__(self) -> None:
+        self._looked = 0.0
+        self._seen: set[int] = set()
+
+    def look(self, now: float, members: dict[int, Member]) -> list[int]:
+        """Ranks of those that are stopped still."""
+        if now - self._looked < STOPPED_LOOK:
+            return []
+        self._looked, before = now, self._seen
+        self._seen = {member.pid for member in members.values() if is_stopped(member.pid)}
+        return [rank for rank, member in members.items() if member.pid in before & self._seen]
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped a process; False where the system does not say."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b") ")[2][:1] == b"T"
+    except OSError:
+        return False
 
 
 class WorkerFailed(Exception):
@@ -213,8 +247,11 @@ class Unguarded:
     def lost(self, rank: int) -> Callable[[str], list[Action]]:
         return lambda cause: []
 
-    def glance(self) -> list[Action]:
+    def glance(self, owing: Collection[int]) -> list[Action]:
         return []
+
+    def stopped(self, rank: int) -> list[Action]:
+        return [Kill(rank, FIRST_LIFE)]
 
     def give_up(self, action: GiveUp, pid: int, cause: str) -> WorkerLost:
         raise NotImplementedError

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 FIRST_BOUND = 30.0  # seconds, until a step has been measured
 LEAST_BOUND = 0.5  # seconds; a machine that is busy with other things may well pause for a tenth
-FACTOR = 20  # times the longest step
+FACTOR = 20  # times the longest step of late
+FADING = 0.8  # of what was once long, with each look that finds new steps
 
 
 class Patience:
@@ -16,14 +17,19 @@ class Patience:
     def __init__(self, n_seats: int) -> None:
         self._signs: list[object] = [None] * n_seats
         self._since = [0.0] * n_seats
-        self._warned = [0] * n_seats
-        self._opened, self._opened_since = -1, 0.0
-        self._longest = 0.0
+        self._named = [0] * n_seats
+        self._is_new = [False] * n_seats
+        self._begun = self._opened = -1
+        self._opened_since = self._longest = 0.0
 
-    def begin(self, now: float) -> None:
-        """Nobody has been silent yet."""
+    def begin(self, now: float, opened: int) -> None:
+        """Nobody has been silent yet, and no step was opened since."""
         self._since = [now] * len(self._since)
-        self._opened = -1
+        self._begun = self._opened = opened
+
+    def forget(self, rank: int, now: float) -> None:
+        """Another process is to have the seat; until its first sign it has the first bound."""
+        self._signs[rank], self._since[rank], self._is_new[rank] = None, now, True
 
     @property
     def bound(self) -> float:
@@ -33,24 +39,31 @@ class Patience:
     def silent(self, now: float, opened: int, signs: Sequence[object]) -> list[int]:
         """Ranks that have shown the same sign for longer than the bound.
 
-        Each time that a rank is named, the bound doubles for it, until it gives a sign again: who
-        is merely slow is not named for ever.
+        Each time that a rank is named, the bound doubles for it, until a step is done: who is
+        merely slow is not named for ever.
         """
         self._measure(now, opened)
         found = []
         for rank, sign in enumerate(signs):
             if sign != self._signs[rank]:
+                self._is_new[rank] = self._signs[rank] is None and self._is_new[rank]
                 self._signs[rank], self._since[rank] = sign, now
-            elif now - self._since[rank] > self.bound * 2 ** self._warned[rank]:
+            elif now - self._since[rank] > self._bound_of(rank):
                 self._since[rank] = now
-                self._warned[rank] += 1
+                self._named[rank] += 1
                 found.append(rank)
         return found
 
+    def _bound_of(self, rank: int) -> float:
+        bound = FIRST_BOUND if self._is_new[rank] else self.bound
+        return float(bound * 2 ** self._named[rank])
+
     def _measure(self, now: float, opened: int) -> None:
-        if opened != self._opened:
-            if self._opened >= 0:
-                seconds = (now - self._opened_since) / (opened - self._opened)
-                self._longest = max(self._longest, seconds)
-                self._warned = [0] * len(self._warned)
-            self._opened, self._opened_since = opened, now
+        if opened == self._opened:
+            return
+        # the first step may include starting processes; alone it is no measure
+        if self._opened > self._begun or opened > self._begun + 1:
+            seconds = (now - self._opened_since) / (opened - self._opened)
+            self._longest = max(FADING * self._longest, seconds)
+        self._named = [0] * len(self._named)
+        self._opened, self._opened_since = opened, now

@@ -18,6 +18,7 @@ from phalanx.errors import PhalanxError
 SEND_PATIENCE = 10.0  # seconds for a message to be taken; a stopped process takes none
 
 
+SERVER_LIVES = 4  # fork servers that are tried for one worker, if somebody kills them
 ORPHANED = "its fork server was ended, and it with it"
 
 
@@ -36,7 +37,6 @@ class Pool:
         self.is_open = True
         self.members: list[Member] = []
         self.path = import_path()
-        self._has_served = False
         self._start_server()
 
     def _start_server(self) -> None:
@@ -61,12 +61,15 @@ class Pool:
         return not poller.poll(0)
 
     def take(self, n_workers: int) -> list[Member]:
-        """The first `n_workers` workers, forking those that are missing."""
-        present = {member.rank for member in self.members}
-        for rank in set(range(n_workers)) - present:
-            self.fork(rank)
-        self.members.sort(key=lambda member: member.rank)
-        return self.members[:n_workers]
+        """The first `n_workers` workers."""
+        return [self.seat(rank) for rank in range(n_workers)]
+
+    def seat(self, rank: int) -> Member:
+        """The worker of that rank, forked if there is none.
+
+        Raises PhalanxError where none can be started, and closes the pool.
+        """
+        return next((m for m in self.members if m.rank == rank), None) or self._fork(rank)
 
     def forget(self) -> None:
         """Leave the workers to the process that this one was forked from."""
@@ -97,8 +100,7 @@ class Pool:
             code = None
         return ORPHANED if code is None else _cause(code)
 
-    def fork(self, rank: int) -> Member:
-        """A new worker. Raises PhalanxError where none can be started, and closes the pool."""
+    def _fork(self, rank: int) -> Member:
         mine, theirs = socket.socketpair()
         mine.settimeout(SEND_PATIENCE)
         try:
@@ -119,20 +121,19 @@ class Pool:
 
     def _forked(self, rank: int, descriptor: int) -> int:
         """The pid of a new worker; from a new fork server if somebody has ended the old one."""
-        try:
-            return self._ask_for_fork(rank, descriptor)
-        except (EOFError, OSError):
-            if not self.members and not self._has_served:
-                raise  # it never worked, so another one would not either
-            self._server.close()
-            self._process.wait()
-            self._start_server()
-            return self._ask_for_fork(rank, descriptor)
+        for _ in range(SERVER_LIVES - 1):
+            try:
+                return self._ask_for_fork(rank, descriptor)
+            except (EOFError, OSError):
+                self._server.close()
+                if self._process.wait() >= 0:
+                    raise  # nobody killed it, so another one would not work either
+                self._start_server()
+        return self._ask_for_fork(rank, descriptor)
 
     def _ask_for_fork(self, rank: int, descriptor: int) -> int:
         wire.send(self._server, ("fork", rank), [descriptor])
         pid, _ = wire.receive(self._server)
-        self._has_served = True
         return int(pid)
 
 

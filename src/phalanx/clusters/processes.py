@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from phalanx import faults, membership
@@ -21,7 +21,7 @@ from phalanx.data.samples import Samples
 from phalanx.errors import WorkerLost
 from phalanx.exchange.board import ABORT, HALT, INTERRUPT
 from phalanx.job import Job, Lease
-from phalanx.membership import Action, GiveUp, Seat, State, Task
+from phalanx.membership import Action, GiveUp, Kill, Seat, State, Task
 
 
 class Processes:
@@ -151,8 +151,11 @@ class _Repeating:
         self._view, actions = membership.follow(self._view, ended)
         return lambda cause: actions
 
-    def glance(self) -> list[Action]:
+    def glance(self, owing: Collection[int]) -> list[Action]:
         return []
+
+    def stopped(self, rank: int) -> list[Action]:
+        return [Kill(rank, self.life(rank))]
 
     def give_up(self, action: GiveUp, pid: int, cause: str) -> WorkerLost:
         return WorkerLost(action.rank, pid, "predicting its share of the samples", cause, [])

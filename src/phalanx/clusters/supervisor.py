@@ -6,7 +6,7 @@ writes the events down. It carries out nothing itself but the words: crew.py doe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic
 
 from phalanx import membership
@@ -69,7 +69,7 @@ class Supervisor:
     def begin(self, lease: Lease) -> None:
         """A lease begins."""
         self._timetable = self.job.timetable(lease)
-        self._patience.begin(monotonic())
+        self._patience.begin(monotonic(), lease.tick)
 
     def life(self, rank: int) -> int:
         """Of the process that has the seat, or is to have it."""
@@ -87,13 +87,17 @@ class Supervisor:
         self.seats.bury(rank, life)
         wound = Wound(rank, tick, self._step(tick))
         self._lost_at[rank] = wound.at
+        self._patience.forget(rank, wound.at)
 
         def decide(cause: str) -> list[Action]:
             if (rank, life) in self._stuck_lives:
                 cause = "it was ended for being stuck"
             wound.detail = f"{cause} while {_doing(activity)}"
             self._wounds.append(wound)
-            return self._follow(Ended(rank, life, _task(activity)))
+            task = _task(activity) or (
+                Task(tick, "join", rank) if activity.phase == "join" else None
+            )
+            return self._follow(Ended(rank, life, task))
 
         return decide
 
@@ -120,18 +124,25 @@ class Supervisor:
         self._say("workers changed", f"{was} before, {n_workers} from now on")
         return self._follow(Wanted(n_workers))
 
-    def glance(self) -> list[Action]:
-        """Look at everything once."""
+    def glance(self, owing: Collection[int]) -> list[Action]:
+        """Look at everything once; `owing` are those who have not answered yet."""
         self._see_who_joined()
         self._heal(self._door[OPENED])
         self._let_somebody_in()
         actions = self._resize(self._wish)
-        for rank in self._stuck():
-            activity = self.seats.at(rank)
-            self._say("worker stuck", f"no sign of life while {_doing(activity)}", rank)
-            self._stuck_lives.add((rank, self.life(rank)))
-            actions += self._follow(Stuck(rank, self.life(rank), _task(activity)))
+        for rank in self._stuck(owing):
+            actions += self._name_stuck(rank, "no sign of life")
         return actions
+
+    def stopped(self, rank: int) -> list[Action]:
+        """A process is stopped by a signal."""
+        return self._name_stuck(rank, "stopped by a signal") if self._is_awaited(rank) else []
+
+    def _name_stuck(self, rank: int, how: str) -> list[Action]:
+        activity = self.seats.at(rank)
+        self._say("worker stuck", f"{how} while {_doing(activity)}", rank)
+        self._stuck_lives.add((rank, self.life(rank)))
+        return self._follow(Stuck(rank, self.life(rank), _task(activity)))
 
     def end(self) -> None:
         """A lease is over."""
@@ -164,11 +175,11 @@ class Supervisor:
             for rank in self.seats.newcomers()[:1]:
                 self.seats.admit(rank, opened)
 
-    def _stuck(self) -> list[int]:
+    def _stuck(self, owing: Collection[int]) -> list[int]:
         """Who has given no sign of life for too long, and is being waited for."""
         signs = list(zip(self.seats.activity, self.seats.beats, strict=True))
         silent = self._patience.silent(monotonic(), self._door[OPENED], signs)
-        return [rank for rank in silent if self._is_awaited(rank)]
+        return [rank for rank in silent if rank in owing and self._is_awaited(rank)]
 
     def _is_awaited(self, rank: int) -> bool:
         seat, opened = self.view.seats[rank], self._door[OPENED]

@@ -119,10 +119,11 @@ class Worker:
             self._open()
         if door[OPENED] <= tick:
             self._linger()
+        opened = door[OPENED]  # once: it may grow, and the next tick need not be one to enter
         fence()
-        if door[OPENED] > door[LAST]:
+        if opened > door[LAST]:
             return False
-        self.post.enter(door[OPENED])  # I may have been away for some ticks
+        self.post.enter(opened)  # I may have been away for some ticks
         return True
 
     def _open(self) -> None:

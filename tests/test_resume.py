@@ -1,0 +1,285 @@
+"""A training that was stopped goes on as if it had not been: from any step, on any workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import psutil
+import pytest
+
+from phalanx import CheckpointError, InvalidInput, MLPClassifier, MLPRegressor, checkpoint
+from phalanx.clusters import pool
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+RNG = np.random.default_rng(3)
+X = RNG.normal(size=(130, 5))
+Y = (X[:, 0] * X[:, 1] > 0).astype(int)
+SETTINGS = dict(
+    hidden_layer_sizes=(30, 700), batch_size=20, shards=4, max_iter=6, random_state=5, tol=0,
+    n_iter_no_change=100,
+)  # fmt: skip
+KINDS = {
+    "adam": {},
+    "sgd, adaptive": {"solver": "sgd", "learning_rate": "adaptive", "momentum": 0.5},
+    "early stopping": {"early_stopping": True},
+    "dropout, weights": {"dropout": 0.3, "class_weight": "balanced"},
+    "float32, max": {"aggregation": "max", "solver": "rmsprop"},
+}
+
+
+def estimator(kind, n_jobs=None, **more):
+    return MLPClassifier(**{**SETTINGS, **KINDS[kind], **more}, n_jobs=n_jobs)
+
+
+@cache
+def undisturbed(kind):
+    return estimator(kind).fit(*data(kind))
+
+
+def data(kind):
+    return (X.astype(np.float32), Y) if "float32" in kind else (X, Y)
+
+
+def killed_fit(kind, folder, n_jobs, every, nth=1, resume=None, **more):
+    """A fit in a process of its own that is killed right after its nth checkpoint; its workers."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _kill_after(nth, writer)
+            estimator(kind, n_jobs, **more).fit(
+                *data(kind), checkpoint=folder, checkpoint_every=every, resume=resume
+            )
+        finally:
+            os._exit(1)
+    os.close(writer)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with os.fdopen(reader) as pipe:
+        workers = [int(worker) for worker in pipe.read().split()]
+    assert code == -signal.SIGKILL
+    return workers
+
+
+def _kill_after(nth, writer):
+    """Have this process kill itself after `nth` checkpoints, and tell of its workers before."""
+    save, saved = checkpoint.save, []
+
+    def save_then_die(*args, **more):
+        saved.append(save(*args, **more))
+        if len(saved) == nth:
+            warm = pool._pool
+            pids = [warm._process.pid, *(m.pid for m in warm.members)] if warm else []
+            os.write(writer, " ".join(map(str, pids)).encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+        return saved[-1]
+
+    checkpoint.save = save_then_die
+
+
+def same(clf, kind):
+    base = undisturbed(kind)
+    assert clf.run_.digest == base.run_.digest
+    assert clf.loss_curve_ == base.loss_curve_
+    assert clf.validation_scores_ == base.validation_scores_
+    assert (clf.n_iter_, clf.t_, clf.best_loss_) == (base.n_iter_, base.t_, base.best_loss_)
+    assert clf.run_.steps == base.run_.steps
+    for coef, expected in zip(clf.coefs_, base.coefs_, strict=True):
+        assert np.array_equal(coef, expected)
+    return True
+
+
+def are_gone(pids, within):
+    by_pid = {process.pid: process for process in psutil.process_iter()}
+    left = [by_pid[pid] for pid in pids if pid in by_pid]
+    _, alive = psutil.wait_procs(left, timeout=within)
+    return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_killed_at_any_step_and_resumed_on_other_workers(tmp_path, seed):
+    rng, kind = random.Random(seed), list(KINDS)[seed % len(KINDS)]
+    steps = undisturbed(kind).run_.steps
+    stop, before, after = rng.randrange(1, steps), *rng.sample([1, 2, 3, 4], 2)
+    workers = killed_fit(kind, tmp_path, before, f"{stop} steps")
+    assert len(workers) == (before + 1 if before > 1 else 0)
+    assert are_gone(workers, within=1)
+    assert [path.name for path in tmp_path.iterdir()] == [f"step-{stop:09}.safetensors"]
+    resumed = estimator(kind, after).fit(*data(kind), checkpoint=tmp_path, resume=True)
+    assert resumed.run_.events[0].what == "resumed"
+    assert resumed.run_.events[0].step == stop
+    assert same(resumed, kind)
+
+
+@pytest.mark.parametrize("n_jobs", [[1, 2, 3], [2, 1, 1], [3, 2, 2]])
+def test_killed_again_and_again(tmp_path, n_jobs):
+    long = {"max_iter": 150, "hidden_layer_sizes": (30,)}
+    reached = 0
+    for i, n in enumerate(n_jobs):
+        killed_fit("adam", tmp_path, n, "1 step", nth=2, resume=bool(i), **long)
+        assert checkpoint.load(tmp_path).step > reached
+        reached = checkpoint.load(tmp_path).step
+    resumed = estimator("adam", 2, **long).fit(X, Y, checkpoint=tmp_path, resume=True)
+    assert resumed.run_.digest == estimator("adam", **long).fit(X, Y).run_.digest
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fit_that_had_ended_is_not_done_again(tmp_path, kind):
+    first = estimator(kind).fit(*data(kind), checkpoint=tmp_path)
+    again = estimator(kind, 2).fit(*data(kind), checkpoint=tmp_path, resume=True)
+    assert [event.what for event in again.run_.events] == ["resumed"]
+    assert not again.run_.spans
+    assert same(first, kind)
+    assert same(again, kind)
+
+
+def test_more_epochs_than_before_go_on_where_they_ended(tmp_path):
+    estimator("adam", max_iter=2).fit(X, Y, checkpoint=tmp_path)
+    longer = estimator("adam", 2).fit(X, Y, checkpoint=tmp_path, resume=True)
+    assert same(longer, "adam")
+
+
+def test_resume_without_anything_there_begins_at_the_start(tmp_path):
+    assert same(estimator("adam").fit(X, Y, checkpoint=tmp_path / "new", resume=True), "adam")
+
+
+@pytest.mark.parametrize("random_state", [None, 7])
+def test_the_random_state_is_the_checkpoints(tmp_path, random_state):
+    settings = {**SETTINGS, "random_state": random_state, "early_stopping": True}
+    first = MLPClassifier(**settings).fit(X, Y, checkpoint=tmp_path, checkpoint_every="9 steps")
+    files = sorted(tmp_path.iterdir())
+    resumed = MLPClassifier(**settings).fit(X, Y, resume=files[0])
+    assert resumed.run_.digest == first.run_.digest
+
+
+def test_a_regressor_and_its_validation_data(tmp_path):
+    target = X[:, 0] * 2 + X[:, 1]
+    settings = {**SETTINGS, "early_stopping": True}
+    more = {"validation_data": (X[:20], target[:20])}
+    first = MLPRegressor(**settings, n_jobs=2).fit(
+        X, target, **more, checkpoint=tmp_path, checkpoint_every=1
+    )
+    resumed = MLPRegressor(**settings).fit(X, target, **more, resume=sorted(tmp_path.iterdir())[0])
+    assert resumed.run_.digest == first.run_.digest
+    assert resumed.validation_scores_ == first.validation_scores_
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"hidden_layer_sizes": (30, 701)}, "model"),
+        ({"batch_size": 21}, "batch_size"),
+        ({"shards": 5}, "shards"),
+        ({"solver": "sgd"}, "optimizer"),
+        ({"alpha": 0.5}, "alpha"),
+        ({"aggregation": "max"}, "aggregation"),
+        ({"data_distribution": "strided"}, "data_distribution"),
+        ({"dropout": 0.1}, "model"),
+        ({"n_iter_no_change": 3}, "n_iter_no_change"),
+        ({"early_stopping": True}, "early_stopping"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(tmp_path, change, named):
+    estimator("adam").fit(X, Y, checkpoint=tmp_path)
+    with pytest.raises(CheckpointError, match=rf"differs in.*{named}"):
+        estimator("adam", **change).fit(X, Y, checkpoint=tmp_path, resume=True)
+
+
+def test_other_data_are_refused(tmp_path):
+    estimator("adam").fit(X, Y, checkpoint=tmp_path)
+    other = X.copy()
+    other[17, 3] += 1e-9
+    with pytest.raises(CheckpointError, match="differs in data"):
+        estimator("adam").fit(other, Y, resume=tmp_path)
+    with pytest.raises(CheckpointError, match="differs in data"):
+        estimator("adam").fit(X, 1 - Y, resume=tmp_path)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    checkpoint.save(tmp_path, 3, {"parameters": X}, {"extra": {}})
+    with pytest.raises(CheckpointError, match="random state"):
+        estimator("adam").fit(X, Y, resume=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"checkpoint_every": "2 epochs"}, "needs a folder"),
+        ({"checkpoint": 7}, "path of a folder"),
+        ({"checkpoint": "{}", "checkpoint_every": "now and then"}, "positive number of steps"),
+        ({"checkpoint": "{}", "checkpoint_every": 0}, "positive number of steps"),
+        ({"checkpoint": "{}", "checkpoint_every": True}, "positive number of steps"),
+        ({"resume": True}, "checkpoint= names"),
+        ({"resume": 3.5}, "True, or the path"),
+        ({"resume": "{}/nothing-there"}, "nothing-there"),
+    ],
+)
+def test_bad_arguments_are_refused_before_any_work(tmp_path, arguments, message):
+    filled = {
+        name: value.format(tmp_path) if isinstance(value, str) and "{}" in value else value
+        for name, value in arguments.items()
+    }
+    clf = estimator("adam")
+    with pytest.raises((InvalidInput, CheckpointError), match=message):
+        clf.fit(X, Y, **filled)
+    assert not hasattr(clf, "coefs_")
+
+
+@pytest.mark.parametrize("argument", ["checkpoint", "callback", "resume"])
+def test_lbfgs_says_what_it_cannot_do(tmp_path, argument):
+    with pytest.raises(InvalidInput, match=f"{argument} can be used where.*lbfgs"):
+        estimator("adam", solver="lbfgs").fit(X, Y, **{argument: tmp_path})
+
+
+def test_a_folder_that_holds_another_training_is_not_overwritten(tmp_path):
+    estimator("adam").fit(X, Y, checkpoint=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InvalidInput, match="already holds"):
+        estimator("adam").fit(X, Y, checkpoint=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_disk_that_fails_becomes_an_event_and_the_training_goes_on(tmp_path, monkeypatch, n_jobs):
+    save, calls = checkpoint.save, []
+
+    def failing(folder, step, *args, **more):
+        calls.append(step)
+        if len(calls) == 2:
+            raise CheckpointError("no space left on the disk")
+        return save(folder, step, *args, **more)
+
+    monkeypatch.setattr(checkpoint, "save", failing)
+    clf = estimator("adam", n_jobs, max_iter=200, hidden_layer_sizes=(30,))
+    clf.fit(X, Y, checkpoint=tmp_path, checkpoint_every="1 step")
+    failed = [event for event in clf.run_.events if event.what == "checkpoint failed"]
+    assert [event.detail for event in failed] == ["no space left on the disk"]
+    monkeypatch.undo()
+    plain = estimator("adam", max_iter=200, hidden_layer_sizes=(30,)).fit(X, Y)
+    assert clf.run_.digest == plain.run_.digest
+    assert checkpoint.load(tmp_path).step == clf.run_.steps
+
+
+def test_checkpoints_and_deaths_together(tmp_path):
+    from phalanx.testing import Fault, scripted
+
+    with scripted(Fault(0, 9, "open"), Fault(1, 20, "update"), Fault(0, 21, "enter", life=2)):
+        clf = estimator("adam", 2).fit(X, Y, checkpoint=tmp_path, checkpoint_every="1 step")
+    assert same(clf, "adam")
+    for path in tmp_path.iterdir():
+        assert same(estimator("adam").fit(X, Y, resume=path), "adam")
+
+
+def test_facts_are_plain_json(tmp_path):
+    estimator("early stopping").fit(X, Y, checkpoint=tmp_path)
+    saved = checkpoint.load(tmp_path)
+    facts = json.loads(json.dumps(saved.facts))
+    assert facts["position"]["updates"] == saved.step
+    assert [len(record) for record in facts["records"]] == [6] * len(facts["records"])
+    assert all(a <= b for a, b in pairwise(r[4][2] for r in facts["records"]))

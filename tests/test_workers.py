@@ -1,0 +1,146 @@
+"""Workers that come, go, are late or are many: by wish of the user, or by trying."""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+
+import numpy as np
+import pytest
+
+from phalanx import InvalidInput, MLPClassifier
+from phalanx.testing import Fault, Slow, scripted
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+RNG = np.random.default_rng(11)
+X = RNG.normal(size=(240, 6))
+Y = (X[:, 0] > 0).astype(int)
+SETTINGS = dict(
+    hidden_layer_sizes=(40, 800), batch_size=24, shards=8, max_iter=8, random_state=1, tol=0,
+    n_iter_no_change=1000,
+)  # fmt: skip
+STEPS = 80
+
+
+@cache
+def undisturbed(**more):
+    return MLPClassifier(**{**SETTINGS, **more}).fit(X, Y).run_
+
+
+def kinds(run):
+    return [event.what for event in run.events]
+
+
+@pytest.mark.parametrize("n_jobs", [None, 1, 2, 5])
+@pytest.mark.parametrize("wishes", [[2, 4, 1, 3, 8, 2], [1] * 6, [8, 1] * 3])
+def test_resized_from_a_callback(n_jobs, wishes):
+    clf = MLPClassifier(**SETTINGS, n_jobs=n_jobs)
+
+    def callback(epoch, record):
+        if epoch <= len(wishes):
+            clf.resize(wishes[epoch - 1])
+
+    run = clf.fit(X, Y, callback=callback).run_
+    assert run.digest == undisturbed().digest
+    assert run.losses == undisturbed().losses
+    if set(wishes) != {1} or n_jobs not in (None, 1):
+        assert run.workers > 1
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_resized_from_another_thread(n_jobs):
+    long = {"max_iter": 150}
+    clf, is_running, wished = (
+        MLPClassifier(**{**SETTINGS, **long}, n_jobs=n_jobs),
+        threading.Event(),
+        [],
+    )
+    record = {}
+
+    def order(epoch):  # called in the workers; in the caller's process where it is the only one
+        return np.arange(epoch.n_samples)
+
+    def fit():
+        clf.fit(X, Y, callback=lambda epoch, _: is_running.set())
+        record["run"] = clf.run_
+
+    thread = threading.Thread(target=fit)
+    thread.start()
+    assert is_running.wait(30)
+    for n_workers in (3, 1, 4, 2):
+        try:
+            clf.resize(n_workers)
+        except InvalidInput:
+            break  # it was quicker than we are
+        wished.append(n_workers)
+    thread.join(60)
+    assert not thread.is_alive()
+    assert wished
+    assert record["run"].digest == undisturbed(**long).digest
+
+
+def test_a_wish_beyond_the_seats_is_cut_and_said():
+    clf = MLPClassifier(**SETTINGS, n_jobs=2)
+    run = clf.fit(X, Y, callback=lambda epoch, record: clf.resize(1000)).run_
+    assert run.digest == undisturbed().digest
+    changed = [event.detail for event in run.events if event.what == "workers changed"]
+    assert changed == ["2 before, 8 from now on"]
+
+
+@pytest.mark.parametrize("wish", [0, -1, 1.5, True, "2", None])
+def test_bad_wishes(wish):
+    clf = MLPClassifier(**SETTINGS, n_jobs=2)
+    with pytest.raises(InvalidInput, match="must be a positive integer"):
+        clf.fit(X, Y, callback=lambda epoch, record: clf.resize(wish))
+
+
+def test_a_wish_when_nothing_runs():
+    clf = MLPClassifier(**SETTINGS)
+    with pytest.raises(InvalidInput, match="none is"):
+        clf.resize(2)
+    clf.fit(X, Y)
+    with pytest.raises(InvalidInput, match="none is"):
+        clf.resize(2)
+
+
+def test_a_callback_ends_a_fit_by_returning_true():
+    clf = MLPClassifier(**SETTINGS, n_jobs=2).fit(X, Y, callback=lambda epoch, record: epoch == 3)
+    assert clf.n_iter_ == 3
+    assert clf.run_.reason == "callback"
+
+
+def test_auto_gives_the_same_answer_and_says_what_it_tried():
+    long = {"max_iter": 150}
+    run = MLPClassifier(**{**SETTINGS, **long}, n_jobs="auto").fit(X, Y).run_
+    assert run.digest == undisturbed(**long).digest
+
+
+@pytest.mark.parametrize("assignment", ["round_robin", "load_balanced", "dynamic"])
+def test_a_slow_worker_changes_nothing(assignment):
+    with scripted(Slow(worker=1, factor=6)):
+        run = MLPClassifier(**SETTINGS, task_assignment=assignment, n_jobs=2).fit(X, Y).run_
+    assert run.digest == undisturbed().digest
+    if assignment != "round_robin":
+        assert run.shares[1] < 0.4
+
+
+def shards_alone(n_tasks, speeds):
+    """The shards are divided, the blocks are all the first worker's: there are fewer of them."""
+    return [task % len(speeds) if n_tasks == 8 else 0 for task in range(n_tasks)]
+
+
+def test_a_stopped_worker_that_owns_no_block_keeps_nobody_waiting():
+    with scripted(Fault(1, 5, "compute", "stop")):
+        run = MLPClassifier(**SETTINGS, task_assignment=shards_alone, n_jobs=2).fit(X, Y).run_
+    assert run.digest == undisturbed().digest
+    stuck = [event.step for event in run.events if event.what == "worker stuck"]
+    assert stuck == [STEPS]  # missed only when all was done and its answer was asked for
+    assert run.shares[0] > 0.9
+
+
+def test_more_workers_than_processors_and_deaths():
+    with scripted(*(Fault(w, 3 + w, "enter") for w in range(8))):
+        run = MLPClassifier(**SETTINGS, n_jobs=8).fit(X, Y).run_
+    assert run.digest == undisturbed().digest
+    assert kinds(run).count("worker lost") == 8
