@@ -1,6 +1,7 @@
 """Fits whose workers are killed, crashed and stopped at random. Writes into docs/reliability.md.
 
-python benchmarks/soak.py [--faults 2000] [--seed 0] [--first 0] [--minutes M] [--no-page]
+python benchmarks/soak.py [--faults 2000] [--seed 0] [--first 0] [--minutes M]
+    [--spare KIND] [--no-page]
 
 Each fit must end with the digest of the same fit by one undisturbed worker, and leave nothing
 behind. The first that does not ends the soak with exit code 1, and with what it takes to repeat it.
@@ -29,7 +30,7 @@ from phalanx.run import Run
 from remains import descriptors, remains
 from soak_cases import Case, draw
 from soak_page import Tally, rewrite
-from storm import Storm, draw_blows
+from storm import WEIGHTS, Storm, draw_blows
 
 LONGEST = 120.0  # seconds that a fit may take, the storm included
 MOST_BLOWS = 16  # a fit
@@ -47,12 +48,12 @@ def main() -> None:
     tally, said = Tally(monotonic()), monotonic()
     number = asked.first
     while tally.n_faults < asked.faults and tally.seconds() < 60 * asked.minutes:
-        one_fit(asked.seed, number, tally)
+        one_fit(asked, number, tally)
         number += 1
         if monotonic() - said > SECONDS_BETWEEN_LINES:
             said = monotonic()
             print(f"fit {number:,}: {tally.line()}", flush=True)
-    print(tally.table())
+    print("\n".join([tally.table(), *tally.remarkable]))
     if not asked.no_page:
         rewrite(tally, asked.seed)
 
@@ -63,18 +64,22 @@ def arguments() -> Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of configurations and moments")
     parser.add_argument("--first", type=int, default=0, help="number of the first fit")
     parser.add_argument("--minutes", type=float, default=120.0, help="at most")
+    parser.add_argument(
+        "--spare", action="append", default=[], choices=list(WEIGHTS), help="send none of these"
+    )
     parser.add_argument("--no-page", action="store_true", help="leave docs/reliability.md alone")
     return parser.parse_args()
 
 
-def one_fit(seed: int, number: int, tally: Tally) -> None:
+def one_fit(asked: Namespace, number: int, tally: Tally) -> None:
     """One case without and with a storm; exits with 1 where a promise is broken."""
-    chance = Random(f"{seed} {number}")
-    case = draw(chance)
-    about = f"--seed {seed} --first {number}: {case}"
+    chance = Random(f"{asked.seed} {number}")
+    case, blows = draw(chance), draw_blows(chance, MOST_BLOWS, asked.spare)
+    about = f"--seed {asked.seed} --first {number}: {case}"
     with watched_over(about):
         try:
-            check(case, chance, tally)
+            tally.number = number
+            check(case, Storm(blows, chance), tally)
         except Exception as error:
             print(tally.line())
             print(f"BROKEN after {tally.n_faults:,} faults. Repeat it with\n{about}", flush=True)
@@ -103,13 +108,11 @@ def watched_over(about: str) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def check(case: Case, chance: Random, tally: Tally) -> None:
+def check(case: Case, storm: Storm, tally: Tally) -> None:
     """Compare the two fits. Raises Broken."""
     data = case.samples()
     calm = case.estimator(1).fit(*data).run_
     before = descriptors()
-    blows = draw_blows(chance, MOST_BLOWS)
-    storm = Storm(blows, chance)
     try:
         with TemporaryDirectory() as folder, storm:
             run = fit_in_the_storm(case, data, Path(folder))

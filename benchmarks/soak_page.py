@@ -17,18 +17,22 @@ from table import table
 
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- soak: begin -->", "<!-- soak: end -->"
+DEAR = 2000.0  # milliseconds
 
 
 @dataclass
 class Tally:
-    """Counts of a soak. costs: milliseconds that each lost worker cost."""
+    """Counts of a soak. costs: milliseconds that each lost worker cost. remarkable: what a reader
+    may want to look into, by the number of the fit."""
 
     begun: float
     faults: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     fits: int = 0
     same: int = 0
-    given_up: list[str] = field(default_factory=list)
+    given_up: int = 0
+    number: int = 0
+    remarkable: list[str] = field(default_factory=list)
     costs: list[float] = field(default_factory=list)
 
     @property
@@ -47,18 +51,21 @@ class Tally:
         self.events.update(event.what for event in run.events)
         lost = [event for event in run.events if event.what == "worker lost"]
         self.costs += [event.cost for event in lost if event.cost is not None]
+        dear = [event for event in lost if event.cost is not None and event.cost > DEAR]
+        self.remarkable += [f"fit {self.number}: {event}" for event in dear]
 
     def lost(self, error: WorkerLost, sent: Mapping[str, int]) -> None:
         """A fit that was given up, as it is to be where one task ends several processes."""
         self.faults.update(sent)
         self.fits += 1
-        self.given_up.append(str(error))
+        self.given_up += 1
+        self.remarkable.append(f"fit {self.number}: {error}")
 
     def line(self) -> str:
         """One line."""
         return (
             f"{self.n_faults:,} faults, {self.fits:,} fits, {self.same:,} digests equal, "
-            f"{len(self.given_up)} given up, {self.seconds():.0f} s"
+            f"{self.given_up} given up, {self.seconds():.0f} s"
         )
 
     def table(self) -> str:
@@ -68,7 +75,7 @@ class Tally:
             ["faults in all", f"{self.n_faults:,}"],
             ["fits", f"{self.fits:,}"],
             ["fits with the digest of one undisturbed worker", f"{self.same:,}"],
-            ["fits given up, one task having been hit three times", f"{len(self.given_up):,}"],
+            ["fits given up, one task having been hit three times", f"{self.given_up:,}"],
         ]
         rows += [[f"events: {what}", f"{count:,}"] for what, count in self.events.most_common()]
         if self.costs:

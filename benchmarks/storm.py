@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from random import Random
 from types import TracebackType
@@ -41,12 +41,13 @@ class Blow:
     lasts: float
 
 
-def draw_blows(chance: Random, most: int) -> list[Blow]:
-    """At most `most` blows by chance."""
+def draw_blows(chance: Random, most: int, spared: Collection[str]) -> list[Blow]:
+    """At most `most` blows by chance, of all kinds but those that are spared."""
+    weights = [0 if kind in spared else weight for kind, weight in WEIGHTS.items()]
     return [
         Blow(
             chance.expovariate(1 / SECONDS_BETWEEN),
-            *chance.choices(list(WEIGHTS), list(WEIGHTS.values())),
+            *chance.choices(list(WEIGHTS), weights),
             *chance.choices(list(VICTIMS), list(VICTIMS.values())),
             chance.uniform(*STOPPED),
         )
@@ -90,7 +91,8 @@ class Storm:
         if warm is None:
             return
         if blow.kind == FORK_SERVER:
-            self._send(warm._process.pid, signal.SIGKILL, blow.kind)
+            if not self.sent[FORK_SERVER]:  # a new one takes a while, and is not to be hit in it
+                self._send(warm._process.pid, signal.SIGKILL, FORK_SERVER)
             return
         pids = [member.pid for member in list(warm.members)]
         number = {"one": 1, "several": self._chance.randint(2, 4), "all": len(pids)}[blow.victims]
