@@ -32,7 +32,7 @@ def outcome(
 ) -> Outcome:
     """A training on the flowers."""
     parts = split(table or flowers(), target, None, settings.validation_fraction, settings.seed)
-    return fit(parts, settings, is_followed=False)
+    return fit(parts, settings)
 
 
 def recorded(made: Outcome, **more: Any) -> Record:

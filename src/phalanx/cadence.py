@@ -21,8 +21,8 @@ class Cadence(NamedTuple):
     unit: str
 
 
-def parse_cadence(given: object) -> Cadence:
-    """What `checkpoint_every` says; an integer means epochs. Raises InvalidInput.
+def parse_cadence(given: object, name: str = "checkpoint_every") -> Cadence:
+    """What the argument of that name says; an integer means epochs. Raises InvalidInput.
 
     >>> parse_cadence("500 steps")
     Cadence(amount=500.0, unit='steps')
@@ -37,8 +37,8 @@ def parse_cadence(given: object) -> Cadence:
     amount = float(found[1]) * factor if found else 0.0
     if amount <= 0 or (unit != "seconds" and amount != int(amount)):
         raise InvalidInput(
-            "checkpoint_every must be a positive number of steps, epochs, seconds, minutes or "
-            f"hours; got {given!r}. Write e.g. '500 steps', '2 epochs', '30 seconds', or 2 for "
+            f"{name} must be a positive number of steps, epochs, seconds, minutes or hours; "
+            f"got {given!r}. Write e.g. '500 steps', '2 epochs', '30 seconds', or 2 for "
             "two epochs."
         )
     return Cadence(amount, unit)

@@ -10,7 +10,7 @@ import numpy as np
 
 from phalanx.arrays import Array
 from phalanx.cli.console import note
-from phalanx.cli.progress import Progress, progress
+from phalanx.cli.progress import Progress
 from phalanx.cli.settings import Settings
 from phalanx.data.preprocessing import Preprocessing
 from phalanx.data.table import Table, as_text
@@ -104,34 +104,35 @@ def shortened(error: Exception, most: int = 200) -> str:
     return said if len(said) <= most else f"{said[:most]} ..."
 
 
-def fit(parts: Split, settings: Settings, is_followed: bool = True, **keeping: Any) -> Outcome:
-    """Train on a split; progress is shown where it `is_followed`.
+def fit(
+    parts: Split, settings: Settings, follower: Progress | None = None, **keeping: Any
+) -> Outcome:
+    """Train on a split; the follower, if any, is told how it goes.
 
     keeping: the arguments `checkpoint`, `checkpoint_every` and `resume` of an estimator's `fit`.
     Raises what breaks a rule as InvalidInput, scikit-learn's own ValueErrors among it.
     """
     preprocessing = parts.preprocessing
     estimator = settings.estimator(preprocessing.target.task)
-    bar = progress(settings.epochs, parts.training.n_rows) if is_followed else None
     samples = preprocessing.samples(parts.training), preprocessing.targets(parts.training)
     if parts.held_out:
         held_out = preprocessing.samples(parts.held_out), preprocessing.targets(parts.held_out)
         keeping["validation_data"] = held_out
-    if bar is None:
+    if follower is None:
         _fit(estimator, samples, keeping)
     else:
-        _fit_followed(estimator, samples, keeping, bar)
+        _fit_followed(estimator, samples, keeping, follower)
     predictor = Predictor(preprocessing, *_network(estimator))
-    evaluation = predictor.evaluate(parts.held_out or parts.training, settings.workers)
+    evaluation = predictor.evaluate(parts.held_out or parts.training, settings.processes)
     return Outcome(predictor, estimator.run_, evaluation, parts.judged)
 
 
-def _fit_followed(estimator: Any, samples: Any, more: dict[str, Any], bar: Progress) -> None:
-    estimator._watch, estimator._tell_event = bar.watch, bar.event
+def _fit_followed(estimator: Any, samples: Any, more: dict[str, Any], by: Progress) -> None:
+    estimator._watch, estimator._tell_event = by.watch, by.event
     if estimator.solver != "lbfgs":  # SciPy's minimiser has no epochs to tell of
-        more["callback"] = bar.epoch
+        more["callback"] = by.epoch
     try:
-        with bar:
+        with by:
             _fit(estimator, samples, more)
     finally:
         del estimator._watch, estimator._tell_event

@@ -22,9 +22,32 @@ Workers = Annotated[
     str,
     typer.Option(metavar="N|auto", help="Processes that share the work; auto is one a core."),
 ]
+Trainers = Annotated[
+    str,
+    typer.Option(
+        metavar="N|auto", help="Processes that share the work; auto finds the quickest number."
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="The run's folder; the first free of runs/NAME-1, -2 ..."),
+]
+CheckpointFolder = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Keep the state of the training in this folder."),
+]
+CheckpointEvery = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT", help="How often: '500 steps', '2 epochs', '30 seconds'; by default a minute."
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on from the newest checkpoint in that folder; from the start if it has none.",
+    ),
 ]
 
 

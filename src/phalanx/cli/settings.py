@@ -13,7 +13,7 @@ class Settings:
     """What the options of `phalanx train` say; names are those of the options."""
 
     model: tuple[int, ...] = (100,)
-    workers: int = 2
+    workers: int | str = 2
     shards: int | str = "auto"
     epochs: int = 50
     batch_size: int | str = "auto"
@@ -49,6 +49,14 @@ class Settings:
         if self.loss_threshold is not None:
             checks.number("--loss-threshold", self.loss_threshold)
         check_fraction(self.validation_fraction)
+
+    @property
+    def processes(self) -> int:
+        """The most workers that are meant; 'auto' begins with one a core."""
+        from phalanx.checks import workers_of
+        from phalanx.exchange.board import processors
+
+        return workers_of(self.workers, processors())
 
     def estimator(self, task: str) -> Any:
         """The estimator for a task, 'classification' or 'regression'."""

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from phalanx.cli.console import note, say, say_evaluation
-from phalanx.cli.options import Data, Out, Workers, count_or_auto, hidden_of, workers_of
+from phalanx.cli.keeping import how_to_go_on, keeping
+from phalanx.cli.options import (
+    CheckpointEvery,
+    CheckpointFolder,
+    Data,
+    Out,
+    Resume,
+    Trainers,
+    count_or_auto,
+    hidden_of,
+)
 from phalanx.cli.settings import Settings
 
 INTERRUPTED = "interrupted"
@@ -28,7 +38,7 @@ def train(
         list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out; repeatable.")
     ] = None,
     model: Annotated[str, typer.Option(help="The kind and its hidden layers.")] = "mlp:100",
-    workers: Workers = "2",
+    workers: Trainers = "2",
     shards: Annotated[
         str, typer.Option(metavar="N|auto", help="Slices of each batch; part of the definition.")
     ] = "auto",
@@ -49,7 +59,7 @@ def train(
         str, typer.Option(help="random, sequential, strided, stratified.")
     ] = Settings.data_distribution,
     task_assignment: Annotated[
-        str, typer.Option(help="round_robin, load_balanced.")
+        str, typer.Option(help="round_robin, load_balanced, dynamic.")
     ] = Settings.task_assignment,
     aggregation: Annotated[
         str, typer.Option(help="mean, sum, max, median, trimmed_mean.")
@@ -61,12 +71,15 @@ def train(
         float, typer.Option(help="Share of the samples held out for the metrics.")
     ] = Settings.validation_fraction,
     seed: Annotated[int, typer.Option(help="Of weights, order and split.")] = Settings.seed,
+    checkpoint: CheckpointFolder = None,
+    checkpoint_every: CheckpointEvery = None,
+    resume: Resume = False,
     out: Out = None,
 ) -> None:
     """Train a network on a data file and write a run's folder with weights and report."""
     settings = Settings(
         hidden_of(model),
-        workers_of(workers),
+        count_or_auto("--workers", workers),
         count_or_auto("--shards", shards),
         epochs,
         count_or_auto("--batch-size", batch_size),
@@ -82,13 +95,21 @@ def train(
         seed,
     )
     settings.check()
-    _train(data, target, task, drop or [], settings, out)
+    kept = keeping(checkpoint, checkpoint_every, resume)
+    _train(data, target, task, drop or [], settings, kept, out)
 
 
 def _train(
-    data: Path, target: str, task: str | None, drop: list[str], settings: Settings, out: Path | None
+    data: Path,
+    target: str,
+    task: str | None,
+    drop: list[str],
+    settings: Settings,
+    kept: dict[str, Any],
+    out: Path | None,
 ) -> None:
     from phalanx.cli.fitting import fit, split
+    from phalanx.cli.progress import progress
     from phalanx.data.files import read_table
     from phalanx.run_folder import free_folder, new_run_folder, write_run
 
@@ -96,11 +117,14 @@ def _train(
     parts = split(table, target, task, settings.validation_fraction, settings.seed)
     note(_about(data, parts))
     with new_run_folder(out or free_folder(data.stem)) as folder:
-        outcome = fit(parts, settings)
+        bar = progress(settings.epochs, parts.training.n_rows)
+        outcome = fit(parts, settings, bar, **kept)
         record = outcome.record(folder.resolve().name, data.name, settings)
         write_run(folder, outcome.predictor, record)
-    say_outcome(outcome, folder, settings.workers)
+    say_outcome(outcome, folder, settings.processes)
     if outcome.run.reason == INTERRUPTED:
+        if kept:
+            note(how_to_go_on(out))
         raise typer.Exit(CTRL_C)
 
 
