@@ -172,7 +172,7 @@ class Supervisor:
 
     def _is_awaited(self, rank: int) -> bool:
         seat, opened = self.view.seats[rank], self._door[OPENED]
-        if seat.state is State.EMPTY:
+        if seat.state in (State.EMPTY, State.ENDING):
             return False
         if seat.state is State.STARTING or opened > self._door[LAST]:
             return True  # the lease is over, or cannot begin, without its answer
