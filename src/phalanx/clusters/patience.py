@@ -22,7 +22,7 @@ class Patience:
 
     def begin(self, now: float) -> None:
         """Nobody has been silent yet."""
-        self._since = [now] * len(self._since)
+        self._since, self._warned = [now] * len(self._since), [0] * len(self._warned)
         self._opened = -1
 
     @property
@@ -33,8 +33,9 @@ class Patience:
     def silent(self, now: float, opened: int, signs: Sequence[object]) -> list[int]:
         """Ranks that have shown the same sign for longer than the bound.
 
-        Each time that a rank is named, the bound doubles for it, until it gives a sign again: who
-        is merely slow is not named for ever.
+        Each time that a rank is named, the bound doubles for it until the next step: who is merely
+        slow gets through. The silence itself is no measure of the step, else each would be waited
+        for `FACTOR` times longer than the one before.
         """
         self._measure(now, opened)
         found = []
@@ -42,7 +43,7 @@ class Patience:
             if sign != self._signs[rank]:
                 self._signs[rank], self._since[rank] = sign, now
             elif now - self._since[rank] > self.bound * 2 ** self._warned[rank]:
-                self._since[rank] = now
+                self._since[rank] = self._opened_since = now
                 self._warned[rank] += 1
                 found.append(rank)
         return found
