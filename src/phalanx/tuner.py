@@ -18,7 +18,7 @@ class Tuner:
     def __init__(self, most: int) -> None:
         self.most, self.workers = most, most
         self._speeds: dict[int, float] = {}
-        self._changed = -1.0
+        self._changed, self._since, self._ticks = -1.0, -1.0, 0
         self._settled = False
 
     def look(self, now: float, tick: int) -> int:
