@@ -12,7 +12,9 @@ from phalanx.clusters import pool
 
 def descriptors() -> set[int]:
     """Open descriptors of this process, less the warm pool's."""
-    names = [name for name in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{name}")]
+    names = [
+        name for name in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{name}")
+    ]
     return set(map(int, names)) - _pool_descriptors()
 
 

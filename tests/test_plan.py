@@ -43,6 +43,21 @@ def test_shards_are_contiguous_even_and_larger_first(job):
         assert max(sizes) <= plan.max_shard_rows
 
 
+@given(job=jobs)
+def test_all_shards_of_a_step_are_those_with_samples_each_as_it_is_alone(job):
+    plan = plan_of(job, sequential)
+    for step in range(plan.n_steps):
+        alone = [plan.shard(step, s) for s in range(plan.n_shards)]
+        assert plan.shards(step) == [(start, stop) for start, stop in alone if start < stop]
+
+
+def test_with_fewer_rows_than_shards_the_first_have_one_each():
+    plan = Plan(10, 7, 5, 0, sequential)
+    assert plan.shards(0) == [(0, 2), (2, 4), (4, 5), (5, 6), (6, 7)]
+    assert plan.shards(1) == [(7, 8), (8, 9), (9, 10)]
+    assert plan.shard(1, 4) == (10, 10)
+
+
 def test_random_differs_by_epoch_and_seed_and_by_nothing_else():
     plan = Plan(50, 10, 2, 7, random)
     np.testing.assert_array_equal(plan.order(3), Plan(50, 25, 5, 7, random).order(3))

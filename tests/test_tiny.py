@@ -15,7 +15,7 @@ def test_two_workers_train_what_one_does():
     alone = MLPClassifier(**settings).fit(X, Y)
     together = MLPClassifier(**settings, n_jobs=2).fit(X, Y)
     assert together.run_.workers == 2
-    assert together.run_.shares == [0.5, 0.5]
+    assert sum(together.run_.shares) == pytest.approx(1)
     assert together.run_.digest == alone.run_.digest
     assert together.loss_curve_ == alone.loss_curve_
     assert together.loss_curve_[-1] < together.loss_curve_[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import inf
 from typing import NamedTuple
 
 from phalanx.errors import InvalidInput
@@ -35,7 +36,7 @@ def parse_cadence(given: object, name: str = "checkpoint_every") -> Cadence:
     )
     unit, factor = _unit(found[2]) if found else ("", 0.0)
     amount = float(found[1]) * factor if found else 0.0
-    if amount <= 0 or (unit != "seconds" and amount != int(amount)):
+    if not 0 < amount < inf or (unit != "seconds" and not amount.is_integer()):
         raise InvalidInput(
             f"{name} must be a positive number of steps, epochs, seconds, minutes or hours; "
             f"got {given!r}. Write e.g. '500 steps', '2 epochs', '30 seconds', or 2 for "

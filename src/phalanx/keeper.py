@@ -21,7 +21,7 @@ from phalanx.data.fingerprint import fingerprint
 from phalanx.data.samples import Samples
 from phalanx.engine.ledger import Ledger
 from phalanx.errors import CheckpointError
-from phalanx.exchange.board import OPENED, SNAPSHOT_DUE, SNAPSHOT_TAKEN
+from phalanx.exchange.board import NEVER, OPENED, SNAPSHOT_DUE, SNAPSHOT_TAKEN
 from phalanx.job import Job
 from phalanx.registry import name_of
 from phalanx.run import EpochRecord, Event
@@ -108,7 +108,7 @@ class Keeper:
             self._due = table.tick_of_update(int((moment.updates // amount + 1) * amount))
         else:
             self._due = table.end_of_epoch(int((moment.epoch // amount + 1) * amount) - 1)
-        self._arena["door"][SNAPSHOT_DUE] = self._due
+        self._arena["door"][SNAPSHOT_DUE] = min(self._due, NEVER)
 
     def _write_beside(self, tick: int) -> None:
         arena, table = self._arena, self._timetable

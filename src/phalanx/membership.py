@@ -10,8 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-MIN_DEATHS = 3  # of processes at one and the same task, and more than there are workers: no
-# accident in each of them, but the task's own fault
+MIN_DEATHS = 3  # of processes at one and the same task
 MAX_HANGS = 6  # likewise; the bound doubles each time, so a task that is merely slow gets through
 
 
@@ -21,6 +20,7 @@ class State(Enum):
     EMPTY = "empty"
     STARTING = "starting"
     WORKING = "working"
+    ENDING = "ending"  # we have killed it and its end has not been seen yet
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,12 @@ class GiveUp:
 Action = Start | Kill | GiveUp
 
 
+def deaths_that_accuse(n_workers: int) -> int:
+    """Deaths at one and the same task that are its own fault: more than there are workers, all of
+    whom an accident may take at once."""
+    return max(MIN_DEATHS, n_workers + 1)
+
+
 def follow(view: View, event: Event) -> tuple[View, list[Action]]:
     """The view after an event, and what is to be done. Events of former lives change nothing."""
     match event:
@@ -124,7 +130,7 @@ def follow(view: View, event: Event) -> tuple[View, list[Action]]:
             if view.seats[rank].life == life and view.seats[rank].state is not State.EMPTY:
                 return _after_an_end(view, rank, task)
         case Stuck(rank, life, task):
-            if view.seats[rank].life == life and view.seats[rank].state is not State.EMPTY:
+            if view.seats[rank] in (Seat(State.STARTING, life), Seat(State.WORKING, life)):
                 return _after_a_hang(view, rank, task)
         case Wanted(n_workers):
             return _filled(replace(view, wanted=n_workers))
@@ -132,24 +138,24 @@ def follow(view: View, event: Event) -> tuple[View, list[Action]]:
 
 
 def _after_an_end(view: View, rank: int, task: Task | None) -> tuple[View, list[Action]]:
-    life = view.seats[rank].life
+    state, life = view.seats[rank].state, view.seats[rank].life
     emptied = _seated(view, rank, Seat(State.EMPTY, life))
-    if task is not None:
-        count = view.deaths.get(task, 0) + 1
-        emptied = replace(emptied, deaths={**view.deaths, task: count})
-        # one that we killed for being stuck has its own, more patient, count
-        if count - view.hangs.get(task, 0) >= max(MIN_DEATHS, view.wanted + 1):
-            return emptied, [GiveUp(rank, task, count)]
-    return _filled(emptied)
+    if task is None or state is State.ENDING:  # a hang, and counted as one
+        return _filled(emptied)
+    count = view.deaths.get(task, 0) + 1
+    counted = replace(emptied, deaths={**view.deaths, task: count})
+    gives_up = count >= deaths_that_accuse(view.wanted)
+    return (counted, [GiveUp(rank, task, count)]) if gives_up else _filled(counted)
 
 
 def _after_a_hang(view: View, rank: int, task: Task | None) -> tuple[View, list[Action]]:
-    kill = Kill(rank, view.seats[rank].life)
+    life = view.seats[rank].life
+    ending = _seated(view, rank, Seat(State.ENDING, life))
     if task is None:
-        return view, [kill]
+        return ending, [Kill(rank, life)]
     count = view.hangs.get(task, 0) + 1
-    counted = replace(view, hangs={**view.hangs, task: count})
-    return counted, [GiveUp(rank, task, count)] if count >= MAX_HANGS else [kill]
+    counted = replace(ending, hangs={**view.hangs, task: count})
+    return counted, [GiveUp(rank, task, count) if count >= MAX_HANGS else Kill(rank, life)]
 
 
 def _filled(view: View) -> tuple[View, list[Action]]:

@@ -18,26 +18,27 @@ class Tuner:
     def __init__(self, most: int) -> None:
         self.most, self.workers = most, most
         self._speeds: dict[int, float] = {}
-        self._since, self._ticks = -1.0, 0
+        self._changed, self._since, self._ticks = -1.0, -1.0, 0
         self._settled = False
 
     def look(self, now: float, tick: int) -> int:
         """How many workers to use from now on; seconds, and the number of the last step."""
-        if self._since < 0:
+        if self._changed < 0:
             self._begin(now, tick)
         elif self._settled:
-            if now - self._since > HOLD:
+            if now - self._changed > HOLD:
                 self._speeds, self._settled = {}, False
                 self._begin(now, tick)
-        elif now < self._since:  # settling
-            self._ticks = tick
+        elif self._since - self._changed < SETTLE:
+            self._since, self._ticks = now, tick
         elif now - self._since >= WINDOW and tick - self._ticks >= TICKS:
             self._speeds[self.workers] = (tick - self._ticks) / (now - self._since)
             self._choose(now, tick)
         return self.workers
 
     def _begin(self, now: float, tick: int) -> None:
-        self._since, self._ticks = now + SETTLE, tick
+        self._changed = self._since = now
+        self._ticks = tick
 
     def _choose(self, now: float, tick: int) -> None:
         """The next number to try, or the best of those tried."""

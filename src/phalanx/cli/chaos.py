@@ -1,4 +1,4 @@
-"""`phalanx demo --chaos`: workers are killed in front of the user, and the answer stays the same."""
+"""`phalanx demo --chaos`: workers are killed in front of the user; the answer stays the same."""
 
 from __future__ import annotations
 

@@ -46,9 +46,7 @@ def _demo_chaos(asked: int, epochs: int | None, out: Path | None) -> None:
     from phalanx.run_folder import free_folder
 
     n_epochs = chaos.EPOCHS if epochs is None else epochs
-    settings = Settings(
-        workers=asked, shards=SHARDS, epochs=n_epochs, validation_fraction=HELD_OUT
-    )
+    settings = Settings(workers=asked, shards=SHARDS, epochs=n_epochs, validation_fraction=HELD_OUT)
     settings.check()
     parts = split(digits(), "digit", "classification", HELD_OUT, seed=0)
     folder = out or free_folder("chaos")

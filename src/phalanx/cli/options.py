@@ -39,7 +39,8 @@ CheckpointFolder = Annotated[
 CheckpointEvery = Annotated[
     str | None,
     typer.Option(
-        metavar="TEXT", help="How often: '500 steps', '2 epochs', '30 seconds'; by default a minute."
+        metavar="TEXT",
+        help="How often: '500 steps', '2 epochs', '30 seconds'; by default a minute.",
     ),
 ]
 Resume = Annotated[

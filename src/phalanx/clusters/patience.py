@@ -24,8 +24,9 @@ class Patience:
 
     def begin(self, now: float, opened: int) -> None:
         """Nobody has been silent yet, and no step was opened since."""
-        self._since = [now] * len(self._since)
+        self._since, self._named = [now] * len(self._since), [0] * len(self._named)
         self._begun = self._opened = opened
+        self._opened_since = now
 
     def forget(self, rank: int, now: float) -> None:
         """Another process is to have the seat; until its first sign it has the first bound."""
@@ -39,8 +40,9 @@ class Patience:
     def silent(self, now: float, opened: int, signs: Sequence[object]) -> list[int]:
         """Ranks that have shown the same sign for longer than the bound.
 
-        Each time that a rank is named, the bound doubles for it, until a step is done: who is
-        merely slow is not named for ever.
+        Each time that a rank is named, the bound doubles for it until the next step: who is merely
+        slow gets through. The silence itself is no measure of the step, else each would be waited
+        for `FACTOR` times longer than the one before.
         """
         self._measure(now, opened)
         found = []
@@ -49,7 +51,7 @@ class Patience:
                 self._is_new[rank] = self._signs[rank] is None and self._is_new[rank]
                 self._signs[rank], self._since[rank] = sign, now
             elif now - self._since[rank] > self._bound_of(rank):
-                self._since[rank] = now
+                self._since[rank] = self._opened_since = now
                 self._named[rank] += 1
                 found.append(rank)
         return found

@@ -169,10 +169,12 @@ class Supervisor:
             self._tell(wound.healed())
 
     def _let_somebody_in(self) -> None:
-        """Where nobody lives there is no leader to admit a newcomer, so the driver does."""
+        """Where nobody lives there is no leader to admit a newcomer, so the driver does; or to
+        open the tick from which it was to count."""
         opened = self._door[OPENED]
         if not self.seats.alive(opened):
-            for rank in self.seats.newcomers()[:1]:
+            waiting = self.seats.newcomers() or self.seats.alive(opened + 1)
+            for rank in waiting[:1]:
                 self.seats.admit(rank, opened)
 
     def _stuck(self, owing: Collection[int]) -> list[int]:
@@ -183,7 +185,7 @@ class Supervisor:
 
     def _is_awaited(self, rank: int) -> bool:
         seat, opened = self.view.seats[rank], self._door[OPENED]
-        if seat.state is State.EMPTY:
+        if seat.state in (State.EMPTY, State.ENDING):
             return False
         if seat.state is State.STARTING or opened > self._door[LAST]:
             return True  # the lease is over, or cannot begin, without its answer

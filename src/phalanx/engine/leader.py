@@ -39,7 +39,7 @@ class Leader:
         self.ledger = Ledger(arena, job.n_validation > 0)
         self._seen_W2 = np.zeros((job.n_seats, 2))
         self._settled = (-1, -1)  # deaths and wishes at which all who are wanted had their part
-        self._speeds = [1.0] * job.n_seats
+        self._speeds = [0.0] * job.n_seats  # until something was measured
         starts = [job.plan.batch(step)[0] for step in range(job.plan.n_steps)]
         self._rows_T = np.diff([*starts, job.plan.n_samples]).astype(float)
 
@@ -104,7 +104,7 @@ class Leader:
         if (is_due or wanted != owners) and self._all_left(owners, living, tick - 1):
             self._divide(wanted)
             owners = wanted
-        if owners == list(range(door[WANTED])):  # nobody is missing
+        if owners == wanted == list(range(door[WANTED])):  # nobody is missing
             self._settled = known
 
     def _all_left(self, owners: list[int], living: list[int], tick: int) -> bool:
@@ -115,9 +115,18 @@ class Leader:
         return all(self.board.spin(left, rank, tick) for rank in owners if rank in living)
 
     def _divide(self, ranks: list[int]) -> None:
-        """Assign shards and blocks to these ranks, by their measured speeds."""
+        """Assign shards and blocks to these ranks, by their measured speeds; of whom nothing is
+        known is taken for as quick as the others.
+
+        Every owner is among the active at any time, so nobody relies on one that I did not live to
+        make known.
+        """
         self._measure()
-        speeds = [self._speeds[rank] for rank in ranks]
+        known = [self._speeds[rank] for rank in ranks if self._speeds[rank]]
+        usual = sum(known) / len(known) if known else 1.0
+        speeds = [self._speeds[rank] or usual for rank in ranks]
+        for rank in ranks:
+            self.seats.actives[rank] = True
         for name in ("shard_owner", "block_owner"):
             owners = self.arena[name]
             assigned = assign(self.job.assignment, len(owners), speeds)

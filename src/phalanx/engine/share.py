@@ -19,7 +19,8 @@ class Share:
 
     owners: by the plan, of each shard. heirs: who really does it. shards, blocks, chunks: mine.
     expected: index of the word by which each shard's heir publishes it. others: all ranks but mine
-    that ever counted. active: those among whom the plan divides. is_whole: no owner is dead.
+    that ever counted. active: those among whom the plan divides. is_whole: no owner is dead, and I
+    was there before this tick, so nobody has left anything of it undone.
     is_regular: whole, and nobody takes another's shard before it is late.
     leads: I am the first of the living. may_help: the plan counts on me.
     """
@@ -39,7 +40,8 @@ class Share:
         self._news = door[PLAN], door[DEATHS]
         alive, self.active = seats.alive(tick), seats.active()
         self.owners, block_owners = (owners.tolist() for owners in self._owners)
-        self.is_whole = set(self.active) <= set(alive)
+        is_new = seats.since[self.rank] == tick  # a former process of mine may have been in it
+        self.is_whole = not is_new and set(self.active) <= set(alive)
         self.is_regular = self.is_whole and not self._is_dynamic
         self.heirs, block_heirs = self.owners, block_owners
         turns = self.active or alive
@@ -57,6 +59,8 @@ class Share:
         self.alive_others = [rank for rank in alive if rank != self.rank]
         self.others = [rank for rank in seats.members() if rank != self.rank]
         self.leads = alive[:1] == [self.rank]
+        if is_new:
+            self._look_again()
         self.may_help = self.rank in self.active
         self.board.spins = SPINS if len(self.active) <= self._processors else 0
 
@@ -70,8 +74,12 @@ class Share:
         if self.board.door[DEATHS] == self._news[1]:
             return False
         self.muster(tick)
-        self._news = -1, self._news[1]  # to be looked at again at the tick's edge
+        self._look_again()
         return True
+
+    def _look_again(self) -> None:
+        """At the tick's edge, whatever has changed by then."""
+        self._news = -1, self._news[1]
 
     def begin(self, s: int, tick: int) -> None:
         """Let those who help see that I am at a shard."""
