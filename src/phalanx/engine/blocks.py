@@ -34,6 +34,7 @@ class Blocks:
         losses, weights = self.shards.outcomes(doers or self.post.share.owners)
         self._loss, self._weight = sum(losses), sum(weights)
         self._weights_S = np.array(weights)
+        self._rate = self.ledger.rate(self.post.moment.row)
         self.inherit()
 
     def inherit(self) -> None:
@@ -62,8 +63,7 @@ class Blocks:
         grad_n = self.aggregate(grads_Sn, self._weights_S)
         self.journal.save(tick, k, block.values_Xn)
         post.presence.at("update", k)
-        rate = self.ledger.rate(moment.row)
-        penalty = block.update(grad_n, self._weight, moment.updates + 1, rate)
+        penalty = block.update(grad_n, self._weight, moment.updates + 1, self._rate)
         self.penalties_TK[moment.step, k] = penalty
         if k == 0:
             self.losses[moment.step], self.weights[moment.step] = self._loss, self._weight
