@@ -20,17 +20,21 @@ class Patience:
         self._named = [0] * n_seats
         self._is_new = [False] * n_seats
         self._begun = self._opened = -1
-        self._opened_since = self._longest = 0.0
+        self._opened_since = self._measured_since = self._longest = 0.0
 
     def begin(self, now: float, opened: int) -> None:
         """Nobody has been silent yet, and no step was opened since."""
         self._since, self._named = [now] * len(self._since), [0] * len(self._named)
         self._begun = self._opened = opened
-        self._opened_since = now
+        self._opened_since = self._measured_since = now
 
     def forget(self, rank: int, now: float) -> None:
         """Another process is to have the seat; until its first sign it has the first bound."""
         self._signs[rank], self._since[rank], self._is_new[rank] = None, now, True
+
+    def step_age(self, now: float) -> float:
+        """Seconds that the present step has been open, as far as was seen."""
+        return now - self._opened_since
 
     @property
     def bound(self) -> float:
@@ -51,7 +55,7 @@ class Patience:
                 self._is_new[rank] = self._signs[rank] is None and self._is_new[rank]
                 self._signs[rank], self._since[rank] = sign, now
             elif now - self._since[rank] > self._bound_of(rank):
-                self._since[rank] = self._opened_since = now
+                self._since[rank] = self._measured_since = now
                 self._named[rank] += 1
                 found.append(rank)
         return found
@@ -65,7 +69,8 @@ class Patience:
             return
         # the first step may include starting processes; alone it is no measure
         if self._opened > self._begun or opened > self._begun + 1:
-            seconds = (now - self._opened_since) / (opened - self._opened)
+            seconds = (now - self._measured_since) / (opened - self._opened)
             self._longest = max(FADING * self._longest, seconds)
         self._named = [0] * len(self._named)
-        self._opened, self._opened_since = opened, now
+        self._opened = opened
+        self._opened_since = self._measured_since = now

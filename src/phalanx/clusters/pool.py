@@ -19,6 +19,7 @@ SEND_PATIENCE = 10.0  # seconds for a message to be taken; a stopped process tak
 
 
 SERVER_LIVES = 4  # fork servers that are tried for one worker, if somebody kills them
+SERVER_PATIENCE = 60.0  # seconds for the fork server's answer; loading its libraries takes one
 ORPHANED = "its fork server was ended, and it with it"
 
 
@@ -50,6 +51,7 @@ class Pool:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        mine.settimeout(SERVER_PATIENCE)
         self._server = mine
         wire.send(mine, self.path)
 
@@ -97,6 +99,7 @@ class Pool:
             wire.send(self._server, ("end", member.pid))
             code, _ = wire.receive(self._server)
         except (EOFError, OSError):
+            self._process.kill()  # stopped, perhaps; a late answer would be to the wrong question
             code = None
         return ORPHANED if code is None else _cause(code)
 
@@ -126,6 +129,7 @@ class Pool:
                 return self._ask_for_fork(rank, descriptor)
             except (EOFError, OSError):
                 self._server.close()
+                self._process.kill()
                 if self._process.wait() >= 0:
                     raise  # nobody killed it, so another one would not work either
                 self._start_server()

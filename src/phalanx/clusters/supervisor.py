@@ -11,7 +11,7 @@ from time import monotonic
 
 from phalanx import membership
 from phalanx.arena import Arena
-from phalanx.clusters.patience import Patience
+from phalanx.clusters.patience import LEAST_BOUND, Patience
 from phalanx.errors import WorkerLost
 from phalanx.exchange.board import LAST, OPENED, WANTED
 from phalanx.exchange.seats import Activity, Seats
@@ -53,7 +53,6 @@ class Supervisor:
     def __init__(self, job: Job, arena: Arena, tell: Callable[[Event], None]) -> None:
         self.job, self.arena, self._tell = job, arena, tell
         self.seats, self._door = Seats(arena), arena.words("door")
-        self._blocks = arena.words("blocks_done")
         first = [Seat(State.WORKING, 1)] * job.n_workers
         rest = [Seat()] * (job.n_seats - job.n_workers)
         self.view = membership.View((*first, *rest), job.n_workers)
@@ -189,16 +188,12 @@ class Supervisor:
             return False
         if seat.state is State.STARTING or opened > self._door[LAST]:
             return True  # the lease is over, or cannot begin, without its answer
-        alive = self.seats.alive(opened)
-        if rank not in alive:
+        if rank not in self.seats.alive(opened):
             return False
         at = self.seats.at(rank)
-        if at.tick == opened and at.phase in AT_WORK:
-            return True
-        return rank == alive[0] or any(
-            owner == rank and done < opened
-            for owner, done in zip(self.arena["block_owner"], self._blocks, strict=True)
-        )
+        is_at_work = at.tick == opened and at.phase in AT_WORK
+        # whoever only waits gives signs of life, so in a step that does not end any silence counts
+        return is_at_work or self._patience.step_age(monotonic()) > LEAST_BOUND
 
     def _step(self, tick: int) -> int:
         """Optimiser steps before a tick."""
