@@ -33,7 +33,7 @@ def test_the_readmes_program(capsys, tmp_path, monkeypatch):
     exec(compile(checkpoints, "README.md", "exec"), names)
     assert list(tmp_path.glob("checkpoints/step-*"))
     exec(compile(faults, "README.md", "exec"), names)
-    assert [event.what for event in names["shaken"].run_.events][0] == "worker lost"
+    assert names["shaken"].run_.events[0].what == "worker lost"
 
 
 def test_the_readmes_files_exist():

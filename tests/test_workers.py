@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from functools import cache
 
@@ -144,3 +145,11 @@ def test_more_workers_than_processors_and_deaths():
         run = MLPClassifier(**SETTINGS, n_jobs=8).fit(X, Y).run_
     assert run.digest == undisturbed().digest
     assert kinds(run).count("worker lost") == 8
+
+
+def test_a_callback_beside_verbose_and_a_copy_made_in_it(capsys):
+    copies = []
+    clf = MLPClassifier(**SETTINGS, n_jobs=2, verbose=True)
+    clf.fit(X, Y, callback=lambda epoch, record: copies.append(pickle.dumps(clf)) or epoch == 2)
+    assert "Iteration 2, loss" in capsys.readouterr().out
+    assert [pickle.loads(copy).n_jobs for copy in copies] == [2, 2]

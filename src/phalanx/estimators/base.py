@@ -323,7 +323,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         if kept.saved is not None:
             self._random_state = random_state_of(kept.saved)
         return Following(
-            on_epoch=wishes.callback or (_print_epoch if self.verbose else None),
+            on_epoch=_printing(wishes.callback) if self.verbose else wishes.callback,
             watch=getattr(self, "_watch", None),
             on_event=getattr(self, "_tell_event", print if self.verbose else None),
             checkpoints=kept.checkpoints,
@@ -354,6 +354,12 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 "another thread, or set n_jobs before the fit."
             )
         control.resize(workers)
+
+    def __getstate__(self) -> Any:
+        """Pickled in a callback, an estimator comes without its hold on the running fit."""
+        state = dict(super().__getstate__())
+        state.pop("_control", None)
+        return state
 
     def _fit_lbfgs(self, spec: MLPSpec, training: Samples) -> None:
         state_MN = np.zeros((1, spec.n_parameters), spec.dtype)
@@ -409,7 +415,13 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-def _print_epoch(epoch: int, record: EpochRecord) -> None:
-    print(f"Iteration {epoch}, loss = {record.loss:.8f}")
-    if record.score is not None:
-        print(f"Validation score: {record.score:f}")
+def _printing(callback: OnEpoch | None) -> OnEpoch:
+    """scikit-learn's line for an epoch, and the user's callback, if any."""
+
+    def print_epoch(epoch: int, record: EpochRecord) -> bool | None:
+        print(f"Iteration {epoch}, loss = {record.loss:.8f}")
+        if record.score is not None:
+            print(f"Validation score: {record.score:f}")
+        return callback(epoch, record) if callback else None
+
+    return print_epoch
