@@ -122,6 +122,7 @@ def check(case: Case, storm: Storm, tally: Tally) -> None:
     else:
         tally.fitted(run, storm.sent)
         check_same(calm, run)
+        tally.same += 1
     gc.collect()  # an error's traceback may hold the arena in a cycle
     if left := remains(before):
         raise Broken(f"a fit must leave nothing behind; there is {', '.join(left)}")
