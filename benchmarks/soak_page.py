@@ -77,7 +77,7 @@ class Tally:
             ["faults in all", f"{self.n_faults:,}"],
             ["fits", f"{self.fits:,}"],
             ["fits with the digest of one undisturbed worker", f"{self.same:,}"],
-            ["fits given up, one task having been hit three times", f"{self.given_up:,}"],
+            ["fits given up, one task having ended too many processes", f"{self.given_up:,}"],
         ]
         rows += [[f"events: {what}", f"{count:,}"] for what, count in self.events.most_common()]
         if self.costs:
