@@ -81,7 +81,7 @@ def one_fit(asked: Namespace, number: int, tally: Tally) -> None:
             tally.number = number
             check(case, Storm(blows, chance), tally)
         except Exception as error:
-            print(tally.line())
+            print("\n".join([*tally.remarkable, tally.line()]))
             print(f"BROKEN after {tally.n_faults:,} faults. Repeat it with\n{about}", flush=True)
             if not isinstance(error, Broken):
                 raise
