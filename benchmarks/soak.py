@@ -81,7 +81,7 @@ def one_fit(asked: Namespace, number: int, tally: Tally) -> None:
             tally.number = number
             check(case, Storm(blows, chance), tally)
         except Exception as error:
-            print(tally.line())
+            print("\n".join([*tally.remarkable, tally.line()]))
             print(f"BROKEN after {tally.n_faults:,} faults. Repeat it with\n{about}", flush=True)
             if not isinstance(error, Broken):
                 raise
@@ -122,6 +122,7 @@ def check(case: Case, storm: Storm, tally: Tally) -> None:
     else:
         tally.fitted(run, storm.sent)
         check_same(calm, run)
+        tally.same += 1
     gc.collect()  # an error's traceback may hold the arena in a cycle
     if left := remains(before):
         raise Broken(f"a fit must leave nothing behind; there is {', '.join(left)}")

@@ -22,8 +22,11 @@ DEAR = 2000.0  # milliseconds
 
 @dataclass
 class Tally:
-    """Counts of a soak. costs: milliseconds that each lost worker cost. remarkable: what a reader
-    may want to look into, by the number of the fit."""
+    """Counts of a soak.
+
+    same: fits that were compared, and equal. costs: milliseconds that each lost worker cost.
+    remarkable: what a reader may want to look into, by the number of the fit.
+    """
 
     begun: float
     faults: Counter[str] = field(default_factory=Counter)
@@ -44,10 +47,9 @@ class Tally:
         return monotonic() - self.begun
 
     def fitted(self, run: Run, sent: Mapping[str, int]) -> None:
-        """A fit that ended; whether it is the right one is checked next, and ends the soak."""
+        """A fit that ended, whatever its digest."""
         self.faults.update(sent)
         self.fits += 1
-        self.same += 1
         self.events.update(event.what for event in run.events)
         lost = [event for event in run.events if event.what == "worker lost"]
         self.costs += [event.cost for event in lost if event.cost is not None]
@@ -75,7 +77,7 @@ class Tally:
             ["faults in all", f"{self.n_faults:,}"],
             ["fits", f"{self.fits:,}"],
             ["fits with the digest of one undisturbed worker", f"{self.same:,}"],
-            ["fits given up, one task having been hit three times", f"{self.given_up:,}"],
+            ["fits given up, one task having ended too many processes", f"{self.given_up:,}"],
         ]
         rows += [[f"events: {what}", f"{count:,}"] for what, count in self.events.most_common()]
         if self.costs:

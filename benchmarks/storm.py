@@ -7,6 +7,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from types import TracebackType
@@ -18,6 +19,7 @@ from phalanx.clusters import pool
 SECONDS_BETWEEN = 0.06  # on average
 STOPPED = 0.01, 1.0  # seconds until a stopped process goes on, where it does
 FORK_SERVER = "SIGKILL to the fork server"
+MOST_FORK_SERVERS = 3  # killed in a fit; that many a pool replaces for a single worker
 STOPPED_FOR_GOOD = "SIGSTOP, for good"
 STOPPED_A_WHILE = "SIGSTOP, then SIGCONT"
 WEIGHTS = {
@@ -46,10 +48,10 @@ def draw_blows(chance: Random, most: int, spared: Collection[str]) -> list[Blow]
     weights = [0 if kind in spared else weight for kind, weight in WEIGHTS.items()]
     return [
         Blow(
-            chance.expovariate(1 / SECONDS_BETWEEN),
-            *chance.choices(list(WEIGHTS), weights),
-            *chance.choices(list(VICTIMS), list(VICTIMS.values())),
-            chance.uniform(*STOPPED),
+            wait=chance.expovariate(1 / SECONDS_BETWEEN),
+            kind=chance.choices(list(WEIGHTS), weights)[0],
+            victims=chance.choices(list(VICTIMS), list(VICTIMS.values()))[0],
+            lasts=chance.uniform(*STOPPED),
         )
         for _ in range(chance.randint(1, most))
     ]
@@ -91,7 +93,7 @@ class Storm:
         if warm is None:
             return
         if blow.kind == FORK_SERVER:
-            if not self.sent[FORK_SERVER]:  # a new one takes a while, and is not to be hit in it
+            if self.sent[FORK_SERVER] < MOST_FORK_SERVERS:
                 self._send(warm._process.pid, signal.SIGKILL, FORK_SERVER)
             return
         pids = [member.pid for member in list(warm.members)]
@@ -119,7 +121,5 @@ class Storm:
 
 
 def _go_on(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):  # somebody may have lost patience with it
         os.kill(pid, signal.SIGCONT)
-    except ProcessLookupError:
-        pass  # somebody lost patience with it

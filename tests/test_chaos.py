@@ -164,6 +164,17 @@ def test_a_worker_stops_as_it_joins():
     survives(0, "round_robin", 2, [Fault(1, 3, "enter"), Fault(1, 0, "join", "stop", life=2)])
 
 
+@pytest.mark.parametrize("phase", ["enter", "compute", "update"])
+@pytest.mark.parametrize("step", range(1, 9))
+def test_a_worker_dies_around_a_batch_that_is_smaller_than_the_shards_are_many(step, phase):
+    settings = {**SETTINGS, "batch_size": 23, "shards": 7}  # 140 = 6 * 23 + 2
+    calm = MLPClassifier(**settings).fit(X, Y).run_
+    with scripted(Fault(step % 3, step, phase), Fault((step + 1) % 3, 6, phase)):
+        shaken = MLPClassifier(**settings, n_jobs=3).fit(X, Y).run_
+    assert shaken.digest == calm.digest
+    assert shaken.losses == calm.losses
+
+
 def test_what_a_worker_raises_ends_the_fit_even_among_deaths():
     clf = MLPClassifier(**SETTINGS, n_jobs=3)
     faults = Fault(0, 4, "reduce"), Fault(1, 6, "compute", "raise"), Fault(2, 4, "wait")
@@ -176,7 +187,7 @@ def test_the_pool_survives_its_fork_server(monkeypatch):
 
     def end_the_server(epoch, record):
         if epoch == 1:
-            pool.warm_pool()._process.kill()
+            pool._pool._process.kill()
 
     clf = MLPClassifier(**SETTINGS, n_jobs=3).fit(X, Y, callback=end_the_server)
     assert clf.run_.digest == undisturbed(0).digest

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -102,6 +104,61 @@ def test_regression_of_an_npz_with_lbfgs_and_nothing_held_out(tmp_path):
     assert "R²" in result.stdout
     refused(call("predict", out, tmp_path / "d.npz", "--proba"), "Leave --proba out")
     assert call("predict", out, tmp_path / "d.npz").stdout.count("\n") == 51
+
+
+LONG = ["--target", "kind", "--model", "mlp:8", "--shards", "2", "--workers", "2"]
+LONG += ["--epochs", "400", "--batch-size", "8", "--solver", "sgd", "--learning-rate", "0.0001"]
+
+
+def digest_of(folder):
+    return json.loads((folder / "run.json").read_text())["run"]["digest"]
+
+
+def killed_once_there_is(pattern, folder, arguments):
+    """Run `phalanx` in a process of its own, and kill it when such a file is in the folder."""
+    command = [sys.executable, "-m", "phalanx", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        deadline = time.monotonic() + 60
+        while not any(folder.glob(pattern)):
+            assert process.poll() is None, process.stdout.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.kill()
+        process.stdout.read()
+    return process.returncode
+
+
+def test_a_killed_training_is_gone_on_with(tmp_path, data):
+    calm, killed, resumed, kept = (
+        tmp_path / name for name in ("calm", "killed", "resumed", "kept")
+    )
+    assert call("train", data, *LONG, "--workers", "1", "--out", calm).exit_code == 0
+    again = ["train", data, *LONG, "--checkpoint", kept, "--checkpoint-every", "100 steps"]
+    assert killed_once_there_is("step-*", kept, [*again, "--out", killed]) == -signal.SIGKILL
+    assert not (killed / "run.json").exists()
+    refused(call(*again, "--out", resumed), "already holds.*Add --resume")
+    result = call(*again, "--resume", "--out", resumed)
+    assert result.exit_code == 0, result.output
+    assert digest_of(resumed) == digest_of(calm)
+    assert "resumed" in result.stdout
+
+
+BAD_KEEPING = {
+    "resume alone": (["--resume"], "--resume can be used with a folder.*Add --checkpoint"),
+    "cadence alone": (["--checkpoint-every", "5 steps"], "--checkpoint-every.*Add --checkpoint"),
+    "cadence of nonsense": (["--checkpoint", "kept", "--checkpoint-every", "often"], "got 'often'"),
+    "cadence of none": (["--checkpoint", "kept", "--checkpoint-every", "0"], "--checkpoint-every"),
+    "lbfgs": (["--checkpoint", "kept", "--solver", "lbfgs"], "lbfgs"),
+    "folder below a file": (["--checkpoint", __file__ + "/kept"], "/kept"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_KEEPING)
+def test_bad_wishes_for_checkpoints(tmp_path, data, monkeypatch, case):
+    monkeypatch.chdir(tmp_path)
+    options, said = BAD_KEEPING[case]
+    refused(call("train", data, "--target", "kind", *QUICK, *options), said)
+    assert not (tmp_path / "runs" / "flowers-1").exists()
 
 
 def test_evaluate(run, data):
@@ -242,6 +299,17 @@ def test_demo(tmp_path):
     record = json.loads((tmp_path / "demo" / "run.json").read_text())
     assert [repeat["workers"] for repeat in record["repeats"]] == [1, 2, 3]
     assert "same bits" in (tmp_path / "demo" / "report.html").read_text()
+
+
+def test_demo_under_chaos(tmp_path):
+    result = call("demo", "--chaos", "--epochs", "70", "--out", tmp_path / "demo")
+    assert result.exit_code == 0, result.output
+    assert "all 2 digests are equal" in result.stdout
+    assert re.search(r"equal +yes", result.stdout)
+    run = json.loads((tmp_path / "demo" / "run.json").read_text())["run"]
+    assert sum(event["what"] == "worker lost" for event in run["events"]) >= 3
+    assert 'class="mark lost"' in (tmp_path / "demo" / "report.html").read_text()
+    refused(call("demo", "--chaos", "--workers", "1", "--out", tmp_path / "one"), "two or more")
 
 
 def test_a_difference_of_digests_is_a_failure(tmp_path, monkeypatch):

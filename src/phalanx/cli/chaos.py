@@ -9,6 +9,7 @@ import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from phalanx.cli.console import note, say, say_table
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     from phalanx.run import EpochRecord, Event
 
 KILLS = 6
-EPOCHS = 600  # so that there is a middle to be killed in
+EPOCHS_BETWEEN = 15  # a few times as long as it takes to replace a worker; digits stop near 150
+DELAY = 0.001  # seconds after the epoch's end, times the kill's number: each finds another moment
+EPOCHS = 600  # more than it takes to learn the digits
 
 
-def under_chaos(parts: Split, settings: Settings, out: Path) -> list[Outcome]:
+def under_chaos(parts: Split, settings: Settings, out: Path) -> tuple[Outcome, Outcome]:
     """Train undisturbed by one worker, then by several of whom some are killed; both outcomes.
 
     Writes the second one's folder. Raises InvalidInput for fewer than two workers.
@@ -41,45 +44,53 @@ def under_chaos(parts: Split, settings: Settings, out: Path) -> list[Outcome]:
     with new_run_folder(out) as folder:
         note("one worker, undisturbed ...")
         calm = fit(parts, replace(settings, workers=1))
-        note(f"{settings.processes} workers, of whom one is killed {KILLS} times ...")
-        stormy = fit(parts, settings, Killer(settings.epochs))
-        outcomes = [calm, stormy]
-        repeats = [Repeat(o.run.workers, o.run.seconds, o.run.digest) for o in outcomes]
+        note(f"{settings.processes} workers, one of whom is killed every {EPOCHS_BETWEEN} epochs")
+        stormy = fit(parts, settings, Killer())
+        repeats = [Repeat(o.run.workers, o.run.seconds, o.run.digest) for o in (calm, stormy)]
         name = folder.resolve().name
         record = stormy.record(name, parts.training.source, settings, repeats=repeats)
         write_run(folder, stormy.predictor, record)
-    return outcomes
+    return calm, stormy
 
 
 def say_chaos(calm: Outcome, stormy: Outcome) -> None:
-    """Both, one below the other."""
+    """Both, one below the other, and whether they are equal."""
     from phalanx.report import words
 
-    rows = []
-    for name, outcome in (("undisturbed", calm), ("under chaos", stormy)):
-        run, figures = outcome.run, outcome.evaluation.figures
-        lost = sum(event.what == "worker lost" for event in run.events)
-        accuracy, time = words.figure("accuracy", figures["accuracy"]), words.seconds(run.seconds)
-        rows.append((name, f"{run.workers}", f"{lost}", accuracy, time, run.digest[:12]))
-    head = ("training", "workers", "lost", "accuracy", "time", "digest")
+    is_equal = calm.run.digest == stormy.run.digest
+    rows = [
+        _row("undisturbed", calm),
+        _row("under chaos", stormy),
+        ("equal", "", "", "", "", "yes" if is_equal else "NO"),
+    ]
+    head = ("training", "workers", "killed", "accuracy", "time", "digest")
     say_table(head, rows, "The same training, undisturbed and with workers killed")
-    say(words.happened(stormy.run.events))
+    say(words.happened(stormy.run.events) or "it ended before any worker was killed")
+
+
+def _row(name: str, outcome: Outcome) -> tuple[str, ...]:
+    from phalanx.report import words
+
+    run = outcome.run
+    accuracy = words.figure("accuracy", outcome.evaluation.figures["accuracy"])
+    killed = sum(event.what == "worker lost" for event in run.events)
+    time = words.seconds(run.seconds)
+    return name, f"{run.workers}", f"{killed}", accuracy, time, run.digest[:12]
 
 
 class Killer:
-    """A follower that has a thread of its own kill a worker after each of some epochs.
+    """A follower that has a thread of its own kill a worker every few epochs.
 
     From the outside, by SIGKILL, while the workers are in the midst of the next epoch.
     """
 
-    def __init__(self, n_epochs: int) -> None:
-        self._every = max(1, n_epochs // (KILLS + 1))
+    def __init__(self) -> None:
         self._orders: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="phalanx-killer", daemon=True)
 
     def epoch(self, number: int, record: EpochRecord) -> None:
         """Order a kill where one is due."""
-        kill, rest = divmod(number, self._every)
+        kill, rest = divmod(number, EPOCHS_BETWEEN)
         if not rest and kill <= KILLS:
             self._orders.put(kill)
 
@@ -100,14 +111,16 @@ class Killer:
 
     def _work(self) -> None:
         while (order := self._orders.get()) is not None:
+            sleep(order * DELAY)
             kill_one(order)
 
 
 def kill_one(order: int) -> None:
     """Kill one worker after another, in turn."""
-    from phalanx.clusters.pool import warm_pool
+    from phalanx.clusters import pool
 
-    members = sorted(warm_pool().members, key=lambda member: member.rank)
+    warm = pool._pool  # `warm_pool` is for fits: it ends a pool in which somebody has died
+    members = sorted(warm.members, key=lambda member: member.rank) if warm else []
     if members:
         victim = members[order % len(members)]
         note(f"kill -9 {victim.pid}, which is worker {victim.rank}")

@@ -42,8 +42,7 @@ def demo(
 def _demo_chaos(asked: int, epochs: int | None, out: Path | None) -> None:
     from phalanx.cli import chaos
     from phalanx.cli.fitting import split
-    from phalanx.cli.train import say_outcome
-    from phalanx.run_folder import free_folder
+    from phalanx.run_folder import REPORT, free_folder
 
     n_epochs = chaos.EPOCHS if epochs is None else epochs
     settings = Settings(workers=asked, shards=SHARDS, epochs=n_epochs, validation_fraction=HELD_OUT)
@@ -51,8 +50,8 @@ def _demo_chaos(asked: int, epochs: int | None, out: Path | None) -> None:
     parts = split(digits(), "digit", "classification", HELD_OUT, seed=0)
     folder = out or free_folder("chaos")
     calm, stormy = chaos.under_chaos(parts, settings, folder)
-    say_outcome(stormy, folder, asked)
     chaos.say_chaos(calm, stormy)
+    say(f"report {folder / REPORT}, with the kills on its timeline")
     _say_verdict([calm, stormy], "the same bits, whatever happened to the workers")
 
 

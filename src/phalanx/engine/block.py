@@ -36,7 +36,7 @@ class Block:
             return self._grads_Sn[:live]
         start, stop = self._bounds
         gathered_Sn = np.empty((live, stop - start), self._grads_Sn.dtype)
-        for s, (doer, owner) in enumerate(zip(doers, owners, strict=False)):
+        for s, (doer, owner) in enumerate(zip(doers, owners[:live], strict=True)):
             home = doer == owner
             gathered_Sn[s] = self._grads_Sn[s] if home else self._away[doer, s, start:stop]
         return gathered_Sn

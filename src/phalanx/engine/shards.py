@@ -58,7 +58,7 @@ class Shards:
             if not post.board.spin(words, post.share.expected[s], post.tick):
                 return self._help()
         fence()
-        return None if post.share.is_whole else post.share.heirs
+        return None if post.share.is_whole else post.share.heirs[: self.live]
 
     def outcomes(self, doers: Sequence[int]) -> tuple[list[float], list[float]]:
         """Loss and weight of each shard."""
