@@ -103,7 +103,7 @@ def test_a_task_that_ends_every_process_is_named_and_nothing_is_left(death, told
 
 
 def test_a_shard_that_ends_every_process_is_named_with_its_samples():
-    faults = [Fault(w, 9, "compute", life=life) for w in range(2) for life in range(1, 9)]
+    faults = [Fault(w, 9, "compute", life=life) for w in range(2) for life in range(1, 20)]
     with scripted(*faults), pytest.raises(WorkerLost, match=r"gradient of shard \d") as caught:
         MLPClassifier(**SETTINGS, shuffle=False).fit(X, Y)
     shard = int(re.search(r"shard (\d)", caught.value.task)[1])

@@ -115,9 +115,9 @@ Action = Start | Kill | GiveUp
 
 
 def deaths_that_accuse(n_workers: int) -> int:
-    """Deaths at one and the same task that are its own fault: more than there are workers, all of
-    whom an accident may take at once."""
-    return max(MIN_DEATHS, n_workers + 1)
+    """Deaths at one and the same task that are its own fault: more than if two accidents had taken
+    all workers each. A fork takes some 20 ms, so a task that kills is soon convicted."""
+    return 2 * n_workers + MIN_DEATHS
 
 
 def follow(view: View, event: Event) -> tuple[View, list[Action]]:

@@ -12,6 +12,7 @@ from time import monotonic
 from phalanx import membership
 from phalanx.arena import Arena
 from phalanx.clusters.patience import LEAST_BOUND, Patience
+from phalanx.clusters.pool import ORPHANED
 from phalanx.errors import WorkerLost
 from phalanx.exchange.board import LAST, OPENED, WANTED
 from phalanx.exchange.seats import Activity, Seats
@@ -93,9 +94,7 @@ class Supervisor:
                 cause = "it was ended for being stuck"
             wound.detail = f"{cause} while {_doing(activity)}"
             self._wounds.append(wound)
-            task = _task(activity) or (
-                Task(tick, "join", rank) if activity.phase == "join" else None
-            )
+            task = None if cause == ORPHANED else _task(activity, tick, rank)
             return self._follow(Ended(rank, life, task))
 
         return decide
@@ -141,7 +140,8 @@ class Supervisor:
         activity = self.seats.at(rank)
         self._say("worker stuck", f"{how} while {_doing(activity)}", rank)
         self._stuck_lives.add((rank, self.life(rank)))
-        return self._follow(Stuck(rank, self.life(rank), _task(activity)))
+        task = _task(activity, self._door[OPENED], rank)
+        return self._follow(Stuck(rank, self.life(rank), task))
 
     def end(self) -> None:
         """A lease is over."""
@@ -210,7 +210,11 @@ class Supervisor:
         self._tell(Event(what, step, detail, rank, monotonic(), cost))
 
 
-def _task(activity: Activity) -> Task | None:
+def _task(activity: Activity, opened: int, rank: int) -> Task | None:
+    """What may be to blame for a death; who joins in a step that is not done again and again may
+    be kept from it by what it is sent."""
+    if activity.phase == "join":
+        return Task(opened, "join", rank)
     if activity.phase not in AT_WORK:
         return None
     return Task(activity.tick, activity.phase, activity.task)
