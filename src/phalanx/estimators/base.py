@@ -26,7 +26,7 @@ from phalanx.checks import AUTO, workers_of
 from phalanx.control import Control
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
-from phalanx.estimators.following import keeping, random_state_of, tuned
+from phalanx.estimators.following import Wishes, keeping, printing, random_state_of, tuned
 from phalanx.estimators.parameters import check_parameters, hidden_sizes
 from phalanx.estimators.recipe import Target, lbfgs_job, limits_of, plan_of, stochastic_job
 from phalanx.exchange.board import processors
@@ -36,33 +36,12 @@ from phalanx.metrics import Metric
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.losses import LOSSES
 from phalanx.registry import name_of
-from phalanx.run import EpochRecord, Run, fewer_workers
+from phalanx.run import Run, fewer_workers
 from phalanx.state import State
 from phalanx.stopping import Progress, Reason
-from phalanx.training import Following, OnEpoch, Trained, predict, train
+from phalanx.training import Following, Trained, predict, train
 
 STACK_TO_CALLER = 6  # frames between a warning here and the user's call of fit
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """The arguments of `fit` that are neither samples nor weights."""
-
-    validation_data: Any = None
-    callback: OnEpoch | None = None
-    checkpoint: Any = None
-    checkpoint_every: Any = None
-    resume: Any = None
-
-    def check_none_for(self, solver: str) -> None:
-        """Raise InvalidInput where there is one that only a training by batches can carry out."""
-        names = ("callback", "checkpoint", "checkpoint_every", "resume")
-        given = [name for name in names if getattr(self, name) is not None]
-        if given:
-            raise InvalidInput(
-                f"{', '.join(given)} can be used where the network is trained step by step; got "
-                f"solver={solver!r}, whose steps are SciPy's own. Use e.g. solver='adam'."
-            )
 
 
 @dataclass
@@ -323,7 +302,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         if kept.saved is not None:
             self._random_state = random_state_of(kept.saved)
         return Following(
-            on_epoch=_printing(wishes.callback) if self.verbose else wishes.callback,
+            on_epoch=printing(wishes.callback) if self.verbose else wishes.callback,
             watch=getattr(self, "_watch", None),
             on_event=getattr(self, "_tell_event", print if self.verbose else None),
             checkpoints=kept.checkpoints,
@@ -413,15 +392,3 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-def _printing(callback: OnEpoch | None) -> OnEpoch:
-    """scikit-learn's line for an epoch, and the user's callback, if any."""
-
-    def print_epoch(epoch: int, record: EpochRecord) -> bool | None:
-        print(f"Iteration {epoch}, loss = {record.loss:.8f}")
-        if record.score is not None:
-            print(f"Validation score: {record.score:f}")
-        return callback(epoch, record) if callback else None
-
-    return print_epoch

@@ -19,7 +19,8 @@ from sklearn.utils.multiclass import (
 
 from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
-from phalanx.estimators.base import BaseMLP, Wishes
+from phalanx.estimators.base import BaseMLP
+from phalanx.estimators.following import Wishes
 from phalanx.estimators.recipe import Target
 from phalanx.metrics import Metric
 from phalanx.scores import class_accuracy, label_accuracy

@@ -18,10 +18,32 @@ from phalanx.clusters.base import Watch
 from phalanx.control import Control
 from phalanx.errors import CheckpointError, InvalidInput
 from phalanx.exchange.board import OPENED
-from phalanx.training import Checkpoints
+from phalanx.run import EpochRecord
+from phalanx.training import Checkpoints, OnEpoch
 from phalanx.tuner import Tuner
 
 EVERY = "60 seconds"
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The arguments of `fit` that are neither samples nor weights."""
+
+    validation_data: Any = None
+    callback: OnEpoch | None = None
+    checkpoint: Any = None
+    checkpoint_every: Any = None
+    resume: Any = None
+
+    def check_none_for(self, solver: str) -> None:
+        """Raise InvalidInput where there is one that only a training by batches can carry out."""
+        names = ("callback", "checkpoint", "checkpoint_every", "resume")
+        given = [name for name in names if getattr(self, name) is not None]
+        if given:
+            raise InvalidInput(
+                f"{', '.join(given)} can be used where the network is trained step by step; got "
+                f"solver={solver!r}, whose steps are SciPy's own. Use e.g. solver='adam'."
+            )
 
 
 @dataclass(frozen=True)
@@ -122,3 +144,15 @@ def tuned(control: Control, watch: Watch | None) -> Watch:
             control.resize(wanted)
 
     return look
+
+
+def printing(callback: OnEpoch | None) -> OnEpoch:
+    """scikit-learn's line for an epoch, and the user's callback, if any."""
+
+    def print_epoch(epoch: int, record: EpochRecord) -> bool | None:
+        print(f"Iteration {epoch}, loss = {record.loss:.8f}")
+        if record.score is not None:
+            print(f"Validation score: {record.score:f}")
+        return callback(epoch, record) if callback else None
+
+    return print_epoch

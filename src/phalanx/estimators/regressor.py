@@ -11,7 +11,8 @@ from sklearn.utils.metaestimators import available_if
 from phalanx import checks
 from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
-from phalanx.estimators.base import BaseMLP, Wishes
+from phalanx.estimators.base import BaseMLP
+from phalanx.estimators.following import Wishes
 from phalanx.estimators.recipe import Target
 from phalanx.metrics import Metric
 from phalanx.models.mlp.losses import REGRESSION_LOSSES
