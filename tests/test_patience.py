@@ -29,7 +29,7 @@ class Watched:
         self.now += after
         for rank in busy:
             self.signs[rank] += 1
-        return self.patience.silent(self.now, self.opened, self.signs)
+        return self.patience.silent(self.now, self.opened, self.signs, range(len(self.signs)))
 
     def named_after(self, rank, busy=()):
         """Seconds of silence until it names this worker."""

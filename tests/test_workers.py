@@ -132,12 +132,12 @@ def shards_alone(n_tasks, speeds):
 
 
 def test_a_stopped_worker_that_owns_no_block_keeps_nobody_waiting():
-    with scripted(Fault(1, 5, "compute", "stop")):
+    with scripted(*(Fault(1, step, "compute", "stop") for step in range(3, 60))):
         run = MLPClassifier(**SETTINGS, task_assignment=shards_alone, n_jobs=2).fit(X, Y).run_
     assert run.digest == undisturbed().digest
     stuck = [event.step for event in run.events if event.what == "worker stuck"]
     assert stuck == [STEPS]  # missed only when all was done and its answer was asked for
-    assert run.shares[0] > 0.9
+    assert run.shares[0] > 0.6
 
 
 def test_more_workers_than_processors_and_deaths():

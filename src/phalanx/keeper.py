@@ -63,7 +63,8 @@ class Keeper:
         """A lease begins; `before` are the epochs that were completed earlier."""
         self._job, self._arena, self._timetable, self._before = job, arena, timetable, before
         self._due = None
-        self._ask(timetable.tick)
+        if self._thread is None or not self._thread.is_alive():
+            self._ask(timetable.tick)  # else `look` asks, once the copy is written
 
     def look(self, arena: Arena) -> None:
         """See how far the last one is, and whether it is time for the next; called often."""

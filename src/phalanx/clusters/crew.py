@@ -16,7 +16,7 @@ from time import monotonic
 from typing import NoReturn, Protocol
 
 from phalanx.clusters import wire
-from phalanx.clusters.pool import Member, Pool
+from phalanx.clusters.pool import Member, Pool, shutdown
 from phalanx.clusters.process import DropJob, Failure
 from phalanx.data.caller import own_memory
 from phalanx.errors import WorkerError, WorkerLost
@@ -41,6 +41,8 @@ class Guard(Protocol):
     def glance(self, owing: Collection[int]) -> list[Action]: ...
 
     def stopped(self, rank: int) -> list[Action]: ...
+
+    def failed(self) -> None: ...
 
     def give_up(self, action: GiveUp, pid: int, cause: str) -> WorkerLost: ...
 
@@ -67,6 +69,8 @@ class Crew:
                 member.due = 0
                 self._set_up(member)
         except BaseException:
+            if self.members:
+                shutdown()  # an answer may be on its way, which the next job would take for its own
             self._close()
             raise
         return self
@@ -76,6 +80,9 @@ class Crew:
             if self._pool.is_open:
                 self._failures, self._guard = {}, Unguarded()
                 self.ask(DropJob())
+        except BaseException:
+            shutdown()
+            raise
         finally:
             self._close()
 
@@ -143,6 +150,7 @@ class Crew:
         member.due -= 1
         if isinstance(answer, Failure):
             self._failures.setdefault(member.rank, answer)
+            self._guard.failed()
 
     def _lose(self, member: Member) -> None:
         """A member is gone: the others are told before anything else is done."""
@@ -252,6 +260,9 @@ class Unguarded:
 
     def stopped(self, rank: int) -> list[Action]:
         return [Kill(rank, FIRST_LIFE)]
+
+    def failed(self) -> None:
+        pass
 
     def give_up(self, action: GiveUp, pid: int, cause: str) -> WorkerLost:
         raise NotImplementedError

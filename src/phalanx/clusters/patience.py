@@ -3,7 +3,7 @@ times in seconds and signs of life are handed in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 FIRST_BOUND = 30.0  # seconds, until a step has been measured
 LEAST_BOUND = 0.5  # seconds; a machine that is busy with other things may well pause for a tenth
@@ -41,8 +41,10 @@ class Patience:
         """Seconds of silence after which a worker that others wait for is stuck."""
         return max(LEAST_BOUND, FACTOR * self._longest) if self._longest else FIRST_BOUND
 
-    def silent(self, now: float, opened: int, signs: Sequence[object]) -> list[int]:
-        """Ranks that have shown the same sign for longer than the bound.
+    def silent(
+        self, now: float, opened: int, signs: Sequence[object], among: Collection[int]
+    ) -> list[int]:
+        """Those `among` the ranks that have shown the same sign for longer than the bound.
 
         Each time that a rank is named, the bound doubles for it until the next step: who is merely
         slow gets through. The silence itself is no measure of the step, else each would be waited
@@ -54,7 +56,7 @@ class Patience:
             if sign != self._signs[rank]:
                 self._is_new[rank] = self._signs[rank] is None and self._is_new[rank]
                 self._signs[rank], self._since[rank] = sign, now
-            elif now - self._since[rank] > self._bound_of(rank):
+            elif rank in among and now - self._since[rank] > self._bound_of(rank):
                 self._since[rank] = self._measured_since = now
                 self._named[rank] += 1
                 found.append(rank)

@@ -157,5 +157,8 @@ class _Repeating:
     def stopped(self, rank: int) -> list[Action]:
         return [Kill(rank, self.life(rank))]
 
+    def failed(self) -> None:
+        pass
+
     def give_up(self, action: GiveUp, pid: int, cause: str) -> WorkerLost:
         return WorkerLost(action.rank, pid, "predicting its share of the samples", cause, [])

@@ -14,7 +14,7 @@ from phalanx.arena import Arena
 from phalanx.clusters.patience import LEAST_BOUND, Patience
 from phalanx.clusters.pool import ORPHANED
 from phalanx.errors import WorkerLost
-from phalanx.exchange.board import LAST, OPENED, WANTED
+from phalanx.exchange.board import ABORT, LAST, OPENED, WANTED
 from phalanx.exchange.seats import Activity, Seats
 from phalanx.job import Job, Lease
 from phalanx.membership import (
@@ -23,6 +23,7 @@ from phalanx.membership import (
     GiveUp,
     Joined,
     Seat,
+    Start,
     State,
     Stuck,
     Task,
@@ -32,7 +33,7 @@ from phalanx.run import Event
 
 GLANCE = 0.05  # seconds between two looks at the arena
 QUICK_GLANCE = 0.001  # while somebody has died and the step is not yet committed
-AT_WORK = ("enter", "read", "compute", "publish", "reduce", "update", "commit", "evaluate", "open")
+IDLE = ("wait", "leave")  # phases in which no task is to blame
 
 
 class Wound:
@@ -83,19 +84,17 @@ class Supervisor:
     def lost(self, rank: int) -> Callable[[str], list[Action]]:
         """A process is gone: tell the living at once. What it returns takes the cause, and says
         what else is to be done."""
-        life, activity, tick = self.life(rank), self.seats.at(rank), self._door[OPENED]
+        life, activity, tick = self.life(rank), self._activity(rank), self._door[OPENED]
         self.seats.bury(rank, life)
         wound = Wound(rank, tick, self._step(tick))
         self._lost_at[rank] = wound.at
-        self._patience.forget(rank, wound.at)
 
         def decide(cause: str) -> list[Action]:
             if (rank, life) in self._stuck_lives:
                 cause = "it was ended for being stuck"
             wound.detail = f"{cause} while {_doing(activity)}"
             self._wounds.append(wound)
-            task = None if cause == ORPHANED else _task(activity, tick, rank)
-            return self._follow(Ended(rank, life, task))
+            return self._follow(Ended(rank, life, None if cause == ORPHANED else _task(activity)))
 
         return decide
 
@@ -110,6 +109,10 @@ class Supervisor:
             start, stop = plan.shard(moment.step, task.index)
             samples = plan.order(moment.epoch)[start:stop].tolist()
         return WorkerLost(action.rank, pid, f"{doing} in step {step:,}", cause, samples)
+
+    def failed(self) -> None:
+        """A worker has raised: the others are to stop."""
+        self._door[ABORT] = 1
 
     def wish(self, n_workers: int) -> None:
         """Have the first `n_workers` seats work from the next step on; heard at the next glance."""
@@ -136,12 +139,21 @@ class Supervisor:
         """A process is stopped by a signal."""
         return self._name_stuck(rank, "stopped by a signal") if self._is_awaited(rank) else []
 
-    def _name_stuck(self, rank: int, how: str) -> list[Action]:
+    def _activity(self, rank: int) -> Activity:
+        """What a process was at; before it has taken its seat, the words are its predecessor's.
+
+        Who joins in a step that is not done again and again is kept from it by what it is sent.
+        """
         activity = self.seats.at(rank)
+        if activity.phase == "join" or self.seats.born[rank] != self.life(rank):
+            return Activity(self._door[OPENED], "join", rank)
+        return activity
+
+    def _name_stuck(self, rank: int, how: str) -> list[Action]:
+        activity = self._activity(rank)
         self._say("worker stuck", f"{how} while {_doing(activity)}", rank)
         self._stuck_lives.add((rank, self.life(rank)))
-        task = _task(activity, self._door[OPENED], rank)
-        return self._follow(Stuck(rank, self.life(rank), task))
+        return self._follow(Stuck(rank, self.life(rank), _task(activity)))
 
     def end(self) -> None:
         """A lease is over."""
@@ -150,6 +162,9 @@ class Supervisor:
 
     def _follow(self, event: membership.Event) -> list[Action]:
         self.view, actions = membership.follow(self.view, event)
+        for action in actions:
+            if isinstance(action, Start):
+                self._patience.forget(action.rank, monotonic())
         return actions
 
     def _see_who_joined(self) -> None:
@@ -179,8 +194,8 @@ class Supervisor:
     def _stuck(self, owing: Collection[int]) -> list[int]:
         """Who has given no sign of life for too long, and is being waited for."""
         signs = list(zip(self.seats.activity, self.seats.beats, strict=True))
-        silent = self._patience.silent(monotonic(), self._door[OPENED], signs)
-        return [rank for rank in silent if rank in owing and self._is_awaited(rank)]
+        silent = self._patience.silent(monotonic(), self._door[OPENED], signs, owing)
+        return [rank for rank in silent if self._is_awaited(rank)]
 
     def _is_awaited(self, rank: int) -> bool:
         seat, opened = self.view.seats[rank], self._door[OPENED]
@@ -191,7 +206,7 @@ class Supervisor:
         if rank not in self.seats.alive(opened):
             return False
         at = self.seats.at(rank)
-        is_at_work = at.tick == opened and at.phase in AT_WORK
+        is_at_work = at.tick == opened and at.phase not in IDLE
         # whoever only waits gives signs of life, so in a step that does not end any silence counts
         return is_at_work or self._patience.step_age(monotonic()) > LEAST_BOUND
 
@@ -210,12 +225,9 @@ class Supervisor:
         self._tell(Event(what, step, detail, rank, monotonic(), cost))
 
 
-def _task(activity: Activity, opened: int, rank: int) -> Task | None:
-    """What may be to blame for a death; who joins in a step that is not done again and again may
-    be kept from it by what it is sent."""
-    if activity.phase == "join":
-        return Task(opened, "join", rank)
-    if activity.phase not in AT_WORK:
+def _task(activity: Activity) -> Task | None:
+    """What may be to blame for a death."""
+    if activity.phase in IDLE:
         return None
     return Task(activity.tick, activity.phase, activity.task)
 

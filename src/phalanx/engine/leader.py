@@ -15,13 +15,16 @@ from phalanx.arena import Arena
 from phalanx.assignment import assign, follows_speed
 from phalanx.engine.ledger import Ledger
 from phalanx.exchange.board import (
+    ABORT,
     DEATHS,
     HALT,
     PLAN,
     SNAPSHOT_DUE,
     SNAPSHOT_TAKEN,
     WANTED,
+    Aborted,
     Board,
+    fence,
 )
 from phalanx.exchange.seats import Seats
 from phalanx.job import Job, Lease
@@ -50,6 +53,8 @@ class Leader:
 
     def open(self, tick: int) -> bool:
         """Let `tick` begin, all before being done; False if the door was closed instead."""
+        if self.board.door[ABORT]:
+            raise Aborted
         before = tick - 1
         is_over = False
         if before > self._lease.tick and self._timetable.ends_epoch(before):
@@ -95,6 +100,8 @@ class Leader:
         if self._settled == known and not is_due:
             return
         newcomers = self.seats.newcomers()
+        if newcomers:
+            door[PLAN] += 1  # before as well: whoever enters meanwhile looks anew
         for rank in newcomers:
             self.seats.admit(rank, tick)
         if newcomers:
@@ -125,6 +132,8 @@ class Leader:
         known = [self._speeds[rank] for rank in ranks if self._speeds[rank]]
         usual = sum(known) / len(known) if known else 1.0
         speeds = [self._speeds[rank] or usual for rank in ranks]
+        self.board.door[PLAN] += 1  # before as well: if I die in here, nobody trusts the old plan
+        fence()
         for rank in ranks:
             self.seats.actives[rank] = True
         for name in ("shard_owner", "block_owner"):

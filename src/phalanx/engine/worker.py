@@ -105,6 +105,7 @@ class Worker:
             if self.door[OPENED] > self.door[LAST]:
                 return False
         post.tick = max(tick, seats.since[post.rank] - 1)
+        post.share.leads = False  # who led in an earlier lease finds out anew
         self.blocks.mend(post.tick + 1)
         if self.door[OPENED] == post.tick:  # else there is a tick to enter, and I look then
             post.share.muster(post.tick)
