@@ -30,9 +30,17 @@ def _left_behind(before: set[int]) -> list[str]:
     left += [
         f"an arena in process {pid}"
         for pid in [os.getpid(), *known]
-        if "memfd:phalanx" in Path(f"/proc/{pid}/maps").read_text()
+        if "memfd:phalanx" in _maps(pid)
     ]
     return left + [f"descriptor {fd}" for fd in _descriptors() - _pool_descriptors() - before]
+
+
+def _maps(pid: int) -> str:
+    """What a process has mapped; nothing, if it was killed while idle and nobody has asked yet."""
+    try:
+        return Path(f"/proc/{pid}/maps").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 @pytest.fixture(autouse=True, scope="session")
