@@ -8,7 +8,7 @@ from math import prod
 
 from phalanx.arrays import Array
 
-MAX_BLOCK = 32_768  # elements: the passes of an optimiser over a block stay in a core's own cache
+MAX_BLOCK = 16_384  # elements: a block, its journal page and its gradient share a core's cache
 MIN_BLOCK = 4_096  # below this, the calls cost more than the arithmetic
 ALIGNMENT = 1_024
 
@@ -44,7 +44,7 @@ class Layout:
 def block_bounds(n_parameters: int) -> list[tuple[int, int]]:
     """First and past-the-last element of each of the K blocks.
 
-    Depends on the number of parameters alone: at most 32,768 elements a block, and two blocks or
+    Depends on the number of parameters alone: at most 16,384 elements a block, and two blocks or
     more as soon as each has 4,096, so that a second worker finds something to update.
 
     >>> block_bounds(7510)
