@@ -1,5 +1,7 @@
 """Workers played one after another in one process: what the dead leave undone is done once."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from phalanx.data.samples import Samples
 from phalanx.engine import presence
 from phalanx.engine.ledger import Ledger
 from phalanx.engine.worker import Worker
-from phalanx.exchange.board import LAST, NEVER, OPENED
+from phalanx.exchange.board import ABORT, LAST, NEVER, OPENED
 from phalanx.faults import Fault
 from phalanx.job import Job, Lease
 from phalanx.membership import Start
@@ -119,3 +121,18 @@ def test_whoever_was_admitted_by_a_leader_that_then_died_is_let_in_by_the_driver
     assert scene.alive() == [0]
     assert scene.play(0) is None
     np.testing.assert_array_equal(scene.arena["values"], untroubled)
+
+
+def test_who_led_in_an_earlier_lease_and_comes_late_opens_nothing():
+    scene = Scene()
+    late = Worker(scene.job, scene.arena, SAMPLES, None, 1)
+    late.post.share.leads = True  # it did, then came somebody who leads before it
+    assert scene.play(0) is None
+    opened, values = scene.door[OPENED], scene.arena["values"].copy()
+    thread = threading.Thread(target=late.run, args=(LEASE,), daemon=True)
+    thread.start()
+    thread.join(10)
+    is_waiting, scene.door[ABORT] = thread.is_alive(), 1
+    assert not is_waiting
+    assert scene.door[OPENED] == opened
+    assert np.array_equal(scene.arena["values"], values)

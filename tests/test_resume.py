@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import threading
 from functools import cache
 from itertools import pairwise
 
@@ -283,3 +284,27 @@ def test_facts_are_plain_json(tmp_path):
     assert facts["position"]["updates"] == saved.step
     assert [len(record) for record in facts["records"]] == [6] * len(facts["records"])
     assert all(a <= b for a, b in pairwise(r[4][2] for r in facts["records"]))
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_snapshot_stays_as_it_is_while_it_is_written(tmp_path, monkeypatch, n_jobs):
+    save, epochs, unchanged = checkpoint.save, [], []
+    passed = threading.Condition()
+
+    def slow_save(folder, step, arrays, facts, **more):
+        before, seen = {name: array.copy() for name, array in arrays.items()}, len(epochs)
+        with passed:  # the training goes on for some epochs, unless it is over
+            passed.wait_for(lambda: len(epochs) > seen + 3, timeout=1)
+        unchanged.append(all(np.array_equal(before[name], arrays[name]) for name in arrays))
+        return save(folder, step, arrays, facts, **more)
+
+    def callback(epoch, record):
+        with passed:
+            epochs.append(epoch)
+            passed.notify_all()
+
+    monkeypatch.setattr(checkpoint, "save", slow_save)
+    more = {"checkpoint": tmp_path, "checkpoint_every": 1, "callback": callback}
+    estimator("adam", n_jobs, max_iter=60).fit(X, Y, **more)
+    assert len(unchanged) > 1
+    assert all(unchanged)
