@@ -48,13 +48,13 @@ def data(kind):
     return (X.astype(np.float32), Y) if "float32" in kind else (X, Y)
 
 
-def killed_fit(kind, folder, n_jobs, every, nth=1, resume=None, **more):
-    """A fit in a process of its own that is killed right after its nth checkpoint; its workers."""
+def killed_fit(kind, folder, n_jobs, every, resume=None, **more):
+    """A fit in a process of its own that is killed right after its first checkpoint; its workers."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            _kill_after(nth, writer)
+            _kill_after_a_checkpoint(writer)
             estimator(kind, n_jobs, **more).fit(
                 *data(kind), checkpoint=folder, checkpoint_every=every, resume=resume
             )
@@ -68,18 +68,16 @@ def killed_fit(kind, folder, n_jobs, every, nth=1, resume=None, **more):
     return workers
 
 
-def _kill_after(nth, writer):
-    """Have this process kill itself after `nth` checkpoints, and tell of its workers before."""
-    save, saved = checkpoint.save, []
+def _kill_after_a_checkpoint(writer):
+    """Have this process kill itself after a checkpoint, and tell of its workers before."""
+    save = checkpoint.save
 
     def save_then_die(*args, **more):
-        saved.append(save(*args, **more))
-        if len(saved) == nth:
-            warm = pool._pool
-            pids = [warm._process.pid, *(m.pid for m in warm.members)] if warm else []
-            os.write(writer, " ".join(map(str, pids)).encode())
-            os.kill(os.getpid(), signal.SIGKILL)
-        return saved[-1]
+        save(*args, **more)
+        warm = pool._pool
+        pids = [warm._process.pid, *(m.pid for m in warm.members)] if warm else []
+        os.write(writer, " ".join(map(str, pids)).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
 
     checkpoint.save = save_then_die
 
