@@ -49,7 +49,7 @@ def data(kind):
 
 
 def killed_fit(kind, folder, n_jobs, every, resume=None, **more):
-    """A fit in a process of its own that is killed right after its first checkpoint; its workers."""
+    """A fit in a process of its own, killed right after its first checkpoint; its workers."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
