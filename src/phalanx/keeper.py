@@ -190,18 +190,7 @@ def identity_of(job: Job, training: Samples, validation: Samples | None) -> dict
 
 def resume(saved: checkpoint.Saved, identity: dict[str, Any]) -> Resumption:
     """Go on from a checkpoint. Raises CheckpointError where it is of another training."""
-    known = saved.facts.get("identity", {})
-    differing = [
-        f"{name} ({known.get(name)} there, {value} here)"
-        for name, value in identity.items()
-        if known.get(name) != value
-    ]
-    if differing:
-        raise CheckpointError(
-            "a checkpoint can be gone on from with the data and parameters that it was made with; "
-            f"{saved.path} differs in {'; '.join(differing)}. Use those of the checkpoint, or "
-            "start anew without resume."
-        )
+    _check_identity(saved, identity)
     position, arrays = saved.facts["position"], saved.arrays
     sums = {name: arrays[name] for name in EPOCH_SUMS if name in arrays}
     state = State(
@@ -222,6 +211,21 @@ def resume(saved: checkpoint.Saved, identity: dict[str, Any]) -> Resumption:
         records,
         Reason(reason) if reason in FINAL else None,
     )
+
+
+def _check_identity(saved: checkpoint.Saved, identity: dict[str, Any]) -> None:
+    known = saved.facts.get("identity", {})
+    differing = [
+        f"{name} ({known.get(name)} there, {value} here)"
+        for name, value in identity.items()
+        if known.get(name) != value
+    ]
+    if differing:
+        raise CheckpointError(
+            "a checkpoint can be gone on from with the data and parameters that it was made with; "
+            f"{saved.path} differs in {'; '.join(differing)}. Use those of the checkpoint, or "
+            "start anew without resume."
+        )
 
 
 def _packed(record: EpochRecord) -> list[Any]:
