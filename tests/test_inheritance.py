@@ -9,7 +9,7 @@ from phalanx.aggregation import mean
 from phalanx.arena import Arena
 from phalanx.assignment import round_robin
 from phalanx.clusters.supervisor import Supervisor
-from phalanx.data.samples import Samples
+from phalanx.data.samples import TableSamples
 from phalanx.engine import presence
 from phalanx.engine.ledger import Ledger
 from phalanx.engine.worker import Worker
@@ -25,7 +25,7 @@ from phalanx.stopping import Progress, Rule
 
 LEASE = Lease(0, 1, 0, 0)
 RNG = np.random.default_rng(0)
-SAMPLES = Samples.of(RNG.normal(size=(32, 4)), np.arange(32) % 2)
+SAMPLES = TableSamples.of(RNG.normal(size=(32, 4)), np.arange(32) % 2)
 
 
 class Death(BaseException):

@@ -6,6 +6,7 @@ Every message states the rule, what was received, and what to do next.
     ├── InvalidInput (a ValueError)     arguments or data break a rule; nothing was started
     ├── UserFunctionError               a function of the caller's raised, or returned nonsense
     ├── WorkerError                     an exception inside a worker, with its traceback and rank
+    ├── NonFiniteLoss                   the loss of a shard is NaN or infinite
     ├── WorkerLost                      a task has ended several processes in a row
     ├── CheckpointError (an OSError)    a checkpoint cannot be written, read or gone on from
     └── RunFolderError (an OSError)     a run's folder cannot be written or read
@@ -64,6 +65,23 @@ class WorkerLost(PhalanxError):
             f"was not the first one lost while {self.task}: {self.cause}.{which} The run was "
             "stopped and its memory given back. Look at the data and the functions of that task, "
             "or at the host's memory."
+        )
+
+
+class NonFiniteLoss(PhalanxError):
+    """The loss of a shard is NaN or infinite. step: optimiser steps made before; epoch, shard: from
+    0. The parameters are those of the last step that was committed."""
+
+    def __init__(self, loss: float, step: int, epoch: int, shard: int) -> None:
+        super().__init__(loss, step, epoch, shard)
+        self.loss, self.step, self.epoch, self.shard = loss, step, epoch, shard
+
+    def __str__(self) -> str:
+        return (
+            f"the loss must be finite; it is {self.loss} at step {self.step} (epoch {self.epoch}), "
+            f"shard {self.shard}. The parameters are those before that step. Lower the learning "
+            "rate, clip the gradient (clip_norm=1.0), look at the data, or pass nonfinite='skip' "
+            "to leave such steps out."
         )
 
 

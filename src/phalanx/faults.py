@@ -18,6 +18,7 @@ PHASES = (
     "publish",  # has the gradient, has told nobody
     "wait",  # has told of its shards, waits for the others'
     "reduce",  # about to reduce a block
+    "norm",  # has reduced a block of a gradient that is clipped by norm, has told nobody
     "update",  # has saved a block in the journal, about to change it
     "commit",  # has changed the block, has told nobody
     "leave",  # has updated its blocks, about to say so

@@ -12,11 +12,11 @@ from functools import cached_property
 from phalanx.aggregation import Aggregation
 from phalanx.arena import Field, Fields
 from phalanx.assignment import Assignment
+from phalanx.clipping import Clip
 from phalanx.exchange.board import board_fields
 from phalanx.exchange.seats import seat_fields
-from phalanx.layout import block_bounds
-from phalanx.metrics import Metric
-from phalanx.models.base import ModelSpec
+from phalanx.layout import Region, blocks_of
+from phalanx.models.base import ModelSpec, Score
 from phalanx.optimizers import Optimizer
 from phalanx.plan import Plan
 from phalanx.stopping import Rule
@@ -25,6 +25,8 @@ from phalanx.timetable import Timetable
 LEASE_EPOCHS = 1024  # at most; the arena keeps a line a worker for each epoch of a lease
 LEDGER_COLUMNS = 11
 SPAN_COLUMNS = 5
+EPOCH_SUMS = ("losses", "weights", "penalties", "measures")  # by step of the epoch
+UNCLIPPED = Clip()
 CHUNK_ROWS = 256  # rows of a validation or prediction chunk: fixed, so its bits are too
 
 
@@ -36,6 +38,8 @@ class Job:
     score: how the validation samples are judged after each epoch.
     n_workers: who begins. n_seats: how many there may come to be.
     keeps_snapshots: whether checkpoints are to be written beside the training.
+    nonfinite: what to do with a step whose loss is NaN or infinite: "keep" the update that comes
+    of it, "skip" it, or "stop" with NonFiniteLoss.
     """
 
     model: ModelSpec
@@ -48,13 +52,15 @@ class Job:
     n_workers: int
     n_seats: int
     n_validation: int = 0
-    score: Metric | None = None
+    score: Score | None = None
     keeps_snapshots: bool = False
+    clip: Clip = UNCLIPPED
+    nonfinite: str = "keep"
 
     @cached_property
-    def blocks(self) -> list[tuple[int, int]]:
-        """Bounds of the K blocks."""
-        return block_bounds(self.model.n_parameters)
+    def blocks(self) -> list[Region]:
+        """The K blocks."""
+        return blocks_of(self.model.regions, self.optimizer.largest_block)
 
     @cached_property
     def chunks(self) -> list[tuple[int, int]]:
@@ -62,16 +68,23 @@ class Job:
         return chunk_bounds(self.n_validation)
 
     @property
+    def n_sums(self) -> int:
+        """Sums that a validation chunk comes to."""
+        return self.score.width(self.model) if self.score else 0
+
+    @property
     def fields(self) -> Fields:
         """What the arena holds for this job, samples apart.
 
-        S shards, K blocks, N parameters, W seats, V validation chunks. With one seat there is
-        nobody to take anything over.
+        S shards, K blocks, N elements of the vector, W seats, V validation chunks. With one seat
+        there is nobody to take anything over.
         """
-        n, w, dtype = self.model.n_parameters, self.n_seats, self.model.dtype.name
+        n, w, dtype = self.model.size, self.n_seats, self.model.dtype.name
         s, k, v = self.plan.n_shards, len(self.blocks), len(self.chunks)
         rows, several = 1 + len(self.optimizer.slots), w if w > 1 else 0
-        largest_block = self.blocks[0][1]
+        largest_block = max(block.stop - block.start for block in self.blocks)
+        groups, settings = self.optimizer.settings_shape
+        measures = self.model.n_measures
         return {
             **board_fields(k),
             **seat_fields(w),
@@ -82,14 +95,18 @@ class Job:
             "best": Field((n if self.rule.by_score else 0,), dtype),
             "grads": Field((s, n), dtype, aligned=True),
             "grads_away": Field((several, s, n), dtype, aligned=True),
-            "results": Field((w, s, 2)),
+            "results": Field((w, s, 2 + measures)),
             "journal": Field((several, rows, largest_block), dtype),
             "journal_marks": Field((w,), "int64"),
-            "partials": Field((w, v, 4 * self.model.n_outputs)),
+            "partials": Field((w, v, self.n_sums)),
+            "scalars": Field((2, k, self.optimizer.n_scalars)),
+            "settings": Field((self.plan.n_steps if groups else 0, groups, settings)),
+            "squares": Field((k,)),
             "shard_owner": Field((s,), "int64"),
             "block_owner": Field((k,), "int64"),
             "speed": Field((w, 2)),
             "ledger": Field((LEASE_EPOCHS + 1, LEDGER_COLUMNS)),
+            "epoch_sums": Field((LEASE_EPOCHS + 1, measures + self.n_sums)),
             "spans": Field((w, LEASE_EPOCHS, SPAN_COLUMNS)),
             **self._epoch_fields(""),
             **(self._snapshot_fields() if self.keeps_snapshots else {}),
@@ -102,12 +119,14 @@ class Job:
             f"{prefix}losses": Field((t,)),
             f"{prefix}weights": Field((t,)),
             f"{prefix}penalties": Field((t, k)),
+            f"{prefix}measures": Field((t, self.model.n_measures)),
         }
 
     def _snapshot_fields(self) -> Fields:
         """Copies of what a checkpoint holds, taken between two steps."""
-        n, dtype = self.model.n_parameters, self.model.dtype.name
+        n, dtype = self.model.size, self.model.dtype.name
         return {
+            "snapshot_scalars": Field((2, len(self.blocks), self.optimizer.n_scalars)),
             "snapshot_values": Field((1 + len(self.optimizer.slots), n), dtype),
             "snapshot_best": Field((n if self.rule.by_score else 0,), dtype),
             **self._epoch_fields("snapshot_"),

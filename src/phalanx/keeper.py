@@ -22,10 +22,10 @@ from phalanx.data.samples import Samples
 from phalanx.engine.ledger import Ledger
 from phalanx.errors import CheckpointError
 from phalanx.exchange.board import NEVER, OPENED, SNAPSHOT_DUE, SNAPSHOT_TAKEN
-from phalanx.job import Job
+from phalanx.job import EPOCH_SUMS, Job
 from phalanx.registry import name_of
 from phalanx.run import EpochRecord, Event
-from phalanx.state import EPOCH_SUMS, State
+from phalanx.state import State
 from phalanx.stopping import Progress, Reason
 from phalanx.timetable import Timetable
 
@@ -90,6 +90,8 @@ class Keeper:
             self._thread.join()
             self._report()
         values = {"parameters": state.params_N, "state": state.state_MN}
+        if state.scalars_KC is not None:
+            values["scalars"] = state.scalars_KC
         # where early stopping took the best parameters, going on means going on from the last
         if state.last_N is not None:
             values = {**values, "parameters": state.last_N, "best": state.params_N}
@@ -118,10 +120,13 @@ class Keeper:
         records = self._before + ledger.records(0, moment.row)
         values_XN = arena["snapshot_values"]
         arrays = {"parameters": values_XN[0], "state": values_XN[1:]}
+        if arena["snapshot_scalars"].size:
+            arrays["scalars"] = arena["snapshot_scalars"][moment.updates % 2]
         if arena["snapshot_best"].size:
             arrays["best"] = arena["snapshot_best"]
         if place:
-            arrays |= {name: arena[f"snapshot_{name}"] for name in EPOCH_SUMS}
+            sums = {name: arena[f"snapshot_{name}"] for name in EPOCH_SUMS}
+            arrays |= {name: array for name, array in sums.items() if array.size}
         facts = self._facts(
             (moment.epoch, place, moment.updates), ledger.progress(moment.row), records, None
         )
@@ -179,6 +184,8 @@ def identity_of(job: Job, training: Samples, validation: Samples | None) -> dict
         "aggregation": name_of(job.aggregation),
         "optimizer": repr(job.optimizer),
         "alpha": job.alpha,
+        "clip": repr(job.clip),
+        "nonfinite": job.nonfinite,
         "schedule": repr(rule.schedule),
         "tol": rule.tol,
         "n_iter_no_change": rule.patience,
@@ -201,6 +208,7 @@ def resume(saved: checkpoint.Saved, identity: dict[str, Any]) -> Resumption:
         position["place"],
         arrays.get("best"),
         sums,
+        scalars_KC=arrays.get("scalars"),
     )
     records = [_unpacked(record) for record in saved.facts["records"]]
     reason = saved.facts["reason"]
@@ -229,13 +237,16 @@ def _check_identity(saved: checkpoint.Saved, identity: dict[str, Any]) -> None:
 
 
 def _packed(record: EpochRecord) -> list[Any]:
-    return [*record[:4], list(record.progress), record.reason]
+    sums = [list(record.measures), list(record.sums)]
+    return [*record[:4], list(record.progress), record.reason, *sums]
 
 
 def _unpacked(packed: list[Any]) -> EpochRecord:
-    loss, score, rate, seconds, progress, reason = packed
+    loss, score, rate, seconds, progress, reason, measures, sums = packed
     ended = Reason(reason) if reason else None
-    return EpochRecord(loss, score, rate, seconds, _progress(progress), ended)
+    return EpochRecord(
+        loss, score, rate, seconds, _progress(progress), ended, tuple(measures), tuple(sums)
+    )
 
 
 def _progress(packed: list[Any]) -> Progress:

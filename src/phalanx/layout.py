@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from math import prod
+from typing import NamedTuple
 
 from phalanx.arrays import Array
 
 MAX_BLOCK = 16_384  # elements: a block, its journal page and its gradient share a core's cache
 MIN_BLOCK = 4_096  # below this, the calls cost more than the arithmetic
 ALIGNMENT = 1_024
+
+
+class Kind(StrEnum):
+    """What becomes of a part of the vector in a step.
+
+    TRAINED: the optimiser changes it by the aggregated gradient. AVERAGED: running statistics,
+    which become the mean of what the shards made of them. COPIED: counters, of which the first
+    shard's are taken.
+    """
+
+    TRAINED = "trained"
+    AVERAGED = "averaged"
+    COPIED = "copied"
+
+
+class Region(NamedTuple):
+    """Elements start..stop of the vector, which are treated alike.
+
+    group: the row of the optimiser's settings that they go by. is_whole: the optimiser looks at
+    all of them at once, so that they are one block, however many they are.
+    """
+
+    start: int
+    stop: int
+    kind: Kind = Kind.TRAINED
+    group: int = 0
+    is_whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,16 +71,27 @@ class Layout:
         ]
 
 
-def block_bounds(n_parameters: int) -> list[tuple[int, int]]:
-    """First and past-the-last element of each of the K blocks.
+def blocks_of(regions: Sequence[Region], largest: int = MAX_BLOCK) -> list[Region]:
+    """The K blocks: each region cut as `block_bounds` says, or left whole."""
+    blocks = []
+    for region in regions:
+        size = region.stop - region.start
+        bounds = [(0, size)] if region.is_whole else block_bounds(size, largest)
+        start = region.start
+        blocks += [region._replace(start=start + a, stop=start + b) for a, b in bounds]
+    return blocks
 
-    Depends on the number of parameters alone: at most 16,384 elements a block, and two blocks or
-    more as soon as each has 4,096, so that a second worker finds something to update.
+
+def block_bounds(n_parameters: int, largest: int = MAX_BLOCK) -> list[tuple[int, int]]:
+    """First and past-the-last element of each block of so many parameters.
+
+    Depends on the number of parameters alone: at most `largest` elements a block, and two blocks
+    or more as soon as each has 4,096, so that a second worker finds something to update.
 
     >>> block_bounds(7510)
     [(0, 4096), (4096, 7510)]
     """
     half = -(-n_parameters // 2)
     rounded = -(-half // ALIGNMENT) * ALIGNMENT
-    size = min(max(rounded, MIN_BLOCK), MAX_BLOCK)
+    size = min(max(rounded, MIN_BLOCK), largest)
     return [(start, min(start + size, n_parameters)) for start in range(0, n_parameters, size)]

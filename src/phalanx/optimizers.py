@@ -16,6 +16,10 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from phalanx.arrays import Array
+from phalanx.layout import MAX_BLOCK, Region
+from phalanx.timetable import Moment
+
+Update = Callable[[Moment, float], None]  # of one block, at a moment, with a learning rate
 
 
 @dataclass(slots=True)
@@ -23,13 +27,18 @@ class Slice:
     """One block of n parameters as an optimiser sees it; all arrays are of one floating dtype.
 
     `state_Mn` has a row for each of the optimiser's `slots`, zero before the first step; `grad_n`
-    and `scratch_n` may be overwritten.
+    and `scratch_n` may be overwritten. An optimiser with scalars finds those that u updates made
+    in row u % 2 of `scalars_2C`, and writes the next ones to the other row. Where the settings
+    come from outside, `settings_TH` has them for each step of the epoch.
     """
 
     params_n: Array
     state_Mn: Array
     scratch_n: Array
     grad_n: Array
+    scalars_2C: Array | None = None
+    settings_TH: Array | None = None
+    block: Region | None = None
 
 
 class Optimizer(Protocol):
@@ -39,12 +48,44 @@ class Optimizer(Protocol):
     def slots(self) -> tuple[str, ...]:
         """Names of the state rows."""
 
+    @property
+    def n_scalars(self) -> int:
+        """C, how many numbers a block has beside its rows."""
+
+    @property
+    def settings_shape(self) -> tuple[int, int]:
+        """Groups and settings a group, [G, H], that are given from outside for every step."""
+
+    @property
+    def largest_block(self) -> int:
+        """Elements of a block, at most."""
+
+    def bind(self, at: Slice) -> Update:
+        """What updates a block in place from `at.grad_n`."""
+
+
+class ElementWise:
+    """What the optimisers of this module have in common."""
+
+    n_scalars: ClassVar[int] = 0
+    settings_shape: ClassVar[tuple[int, int]] = (0, 0)
+    largest_block: ClassVar[int] = MAX_BLOCK
+
+    def bind(self, at: Slice) -> Update:
+        """See Optimizer."""
+
+        def update(moment: Moment, rate: float) -> None:
+            self.update(at, moment.updates + 1, rate)
+
+        return update
+
     def update(self, at: Slice, step: int, rate: float) -> None:
         """Change `at.params_n` and `at.state_Mn` in place."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(ElementWise):
     """p <- p - lr g."""
 
     slots: ClassVar[tuple[str, ...]] = ()
@@ -55,7 +96,7 @@ class SGD:
 
 
 @dataclass(frozen=True)
-class Momentum:
+class Momentum(ElementWise):
     """v <- mu v - lr g; p <- p + v (Polyak 1964)."""
 
     momentum: float = 0.9
@@ -70,7 +111,7 @@ class Momentum:
 
 
 @dataclass(frozen=True)
-class Nesterov:
+class Nesterov(ElementWise):
     """v <- mu v - lr g; p <- p + mu v - lr g (Sutskever et al., ICML 2013)."""
 
     momentum: float = 0.9
@@ -87,7 +128,7 @@ class Nesterov:
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(ElementWise):
     """p <- p - lr_t m / (sqrt(v) + eps), lr_t = lr sqrt(1 - b2^t) / (1 - b1^t) (Kingma & Ba 2015).
 
     The state rows hold m / (1 - b1) and v / (1 - b2).
@@ -126,7 +167,7 @@ class AdamW(Adam):
 
 
 @dataclass(frozen=True)
-class RMSprop:
+class RMSprop(ElementWise):
     """v <- rho v + (1 - rho) g^2; p <- p - lr g / (sqrt(v) + eps) (Tieleman & Hinton 2012).
 
     The state row holds v / (1 - rho).
@@ -150,7 +191,7 @@ class RMSprop:
 
 
 @dataclass(frozen=True)
-class Adagrad:
+class Adagrad(ElementWise):
     """v <- v + g^2; p <- p - lr g / (sqrt(v) + eps) (Duchi et al., JMLR 2011)."""
 
     epsilon: float = 1e-8
@@ -168,7 +209,7 @@ class Adagrad:
 
 
 @dataclass(frozen=True)
-class KeepGradient:
+class KeepGradient(ElementWise):
     """Changes nothing and keeps the gradient: for a driver that optimises by itself (L-BFGS)."""
 
     slots: ClassVar[tuple[str, ...]] = ("gradient",)

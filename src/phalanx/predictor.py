@@ -8,7 +8,7 @@ import numpy as np
 
 from phalanx.arrays import Array
 from phalanx.data.preprocessing import Preprocessing
-from phalanx.data.samples import Samples
+from phalanx.data.samples import TableSamples
 from phalanx.data.table import Table
 from phalanx.data.targets import ClassTarget
 from phalanx.errors import InvalidInput
@@ -68,5 +68,5 @@ class Predictor:
         return evaluate_values(target.restore(truth_B), self.predict(table, workers))
 
     def _outputs(self, table: Table, workers: int) -> Array:
-        samples = Samples.of(self.preprocessing.samples(table))
+        samples = TableSamples.of(self.preprocessing.samples(table))
         return predict(self.spec, self.parameters, samples, workers)

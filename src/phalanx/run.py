@@ -29,7 +29,11 @@ class Span:
 
 
 class EpochRecord(NamedTuple):
-    """One epoch: mean loss, validation score if any, learning rate, seconds, and what followed."""
+    """One epoch: mean loss, validation score if any, learning rate, seconds, and what followed.
+
+    measures: sums over the training samples, as the model counts them. sums: over the validation
+    samples, as the score counts them.
+    """
 
     loss: float
     score: float | None
@@ -37,6 +41,8 @@ class EpochRecord(NamedTuple):
     seconds: float
     progress: Progress
     reason: Reason | None
+    measures: tuple[float, ...] = ()
+    sums: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 
 from phalanx.arena import Arena
 from phalanx.arrays import Array
-from phalanx.job import Job, Lease
-
-EPOCH_SUMS = ("losses", "weights", "penalties")
+from phalanx.job import EPOCH_SUMS, Job, Lease
 
 
 @dataclass
@@ -18,6 +16,7 @@ class State:
     place: ticks of the epoch that are over; where it is not 0, `sums` has what the epoch came to
     so far (losses [T], weights [T], penalties [T, K]). best_N: the best by score so far, if any.
     last_N: at the end of a training that took the best parameters, the last ones.
+    scalars_KC: the optimiser's numbers beside its rows, where it has any.
     """
 
     params_N: Array
@@ -28,14 +27,17 @@ class State:
     best_N: Array | None = None
     sums: dict[str, Array] = field(default_factory=dict)
     last_N: Array | None = None
+    scalars_KC: Array | None = None
 
     def load(self, arena: Arena) -> None:
         """Put it into a new arena."""
         arena["values"][0] = self.params_N
-        if self.updates:  # else it is all zeros, as the arena is
+        if self.state_MN.any():  # else it is all zeros, as the arena is
             arena["values"][1:] = self.state_MN
         if arena["best"].size:
             arena["best"][:] = self.params_N if self.best_N is None else self.best_N
+        if self.scalars_KC is not None:
+            arena["scalars"][self.updates % 2] = self.scalars_KC
         for name, sums in self.sums.items():
             arena[name][...] = sums
 
@@ -49,8 +51,11 @@ def state_of(job: Job, arena: Arena, lease: Lease, is_final: bool) -> State:
     """The state at the end of a lease. Where it is final, early stopping takes the best one."""
     params_N, state_MN = arena["values"][0].copy(), arena["values"][1:].copy()
     best_N = arena["best"].copy() if job.rule.by_score else None
-    sums = {name: arena[name].copy() for name in EPOCH_SUMS} if lease.place else {}
+    named = {name: arena[name].copy() for name in EPOCH_SUMS if arena[name].size}
+    sums = named if lease.place else {}
     state = State(params_N, state_MN, lease.updates, lease.first_epoch, lease.place, best_N, sums)
+    if arena["scalars"].size:
+        state.scalars_KC = arena["scalars"][lease.updates % 2].copy()
     if is_final:
         state.take_best()
     return state

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -56,6 +56,25 @@ class Trained:
     run: Run
 
 
+class Mirror(Protocol):
+    """The user's own model, as callbacks see it."""
+
+    def show(self, values_N: Array) -> None:
+        """Take the parameters of the training."""
+
+    def changed(self, values_N: Array) -> bool:
+        """Write parameters that a callback has changed into the training's; whether it has."""
+
+
+class Agenda(Protocol):
+    """The optimiser's settings, where they come from the driver."""
+
+    changes: bool  # whether one epoch's differ from another's
+
+    def settings(self, epoch: int) -> Array:
+        """Of each step of an epoch, [T, G, H]."""
+
+
 @dataclass
 class Following:
     """Who follows a training, and what is kept of it.
@@ -63,7 +82,8 @@ class Following:
     on_epoch: called after each epoch; stops the training by returning True. watch: called with
     the arena about twenty times a second. on_event: called for each event, at once. control:
     where wishes about the number of workers come from. checkpoints: where, how often, and what
-    else is to be written there. resume: what to go on from.
+    else is to be written there. resume: what to go on from. mirror: shows the parameters to
+    on_epoch. agenda: the optimiser's settings.
     """
 
     on_epoch: OnEpoch | None = None
@@ -72,6 +92,8 @@ class Following:
     control: Control | None = None
     checkpoints: Checkpoints | None = None
     resume: Saved | None = None
+    mirror: Mirror | None = None
+    agenda: Agenda | None = None
 
 
 @dataclass
@@ -209,17 +231,32 @@ class _Course:
                 reason = Reason.INTERRUPTED
             elif epochs:
                 reason = epochs[-1].reason
-                on_epoch = self.following.on_epoch
-                if on_epoch and on_epoch(len(self.history.records), epochs[-1]):
+                if self._epoch_ends(epochs[-1]):
                     reason = reason or Reason.CALLBACK
         is_final = reason is not None
         return state_of(self.job, self.arena, self.lease, is_final), self.progress, reason
 
+    def _epoch_ends(self, record: EpochRecord) -> bool:
+        """Let the user's callback see it; whether the callback wants to stop."""
+        on_epoch, mirror = self.following.on_epoch, self.following.mirror
+        if on_epoch is None:
+            return False
+        values_N = self.arena["values"][0]
+        if mirror is not None:
+            mirror.show(values_N)
+        stops = bool(on_epoch(len(self.history.records), record))
+        if mirror is not None and mirror.changed(values_N):
+            step = self.lease.updates
+            self.history.events.append(Event("parameters changed by a callback", step))
+        return stops
+
     def _run_lease(self) -> list[EpochRecord]:
         """Run the next lease; the epochs that it completed."""
-        left = self.job.rule.max_epochs - self.progress.epochs
-        n_epochs = min(left, 1 if self.following.on_epoch else LEASE_EPOCHS)
-        lease = replace(self.lease, n_epochs=n_epochs)
+        left, agenda = self.job.rule.max_epochs - self.progress.epochs, self.following.agenda
+        single = self.following.on_epoch or (agenda and agenda.changes)
+        lease = replace(self.lease, n_epochs=min(left, 1 if single else LEASE_EPOCHS))
+        if agenda is not None:
+            self.arena["settings"][...] = agenda.settings(lease.first_epoch)
         self.ledger.begin(self.progress)
         self.door[LAST] = NEVER
         if self.keeper is not None:

@@ -7,10 +7,13 @@ forking it is safe. It ends, and takes its workers along, when the driver does.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from phalanx.clusters import wire
@@ -34,6 +37,9 @@ def main(descriptor: int) -> None:
                 pid = _fork(driver, request[1], descriptors[0])
                 children.add(pid)
                 wire.send(driver, pid)
+            elif request[0] == "load":
+                _load(request[1])
+                wire.send(driver, None)
             else:
                 wire.send(driver, _end(request[1], children))
     except (EOFError, BrokenPipeError):
@@ -41,6 +47,15 @@ def main(descriptor: int) -> None:
     finally:
         for pid in list(children):
             _end(pid, children)
+
+
+def _load(libraries: Sequence[str]) -> None:
+    """Import what workers will need, so that a fork has it; what cannot be imported, a worker will
+    miss, and say so."""
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    for library in libraries:
+        with contextlib.suppress(Exception):
+            importlib.import_module(library)
 
 
 def _fork(driver: socket.socket, rank: int, descriptor: int) -> int:

@@ -13,7 +13,7 @@ from phalanx.clusters.base import Forward, Session, Tell, Watch
 from phalanx.clusters.interrupt import on_interrupt
 from phalanx.clusters.threads import one_blas_thread
 from phalanx.clusters.watching import watched
-from phalanx.data.samples import Gatherer, Samples
+from phalanx.data.samples import Samples
 from phalanx.engine.worker import Worker
 from phalanx.exchange.board import HALT, INTERRUPT, REGROUP, WANTED
 from phalanx.exchange.seats import Seats
@@ -64,7 +64,7 @@ def predict_chunks(
 ) -> None:
     """The chunks of one worker, written to their rows of `outputs_BO`."""
     model = work.model.build(params_N)
-    gatherer = Gatherer(samples, min(CHUNK_ROWS, samples.n_samples))
+    gatherer = samples.gatherer(min(CHUNK_ROWS, samples.n_samples))
     with np.errstate(all="ignore"):
         for start, stop in chunk_bounds(work.n_samples)[rank :: work.n_workers]:
             outputs_BO[start:stop] = model.outputs(gatherer.rows(np.arange(start, stop)))

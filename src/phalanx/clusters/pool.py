@@ -38,6 +38,7 @@ class Pool:
         self.is_open = True
         self.members: list[Member] = []
         self.path = import_path()
+        self._libraries: tuple[str, ...] = ()
         self._start_server()
 
     def _start_server(self) -> None:
@@ -54,6 +55,18 @@ class Pool:
         mine.settimeout(SERVER_PATIENCE)
         self._server = mine
         wire.send(mine, self.path)
+
+    def load(self, libraries: tuple[str, ...]) -> None:
+        """Have the fork server load what the workers of a job need, before they are forked."""
+        if set(libraries) - set(self._libraries):
+            self._libraries = tuple(dict.fromkeys(self._libraries + libraries))
+            with contextlib.suppress(EOFError, OSError):  # found out, and mended, at the next fork
+                self._ask_to_load()
+
+    def _ask_to_load(self) -> None:
+        if self._libraries:
+            wire.send(self._server, ("load", self._libraries))
+            wire.receive(self._server)
 
     def is_sound(self) -> bool:
         """Whether nobody has ended while there was nothing to do; idle processes say nothing."""
@@ -133,6 +146,7 @@ class Pool:
                 if self._process.wait() >= 0:
                     raise  # nobody killed it, so another one would not work either
                 self._start_server()
+                self._ask_to_load()
         return self._ask_for_fork(rank, descriptor)
 
     def _ask_for_fork(self, rank: int, descriptor: int) -> int:

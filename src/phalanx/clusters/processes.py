@@ -45,6 +45,7 @@ class Processes:
             return TakeJob(life, script, job, fields, place, place_validation)
 
         with reserved() as pool:
+            pool.load(job.model.libraries)
             arena, descriptor = Arena.shared(fields)
             with closing_on_error(descriptor):
                 place.copy_in(training, arena)

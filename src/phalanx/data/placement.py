@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from phalanx.arena import Arena, Field, Fields
 from phalanx.arrays import Array
 from phalanx.data.caller import CallerPart, caller_part
-from phalanx.data.samples import ROWS, Samples
+from phalanx.data.samples import Samples
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,13 @@ class FilePart:
 
 @dataclass(frozen=True)
 class Placement:
-    """Samples as a worker finds them; `elsewhere` holds what is not in the arena."""
+    """Samples as a worker finds them; `elsewhere` holds what is not in the arena.
+
+    bare: the samples without their arrays.
+    """
 
     prefix: str
-    n_samples: int
-    n_features: int
+    bare: Samples
     in_arena: tuple[str, ...]
     elsewhere: dict[str, FilePart | CallerPart]
 
@@ -48,11 +50,11 @@ class Placement:
         """Decide for each array where workers are to find it."""
         elsewhere: dict[str, FilePart | CallerPart] = {}
         for name, array in samples.arrays.items():
-            part = file_part(array) or (caller_part(array) if name == ROWS else None)
+            part = file_part(array) or (caller_part(array) if name in samples.by_rows else None)
             if part is not None:
                 elsewhere[name] = part
         in_arena = tuple(name for name in samples.arrays if name not in elsewhere)
-        return cls(prefix, samples.n_samples, samples.n_features, in_arena, elsewhere)
+        return cls(prefix, replace(samples, arrays={}), in_arena, elsewhere)
 
     def fields(self, samples: Samples) -> Fields:
         """The arena's fields for what is copied there."""
@@ -71,7 +73,7 @@ class Placement:
         """The samples, seen from a worker; `memory` is a descriptor of the caller's memory."""
         arrays: dict[str, Any] = {n: arena[f"{self.prefix}{n}"] for n in self.in_arena}
         arrays |= {name: part.attach(memory) for name, part in self.elsewhere.items()}
-        return Samples(arrays, self.n_samples, self.n_features)
+        return replace(self.bare, arrays=arrays)
 
 
 def file_part(array: Array) -> FilePart | None:

@@ -7,7 +7,7 @@ a mapped file alike. `Rows` is what a model sees of it: some rows, gathered into
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -17,14 +17,36 @@ ROWS, COLUMNS, ENTRIES, STARTS = "x", "x_columns", "x_entries", "x_starts"
 CLASSES, TARGETS, WEIGHTS = "y_classes", "y", "weight"
 
 
+class Samples(Protocol):
+    """What a training or a prediction is made on: arrays, and how some samples are taken.
+
+    A dataclass. by_rows: names of the arrays of which nothing is used but `take` of some rows.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def arrays(self) -> dict[str, Any]: ...
+
+    @property
+    def n_samples(self) -> int: ...
+
+    @property
+    def by_rows(self) -> tuple[str, ...]: ...
+
+    def gatherer(self, max_rows: int) -> Any:
+        """What takes at most so many samples at a time, for a model to use."""
+
+
 @dataclass(frozen=True)
-class Samples:
+class TableSamples:
     """Arrays by name: `x` [n, F], or CSR parts for sparse data; `y_classes` [n] or `y` [n, O];
     `weight` [n] or absent. In a worker, `x` may be anything that rows can be taken from."""
 
     arrays: dict[str, Any]
     n_samples: int
     n_features: int
+    by_rows: ClassVar[tuple[str, ...]] = (ROWS,)
 
     @classmethod
     def of(
@@ -33,7 +55,7 @@ class Samples:
         classes_B: Array | None = None,
         target_BO: Array | None = None,
         weight_B: Array | None = None,
-    ) -> Samples:
+    ) -> TableSamples:
         """Samples from a dense array or any SciPy sparse matrix, without a copy where possible."""
         if hasattr(x, "tocsr"):
             csr = x.tocsr()
@@ -44,11 +66,15 @@ class Samples:
         arrays |= {name: array for name, array in optional.items() if array is not None}
         return cls(arrays, *x.shape)
 
+    def gatherer(self, max_rows: int) -> Gatherer:
+        """What takes at most so many rows at a time."""
+        return Gatherer(self, max_rows)
+
 
 class Gatherer:
     """Gathers rows into one buffer of its own; each call overwrites the rows of the one before."""
 
-    def __init__(self, samples: Samples, max_rows: int) -> None:
+    def __init__(self, samples: TableSamples, max_rows: int) -> None:
         self.arrays = samples.arrays
         self.classes, self.target, self.weight = (
             samples.arrays.get(name) for name in (CLASSES, TARGETS, WEIGHTS)
@@ -61,8 +87,8 @@ class Gatherer:
         else:
             self.sparse = _csr(self.arrays, (samples.n_samples, samples.n_features))
 
-    def rows(self, index_B: Array) -> Rows:
-        """The rows that `index_B` names, in its order."""
+    def rows(self, index_B: Array, rng: np.random.Generator | None = None) -> Rows:
+        """The rows that `index_B` names, in its order; nothing about them is random."""
         count = len(index_B)
         if self.sparse is None:
             x = self._flat[: count * self.n_features].reshape(count, self.n_features)

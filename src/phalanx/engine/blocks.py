@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
 import numpy as np
 
-from phalanx.aggregation import checked
+from phalanx.aggregation import checked, mean
 from phalanx.arena import Arena
+from phalanx.arrays import Array
+from phalanx.clipping import square
 from phalanx.engine.block import Block
 from phalanx.engine.journal import Journal
 from phalanx.engine.ledger import Ledger
 from phalanx.engine.post import Post
 from phalanx.engine.shards import Shards
+from phalanx.exchange.board import fence
+from phalanx.layout import Kind
 
 
 class Blocks:
@@ -20,21 +25,26 @@ class Blocks:
 
     def __init__(self, post: Post, arena: Arena, shards: Shards) -> None:
         self.post, self.shards = post, shards
-        self.blocks = [Block(post.job, arena, bounds) for bounds in post.job.blocks]
+        self.blocks = [Block(post.job, arena, k, at) for k, at in enumerate(post.job.blocks)]
         self.journal = Journal(arena, post.rank)
         self.ledger = Ledger(arena, post.job.n_validation > 0)
         self.aggregate = checked(post.job.aggregation)
-        self.done = post.board.blocks
+        self.done, self.reduced = post.board.blocks, post.board.reduced
+        self.clip, self._skips = post.job.clip, post.job.nonfinite == "skip"
+        self.squares = arena.words("squares")
+        self._reduced: dict[int, Array] = {}
         self.losses, self.weights = arena.words("losses"), arena.words("weights")
-        self.penalties_TK = arena["penalties"]
+        self.penalties_TK, self.measures_TM = arena["penalties"], arena["measures"]
 
     def update_mine(self, doers: Sequence[int] | None) -> None:
         """Update those that fall to me from the shards that `doers` computed."""
         self._doers = doers
-        losses, weights = self.shards.outcomes(doers or self.post.share.owners)
-        self._loss, self._weight = sum(losses), sum(weights)
-        self._weights_S = np.array(weights)
+        self._take_outcomes(doers or self.post.share.owners)
         self._rate = self.ledger.rate(self.post.moment.row)
+        self._scale = 1.0
+        self._reduced.clear()
+        if self.clip.norm is not None and not self._is_skipped:
+            self._scale = self.clip.scale(self._all_squares())
         self.inherit()
 
     def inherit(self) -> None:
@@ -53,19 +63,68 @@ class Blocks:
         if k is not None and self.done[k] < tick:
             self.journal.restore(tick, k, self.blocks[k].values_Xn)
 
+    def _take_outcomes(self, doers: Sequence[int]) -> None:
+        losses, weights = (self.shards.outcomes(doers, column) for column in (0, 1))
+        self._loss, self._weight = sum(losses), sum(weights)
+        self._weights_S = np.array(weights)
+        self._is_skipped = self._skips and not isfinite(self._loss)
+        self._measures = [
+            sum(self.shards.outcomes(doers, 2 + m)) for m in range(self.measures_TM.shape[1])
+        ]
+
+    def _all_squares(self) -> list[float]:
+        """Sums of squares of all blocks; mine are reduced here, and those of whoever dies."""
+        self._reduce_mine()
+        tick, board = self.post.tick, self.post.board
+        if not all(board.spin(self.reduced, k, tick) for k in range(len(self.blocks))):
+            for _ in self.post.waiting():
+                if all(reduced >= tick for reduced in self.reduced):
+                    break
+                if self.post.hear():
+                    self._reduce_mine()
+        fence()
+        return list(self.squares)
+
+    def _reduce_mine(self) -> None:
+        post = self.post
+        for k in post.share.blocks:
+            if self.reduced[k] < post.tick:
+                post.presence.at("reduce", k)
+                grad_n = self._reduced[k] = self._reduce(k)
+                self.squares[k] = square(grad_n) if self.blocks[k].kind is Kind.TRAINED else 0.0
+                post.presence.at("norm", k)
+                post.board.publish(self.reduced, k, post.tick)
+
+    def _reduce(self, k: int) -> Array:
+        """The shards' gradients of a block as one; of what is not learnt, their mean or first."""
+        block = self.blocks[k]
+        grads_Sn = block.grads(self.shards.live, self._doers, self.post.share.owners)
+        if block.kind is Kind.COPIED:
+            return np.array(grads_Sn[0])
+        aggregate = self.aggregate if block.kind is Kind.TRAINED else mean
+        return aggregate(grads_Sn, self._weights_S)
+
     def _update(self, k: int) -> None:
         post, block = self.post, self.blocks[k]
         tick, moment = post.tick, post.moment
-        post.presence.at("reduce", k)
-        if not post.share.is_whole:
-            self.journal.restore(tick, k, block.values_Xn)
-        grads_Sn = block.grads(self.shards.live, self._doers, post.share.owners)
-        grad_n = self.aggregate(grads_Sn, self._weights_S)
-        self.journal.save(tick, k, block.values_Xn)
-        post.presence.at("update", k)
-        penalty = block.update(grad_n, self._weight, moment.updates + 1, self._rate)
+        penalty = 0.0
+        if self._is_skipped:
+            block.skip(moment)
+        else:
+            post.presence.at("reduce", k)
+            if not post.share.is_whole:
+                self.journal.restore(tick, k, block.values_Xn)
+            known = self._reduced.pop(k, None)
+            grad_n = self._reduce(k) if known is None else known
+            if block.kind is Kind.TRAINED:
+                self.clip.apply(grad_n, self._scale)
+            self.journal.save(tick, k, block.values_Xn)
+            post.presence.at("update", k)
+            penalty = block.update(grad_n, self._weight, moment, self._rate)
         self.penalties_TK[moment.step, k] = penalty
         if k == 0:
             self.losses[moment.step], self.weights[moment.step] = self._loss, self._weight
+            if self._measures:
+                self.measures_TM[moment.step] = self._measures
         post.presence.at("commit", k)
         post.board.publish(self.done, k, tick)

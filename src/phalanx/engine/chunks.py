@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from phalanx.arena import Arena
-from phalanx.data.samples import Gatherer, Samples
+from phalanx.data.samples import Samples
 from phalanx.engine.post import Post
 from phalanx.exchange.tally import Tally
-from phalanx.metrics import Metric
-from phalanx.models.base import Model
+from phalanx.models.base import Model, Score
 
 
 class Chunks:
@@ -17,11 +16,11 @@ class Chunks:
     sums lie in memory of whoever scored it."""
 
     def __init__(
-        self, post: Post, arena: Arena, samples: Samples, score: Metric, model: Model
+        self, post: Post, arena: Arena, samples: Samples, score: Score, model: Model
     ) -> None:
         self.post, self.model, self.score = post, model, score
         self.bounds = post.job.chunks
-        self.samples = Gatherer(samples, self.bounds[0][1])
+        self.samples = samples.gatherer(self.bounds[0][1])
         self.done = Tally(arena, "chunks_done", post.rank)
         self.partials_VM = arena["partials"][post.rank]
 
@@ -53,9 +52,7 @@ class Chunks:
         post = self.post
         post.presence.at("evaluate", v)
         rows = self.samples.rows(np.arange(*self.bounds[v]))
-        target = rows.classes_B if rows.classes_B is not None else rows.target_OB.T
-        weight_B = np.ones(rows.count) if rows.weight_B is None else rows.weight_B
-        sums = self.score.partial(target, self.model.outputs(rows), weight_B)
+        sums = self.score.sums(self.model, rows)
         if self.done.doer(v, post.tick, post.share.others) is None:
             self.partials_VM[v, : len(sums)] = sums
             self.done.publish(v, post.tick)

@@ -12,6 +12,7 @@ from time import monotonic
 import numpy as np
 
 from phalanx.arena import Arena
+from phalanx.arrays import Array
 from phalanx.assignment import assign, follows_speed
 from phalanx.engine.ledger import Ledger
 from phalanx.exchange.board import (
@@ -27,7 +28,7 @@ from phalanx.exchange.board import (
     fence,
 )
 from phalanx.exchange.seats import Seats
-from phalanx.job import Job, Lease
+from phalanx.job import EPOCH_SUMS, Job, Lease
 from phalanx.stopping import judge
 from phalanx.timetable import Timetable
 
@@ -70,12 +71,15 @@ class Leader:
     def _judge(self, row: int) -> bool:
         """Write an epoch's line into the ledger; whether the lease ends with it."""
         progress = self.ledger.progress(row)
-        loss, score = self._loss(), self._score()
+        loss, sums = self._loss(), self._sums()
+        score = self.job.score.final(sums) if self.job.score and len(sums) else None
         progress, reason = judge(self.job.rule, progress, self.job.plan.n_samples, loss, score)
         if progress.improved:
             self.arena["best"][:] = self.arena["values"][0]
         now = monotonic()
+        measures = self.arena["measures"].sum(axis=0)
         self.ledger.write(row + 1, loss, score, now - self._begun, progress, reason)
+        self.ledger.write_sums(row + 1, measures, sums)
         self._begun = now
         return reason is not None or row + 1 == self._lease.n_epochs
 
@@ -84,7 +88,7 @@ class Leader:
         door = self.board.door
         if not door[SNAPSHOT_TAKEN] < door[SNAPSHOT_DUE] <= tick:
             return
-        for name in ("values", "best", "losses", "weights", "penalties"):
+        for name in ("values", "best", "scalars", *EPOCH_SUMS):
             self.arena[f"snapshot_{name}"][...] = self.arena[name]
         self.board.publish(door, SNAPSHOT_TAKEN, tick)
 
@@ -160,12 +164,16 @@ class Leader:
         loss_T *= 0.5 * self.job.alpha
         loss_T += self.arena["losses"]
         loss_T /= weight_T
-        return float(np.dot(loss_T, self._rows_T) / self.job.plan.n_samples)
+        if self.job.nonfinite != "skip":
+            return float(np.dot(loss_T, self._rows_T) / self.job.plan.n_samples)
+        made_T = np.isfinite(loss_T)
+        return float(np.dot(loss_T[made_T], self._rows_T[made_T]) / self._rows_T[made_T].sum())
 
-    def _score(self) -> float | None:
-        score, n_chunks = self.job.score, len(self.job.chunks)
-        if score is None or not n_chunks:
-            return None
+    def _sums(self) -> Array:
+        """The sums over all validation chunks; none where there are no chunks."""
+        n_chunks = len(self.job.chunks)
+        if not n_chunks:
+            return np.empty(0)
         doers_V = self.arena["chunks_done"].argmax(axis=0)  # who did a chunk in the latest tick
         partials_VM = self.arena["partials"][doers_V, np.arange(n_chunks)]
-        return score.final(partials_VM.sum(axis=0))
+        return np.asarray(partials_VM.sum(axis=0))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import nan
 
 from phalanx.arena import Arena
+from phalanx.arrays import Array
 from phalanx.job import LEDGER_COLUMNS
 from phalanx.run import EpochRecord
 from phalanx.stopping import Progress, Reason
@@ -23,6 +24,7 @@ class Ledger:
     def __init__(self, arena: Arena, is_scored: bool) -> None:
         self._rows = arena["ledger"]
         self._words = arena.words("ledger")
+        self._sums, self._n_measures = arena["epoch_sums"], arena["measures"].shape[1]
         self._is_scored = is_scored
 
     def begin(self, progress: Progress) -> None:
@@ -53,6 +55,11 @@ class Ledger:
         shown = nan if score is None else score
         self._rows[row] = (loss, shown, seconds, REASONS.index(reason), *progress)
 
+    def write_sums(self, row: int, measures_M: Array, scores_M: Array) -> None:
+        """Write the sums of the training samples' measures, and of the validation chunks."""
+        self._sums[row, : self._n_measures] = measures_M
+        self._sums[row, self._n_measures : self._n_measures + len(scores_M)] = scores_M
+
     def records(self, first: int, last: int) -> list[EpochRecord]:
         """The epochs from `first` up to but without `last`, counted from the lease's start."""
         return [self._record(epoch + 1) for epoch in range(first, last)]
@@ -66,4 +73,6 @@ class Ledger:
             seconds,
             self.progress(row),
             REASONS[int(reason)],
+            tuple(self._sums[row, : self._n_measures].tolist()),
+            tuple(self._sums[row, self._n_measures :].tolist()) if self._is_scored else (),
         )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
 import numpy as np
 
 from phalanx.arena import Arena
 from phalanx.arrays import Array
-from phalanx.data.samples import Gatherer, Samples
+from phalanx.data.samples import Samples
 from phalanx.engine.post import Post
+from phalanx.errors import NonFiniteLoss
 from phalanx.exchange.board import fence
 from phalanx.exchange.tally import Tally
 from phalanx.models.base import Model
@@ -23,10 +25,12 @@ class Shards:
     def __init__(self, post: Post, arena: Arena, samples: Samples, model: Model) -> None:
         self.post, self.model = post, model
         self.plan, self._draws = post.job.plan, post.job.model.draws
-        self.samples = Gatherer(samples, self.plan.max_shard_rows)
+        self._stops = post.job.nonfinite == "stop"
+        self.samples = samples.gatherer(self.plan.max_shard_rows)
         self.done = Tally(arena, "shards_done", post.rank)
         self.results = arena.words("results")  # of all workers: (loss, weight) of each shard
-        self._stride = 2 * self.plan.n_shards
+        self._width = 2 + post.job.model.n_measures
+        self._stride = self._width * self.plan.n_shards
         self._homes, away = list(arena["grads"]), arena["grads_away"]
         self._away = list(away[post.rank]) if len(away) else []
         self._order: tuple[int, Array] = (-1, np.empty(0, np.intp))
@@ -60,11 +64,10 @@ class Shards:
         fence()
         return None if post.share.is_whole else post.share.heirs[: self.live]
 
-    def outcomes(self, doers: Sequence[int]) -> tuple[list[float], list[float]]:
-        """Loss and weight of each shard."""
-        places = [doers[s] * self._stride + 2 * s for s in range(self.live)]
-        results = self.results
-        return [results[place] for place in places], [results[place + 1] for place in places]
+    def outcomes(self, doers: Sequence[int], column: int) -> list[float]:
+        """One figure of each shard: its loss, its weight, or one of its measures."""
+        stride, width, results = self._stride, self._width, self.results
+        return [results[doers[s] * stride + width * s + column] for s in range(self.live)]
 
     def _help(self) -> Sequence[int]:
         """While a shard is missing, compute those that nobody else will, or not soon."""
@@ -101,15 +104,19 @@ class Shards:
         post.share.begin(s, post.tick)
         post.presence.at("read", s)
         start, stop = self._bounds[s]
-        rows = self.samples.rows(self._order[1][start:stop])
-        post.presence.at("compute", s)
         rng = keyed(self.plan.seed, DROPOUT, post.moment.updates, s) if self._draws else None
+        rows = self.samples.rows(self._order[1][start:stop], rng)
+        post.presence.at("compute", s)
         slots = self._homes if post.share.owners[s] == post.rank else self._away
-        loss, weight = self.model.gradient(rows, slots[s], rng)
+        outcome = self.model.gradient(rows, slots[s], rng)
+        if self._stops and not isfinite(outcome[0]):
+            moment = post.moment
+            raise NonFiniteLoss(outcome[0], moment.updates, moment.epoch, s)
         post.presence.at("publish", s)
         # If it is published already, the update may have begun while I computed: mine may be of
         # half-changed parameters, and nobody needs it. If not, it cannot have.
         if self.done.doer(s, post.tick, post.share.others) is None:
-            place = post.rank * self._stride + 2 * s
-            self.results[place], self.results[place + 1] = loss, weight
+            place = post.rank * self._stride + self._width * s
+            for column, figure in enumerate(outcome):
+                self.results[place + column] = figure
             self.done.publish(s, post.tick)

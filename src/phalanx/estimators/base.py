@@ -24,7 +24,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from phalanx.arrays import Array
 from phalanx.checks import AUTO, workers_of
 from phalanx.control import Control
-from phalanx.data.samples import Samples
+from phalanx.data.samples import Samples, TableSamples
 from phalanx.errors import InvalidInput
 from phalanx.estimators.following import Wishes, keeping, printing, random_state_of, tuned
 from phalanx.estimators.parameters import check_parameters, hidden_sizes
@@ -373,7 +373,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         spec = MLPSpec(sizes, self.activation, self._network_loss(), dtype.name)
         params_N = spec.pack(self.coefs_, self.intercepts_)
         workers = workers_of(self.n_jobs, processors())
-        return predict(spec, params_N, Samples.of(X.astype(dtype, copy=False)), workers)
+        return predict(spec, params_N, TableSamples.of(X.astype(dtype, copy=False)), workers)
 
     def _validated(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
         """scikit-learn's checks; samples come back C-ordered or CSR, in float32 or float64."""

@@ -14,13 +14,14 @@ from phalanx.aggregation import AGGREGATIONS
 from phalanx.arrays import Array
 from phalanx.assignment import ASSIGNMENTS
 from phalanx.checks import workers_of
-from phalanx.data.samples import Samples
+from phalanx.data.samples import Samples, TableSamples
 from phalanx.estimators.parameters import check_shards
 from phalanx.exchange.board import processors
 from phalanx.job import Job
-from phalanx.layout import block_bounds
+from phalanx.layout import blocks_of
 from phalanx.lbfgs import Limits
 from phalanx.metrics import Metric
+from phalanx.models.base import OutputScore
 from phalanx.models.mlp import MLPSpec
 from phalanx.optimizers import (
     SGD,
@@ -52,7 +53,7 @@ class Target:
         """Samples with this target; weights in the samples' dtype."""
         if weight_B is not None:
             weight_B = weight_B.astype(x.dtype, copy=False)
-        return Samples.of(x, self.classes_B, self.values_BO, weight_B)
+        return TableSamples.of(x, self.classes_B, self.values_BO, weight_B)
 
     def take(self, index: Array) -> Target:
         """The target of some of the samples."""
@@ -151,7 +152,7 @@ def stochastic_job(
         optimizer=optimizer_of(params),
         rule=rule_of(params, one_epoch),
         n_validation=validation.n_samples if validation else 0,
-        score=score if validation else None,
+        score=OutputScore(score) if validation else None,
     )
 
 
@@ -188,9 +189,9 @@ def _job(
     optimizer: Optimizer,
     rule: Rule,
     n_validation: int = 0,
-    score: Metric | None = None,
+    score: OutputScore | None = None,
 ) -> Job:
-    asked, blocks = workers_of(params.n_jobs, processors()), len(block_bounds(spec.n_parameters))
+    asked, blocks = workers_of(params.n_jobs, processors()), len(blocks_of(spec.regions))
     n_workers = useful_workers(asked, plan.n_shards, blocks)
     return Job(
         model=spec,

@@ -35,7 +35,8 @@ class Aborted(Exception):
 
 def board_fields(n_blocks: int) -> Fields:
     """Arena fields of a board for K blocks."""
-    return {"door": Field((9,), "int64"), "blocks_done": Field((n_blocks,), "int64")}
+    words = ("blocks_reduced", "blocks_done")
+    return {"door": Field((9,), "int64"), **{name: Field((n_blocks,), "int64") for name in words}}
 
 
 class Board:
@@ -44,6 +45,7 @@ class Board:
     def __init__(self, arena: Arena) -> None:
         self.door = arena.words("door")
         self.blocks = arena.words("blocks_done")
+        self.reduced = arena.words("blocks_reduced")
         self.spins = 0  # with more workers than processors, spinning keeps the awaited from running
 
     def publish(self, words: memoryview[Any], i: int, value: int) -> None:

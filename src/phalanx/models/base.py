@@ -7,23 +7,27 @@ L2 penalty shrinks.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from phalanx.arrays import Array
-from phalanx.data.samples import Rows
+from phalanx.layout import Region
+from phalanx.metrics import Metric
 
 
 class Model(Protocol):
     """A network bound to one parameter vector."""
 
     def gradient(
-        self, rows: Rows, grad_N: Array, rng: np.random.Generator | None
-    ) -> tuple[float, float]:
-        """Write the mean gradient over `rows`; return (sum of weighted losses, sum of weights)."""
+        self, rows: Any, grad_N: Array, rng: np.random.Generator | None
+    ) -> Sequence[float]:
+        """Write the mean gradient over `rows`; return (sum of weighted losses, sum of weights),
+        and then as many sums of measures as the description says."""
 
-    def outputs(self, rows: Rows) -> Array:
+    def outputs(self, rows: Any) -> Array:
         """Predictions [rows, O], a view that the next call overwrites."""
 
 
@@ -32,7 +36,23 @@ class ModelSpec(Protocol):
 
     @property
     def n_parameters(self) -> int:
-        """N."""
+        """How many numbers are learnt."""
+
+    @property
+    def size(self) -> int:
+        """N: elements of the flat vector, what is not learnt included."""
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """What becomes of each part of the vector in a step."""
+
+    @property
+    def n_measures(self) -> int:
+        """How many sums `gradient` returns beside loss and weight."""
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """What is to be loaded in a process before workers are forked from it."""
 
     @property
     def n_decayed(self) -> int:
@@ -52,3 +72,34 @@ class ModelSpec(Protocol):
 
     def build(self, params_N: Array) -> Model:
         """The model over `params_N`, which it reads and never writes."""
+
+
+class Score(Protocol):
+    """How validation samples are judged: sums over chunks of them, and a figure of the total."""
+
+    def width(self, model: ModelSpec) -> int:
+        """How many sums there are."""
+
+    def sums(self, model: Any, rows: Any) -> Array:
+        """Of one chunk."""
+
+    def final(self, sums: Array) -> float:
+        """The figure; the larger, the better, where a rule follows it."""
+
+
+@dataclass(frozen=True)
+class OutputScore:
+    """A metric of a model's outputs."""
+
+    metric: Metric
+
+    def width(self, model: ModelSpec) -> int:
+        return 4 * model.n_outputs
+
+    def sums(self, model: Model, rows: Any) -> Array:
+        target = rows.classes_B if rows.classes_B is not None else rows.target_OB.T
+        weight_B = np.ones(rows.count) if rows.weight_B is None else rows.weight_B
+        return self.metric.partial(target, model.outputs(rows), weight_B)
+
+    def final(self, sums: Array) -> float:
+        return self.metric.final(sums)

@@ -17,7 +17,7 @@ import numpy as np
 from phalanx.arrays import Array, aligned_empty
 from phalanx.data.samples import Rows
 from phalanx.errors import InvalidInput
-from phalanx.layout import Layout
+from phalanx.layout import Layout, Region
 from phalanx.models.mlp.activations import ACTIVATIONS, Activation
 from phalanx.models.mlp.losses import LOSSES, Loss
 
@@ -42,6 +42,22 @@ class MLPSpec:
     @property
     def n_parameters(self) -> int:
         return self.layout.size
+
+    @property
+    def size(self) -> int:
+        return self.layout.size
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        return (Region(0, self.size),)
+
+    @property
+    def n_measures(self) -> int:
+        return 0
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return ()
 
     @property
     def n_decayed(self) -> int:
