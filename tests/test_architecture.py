@@ -13,6 +13,7 @@ SOURCE = Path(phalanx.__file__).parent
 FLOORS = [
     ["cli", "__main__"],
     ["report", "run_folder", "predictor", "evaluation", "record"],
+    ["fitting"],
     ["estimators"],
     ["training", "lbfgs"],
     ["keeper"],
@@ -23,7 +24,7 @@ FLOORS = [
     ["data", "run", "arena", "checkpoint", "control", "testing"],
     [
         "plan", "assignment", "aggregation", "optimizers", "schedules", "stopping", "metrics",
-        "scores", "layout", "randomness", "checks", "registry", "arrays", "errors",
+        "scores", "layout", "clipping", "randomness", "checks", "registry", "arrays", "errors",
         "membership", "timetable", "tuner", "cadence", "faults",
     ],
 ]  # fmt: skip

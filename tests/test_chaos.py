@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from phalanx import MLPClassifier
-from phalanx.testing import PHASES, Fault, scripted
+from phalanx.testing import PHASES as ALL_PHASES
+from phalanx.testing import Fault, scripted
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -37,6 +38,9 @@ VARIANTS = (
 )
 EARLY = VARIANTS.index(VARIANTS[-1])
 DEADLY = ("kill", "segfault", "exit")
+PHASES = [
+    phase for phase in ALL_PHASES if phase != "norm"
+]  # of a clipped gradient: test_torch_chaos
 IN_A_STEP = [phase for phase in PHASES if phase not in ("join", "open", "evaluate")]
 
 happened = {"worker lost": 0, "worker stuck": 0, "worker joined": 0}

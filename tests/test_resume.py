@@ -280,7 +280,7 @@ def test_facts_are_plain_json(tmp_path):
     saved = checkpoint.load(tmp_path)
     facts = json.loads(json.dumps(saved.facts))
     assert facts["position"]["updates"] == saved.step
-    assert [len(record) for record in facts["records"]] == [6] * len(facts["records"])
+    assert [len(record) for record in facts["records"]] == [8] * len(facts["records"])
     assert all(a <= b for a, b in pairwise(r[4][2] for r in facts["records"]))
 
 

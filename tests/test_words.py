@@ -111,7 +111,7 @@ def test_a_newcomer_that_dies_before_it_was_admitted_waits_no_more(arena):
 
 def block_of(arena, value):
     """A block as it is before an update, a view into an arena like those of the engine."""
-    start, stop = JOB.blocks[1]
+    start, stop = JOB.blocks[1][:2]
     values_Xn = arena["values"][:, start:stop]
     values_Xn[...] = value
     return values_Xn
@@ -166,7 +166,7 @@ def test_a_line_of_the_ledger_is_read_as_it_was_written(arena):
     ledger.write(1, 1.5, 0.75, 2.0, then, Reason.NO_IMPROVEMENT)
     assert (ledger.progress(0), ledger.progress(1)) == (first, then)
     [epoch] = ledger.records(0, 1)
-    assert epoch == (1.5, 0.75, 0.5, 2.0, then, Reason.NO_IMPROVEMENT)
+    assert epoch == (1.5, 0.75, 0.5, 2.0, then, Reason.NO_IMPROVEMENT, (), ())
 
 
 @pytest.mark.parametrize("reason", [None, *Reason])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from phalanx.errors import (
         CheckpointError,
         InvalidInput,
+        NonFiniteLoss,
         PhalanxError,
         RunFolderError,
         UserFunctionError,
@@ -23,15 +24,20 @@ if TYPE_CHECKING:
         WorkerLost,
     )
     from phalanx.estimators import MLPClassifier, MLPRegressor
+    from phalanx.fitting import evaluate, fit, predict
     from phalanx.run import Run
 
 _DOOR = {
     "MLPClassifier": "phalanx.estimators",
     "MLPRegressor": "phalanx.estimators",
     "Run": "phalanx.run",
+    "fit": "phalanx.fitting",
+    "evaluate": "phalanx.fitting",
+    "predict": "phalanx.fitting",
     "shutdown": "phalanx.clusters.pool",
     "PhalanxError": "phalanx.errors",
     "InvalidInput": "phalanx.errors",
+    "NonFiniteLoss": "phalanx.errors",
     "CheckpointError": "phalanx.errors",
     "UserFunctionError": "phalanx.errors",
     "WorkerError": "phalanx.errors",
@@ -44,6 +50,7 @@ __all__ = [
     "InvalidInput",
     "MLPClassifier",
     "MLPRegressor",
+    "NonFiniteLoss",
     "PhalanxError",
     "Run",
     "RunFolderError",
@@ -51,6 +58,9 @@ __all__ = [
     "WorkerError",
     "WorkerLost",
     "__version__",
+    "evaluate",
+    "fit",
+    "predict",
     "shutdown",
 ]
 

@@ -210,7 +210,7 @@ def resume(saved: checkpoint.Saved, identity: dict[str, Any]) -> Resumption:
         sums,
         scalars_KC=arrays.get("scalars"),
     )
-    records = [_unpacked(record) for record in saved.facts["records"]]
+    records = [record_from(record) for record in saved.facts["records"]]
     reason = saved.facts["reason"]
     return Resumption(
         saved.path,
@@ -241,7 +241,8 @@ def _packed(record: EpochRecord) -> list[Any]:
     return [*record[:4], list(record.progress), record.reason, *sums]
 
 
-def _unpacked(packed: list[Any]) -> EpochRecord:
+def record_from(packed: list[Any]) -> EpochRecord:
+    """An epoch's record, as a checkpoint keeps it."""
     loss, score, rate, seconds, progress, reason, measures, sums = packed
     ended = Reason(reason) if reason else None
     return EpochRecord(

@@ -69,4 +69,5 @@ class Predictor:
 
     def _outputs(self, table: Table, workers: int) -> Array:
         samples = TableSamples.of(self.preprocessing.samples(table))
-        return predict(self.spec, self.parameters, samples, workers)
+        spec = self.spec
+        return predict(spec, self.parameters, samples, workers, (spec.n_outputs,), spec.dtype)

@@ -75,6 +75,7 @@ class Run:
 
     losses: mean loss of each epoch. scores: validation score of each epoch, empty without one.
     shares: for each worker, its part of all shards computed, summing to 1.
+    history: figures of each epoch by name, where the model has such.
     digest: SHA-256 over parameters and optimiser state; equal for any number of workers.
     """
 
@@ -94,6 +95,7 @@ class Run:
     strategies: dict[str, str]
     events: list[Event] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list, repr=False)
+    history: dict[str, list[float]] = field(default_factory=dict, repr=False)
 
     @property
     def epochs(self) -> int:

@@ -341,14 +341,22 @@ def record_run(
     )
 
 
-def predict(model: ModelSpec, params_N: Array, samples: Samples, workers: int) -> Array:
-    """The model's outputs [n_samples, O]; bit-equal for any number of workers.
+def predict(
+    model: ModelSpec,
+    params_N: Array,
+    samples: Samples,
+    workers: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    measures: bool = False,
+) -> Array:
+    """The model's outputs [n_samples, *shape], or its sums for each chunk of samples; bit-equal
+    for any number of workers.
 
     As many workers are used as have half a millisecond of arithmetic each.
     """
     flops = FLOPS_A_PARAMETER / 3 * model.n_parameters * samples.n_samples
     chunks = len(chunk_bounds(samples.n_samples))
     n_workers = max(1, min(workers, chunks, int(flops / MIN_FLOPS_A_WORKER)))
-    work = Forward(model, samples.n_samples, n_workers)
-    outputs_BO: Array = cluster_of(n_workers, n_workers).predict(work, params_N, samples)
-    return np.asarray(outputs_BO)
+    work = Forward(model, samples.n_samples, n_workers, shape, dtype.str, measures)
+    return np.asarray(cluster_of(n_workers, n_workers).predict(work, params_N, samples))

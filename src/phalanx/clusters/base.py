@@ -10,7 +10,7 @@ from typing import Protocol
 from phalanx.arena import Arena
 from phalanx.arrays import Array
 from phalanx.data.samples import Samples
-from phalanx.job import Job, Lease
+from phalanx.job import Job, Lease, chunk_bounds
 from phalanx.models.base import ModelSpec
 from phalanx.run import Event
 
@@ -20,11 +20,24 @@ Tell = Callable[[Event], None]  # called for each event, at once
 
 @dataclass(frozen=True)
 class Forward:
-    """A prediction: a model, and how many workers share its chunks."""
+    """A pass over samples without gradients: a model, and how many workers share its chunks.
+
+    shape: of one row of what comes of it. measures: whether there is a row of the model's sums for
+    each chunk, or else one of its outputs for each sample.
+    """
 
     model: ModelSpec
     n_samples: int
     n_workers: int
+    shape: tuple[int, ...]
+    dtype: str
+    measures: bool = False
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """Of all rows."""
+        rows = len(chunk_bounds(self.n_samples)) if self.measures else self.n_samples
+        return rows, *self.shape
 
 
 class Session(Protocol):
@@ -56,4 +69,4 @@ class Cluster(Protocol):
         """Hand a job to the workers; leaving the context gives its memory back."""
 
     def predict(self, work: Forward, params_N: Array, samples: Samples) -> Array:
-        """The model's outputs for all samples, [n_samples, O], in a new array."""
+        """What comes of a pass over all samples, in a new array."""

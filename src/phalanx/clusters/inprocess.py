@@ -35,7 +35,7 @@ class InProcess:
             yield _Session(arena, Worker(job, arena, training, validation, rank=0))
 
     def predict(self, work: Forward, params_N: Array, samples: Samples) -> Array:
-        outputs_BO = np.empty((samples.n_samples, work.model.n_outputs), work.model.dtype)
+        outputs_BO = np.empty(work.out_shape, work.dtype)
         aligned_N = aligned_empty(params_N.shape, params_N.dtype)
         aligned_N[...] = params_N
         with one_blas_thread():
@@ -66,5 +66,10 @@ def predict_chunks(
     model = work.model.build(params_N)
     gatherer = samples.gatherer(min(CHUNK_ROWS, samples.n_samples))
     with np.errstate(all="ignore"):
-        for start, stop in chunk_bounds(work.n_samples)[rank :: work.n_workers]:
-            outputs_BO[start:stop] = model.outputs(gatherer.rows(np.arange(start, stop)))
+        chunks = list(enumerate(chunk_bounds(work.n_samples)))
+        for v, (start, stop) in chunks[rank :: work.n_workers]:
+            rows = gatherer.rows(np.arange(start, stop))
+            if work.measures:
+                outputs_BO[v] = model.measures(rows)  # type: ignore[attr-defined]
+            else:
+                outputs_BO[start:stop] = model.outputs(rows)

@@ -58,12 +58,14 @@ class Processes:
 
     def predict(self, work: Forward, params_N: Array, samples: Samples) -> Array:
         place = Placement.of(samples, "samples/")
-        shape = (work.n_samples, work.model.n_outputs)
-        dtype = params_N.dtype.str
-        fields = {"parameters": Field(params_N.shape, dtype), "outputs": Field(shape, dtype)}
+        fields = {
+            "parameters": Field(params_N.shape, params_N.dtype.str),
+            "outputs": Field(work.out_shape, work.dtype),
+        }
         fields |= place.fields(samples)
         message = TakeForward(work, fields, place)
         with reserved() as pool:
+            pool.load(work.model.libraries)
             arena, descriptor = Arena.shared(fields)
             with closing_on_error(descriptor):
                 arena["parameters"][:] = params_N

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +22,25 @@ def _libraries() -> Any:
     return ThreadpoolController().select(user_api="blas")
 
 
+class _Limiter:
+    """BLAS libraries, and torch where it is loaded, on one thread each."""
+
+    def __init__(self) -> None:
+        self._blas = _libraries().limit(limits=1)
+        self._torch = sys.modules.get("torch")
+        if self._torch is not None:
+            self._threads = self._torch.get_num_threads()
+            self._torch.set_num_threads(1)
+
+    def restore(self) -> None:
+        self._blas.restore_original_limits()
+        if self._torch is not None:
+            self._torch.set_num_threads(self._threads)
+
+
 _lock = threading.Lock()
 _inside = 0
-_limiter: Any = None
+_limiter: _Limiter | None = None
 
 
 def _afresh() -> None:
@@ -44,12 +61,12 @@ def one_blas_thread() -> Iterator[None]:
     global _inside, _limiter
     with _lock:
         if _inside == 0:
-            _limiter = _libraries().limit(limits=1)
+            _limiter = _Limiter()
         _inside += 1
     try:
         yield
     finally:
         with _lock:
             _inside -= 1
-            if _inside == 0:
-                _limiter.restore_original_limits()
+            if _inside == 0 and _limiter is not None:
+                _limiter.restore()

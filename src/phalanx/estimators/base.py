@@ -26,7 +26,14 @@ from phalanx.checks import AUTO, workers_of
 from phalanx.control import Control
 from phalanx.data.samples import Samples, TableSamples
 from phalanx.errors import InvalidInput
-from phalanx.estimators.following import Wishes, keeping, printing, random_state_of, tuned
+from phalanx.estimators.following import (
+    Wishes,
+    keeping,
+    packed_state,
+    printing,
+    random_state_of,
+    tuned,
+)
 from phalanx.estimators.parameters import check_parameters, hidden_sizes
 from phalanx.estimators.recipe import Target, lbfgs_job, limits_of, plan_of, stochastic_job
 from phalanx.exchange.board import processors
@@ -296,9 +303,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         """Who follows the fit; the random state is put back to where a resumed one began."""
         if self.solver == "lbfgs":
             wishes.check_none_for("lbfgs")
-        kept = keeping(
-            wishes.checkpoint, wishes.checkpoint_every, wishes.resume, self._random_state
-        )
+        extra = {"random_state": packed_state(self._random_state)}
+        kept = keeping(wishes.checkpoint, wishes.checkpoint_every, wishes.resume, extra)
         if kept.saved is not None:
             self._random_state = random_state_of(kept.saved)
         return Following(
@@ -373,7 +379,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         spec = MLPSpec(sizes, self.activation, self._network_loss(), dtype.name)
         params_N = spec.pack(self.coefs_, self.intercepts_)
         workers = workers_of(self.n_jobs, processors())
-        return predict(spec, params_N, TableSamples.of(X.astype(dtype, copy=False)), workers)
+        samples = TableSamples.of(X.astype(dtype, copy=False))
+        return predict(spec, params_N, samples, workers, (spec.n_outputs,), spec.dtype)
 
     def _validated(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
         """scikit-learn's checks; samples come back C-ordered or CSR, in float32 or float64."""

@@ -54,10 +54,10 @@ class Keeping:
     saved: Saved | None
 
 
-def keeping(folder: Any, every: Any, resume: Any, random_state: Any) -> Keeping:
+def keeping(folder: Any, every: Any, resume: Any, extra: dict[str, Any]) -> Keeping:
     """The arguments `checkpoint`, `checkpoint_every` and `resume` of a fit, checked.
 
-    The state of `random_state` is kept for whoever goes on from the checkpoints of this fit.
+    `extra` is kept for whoever goes on from the checkpoints of this fit.
     Raises InvalidInput, or CheckpointError where a file or folder cannot be used.
     """
     where = _folder(folder)
@@ -76,7 +76,7 @@ def keeping(folder: Any, every: Any, resume: Any, random_state: Any) -> Keeping:
                 f"{where} already holds {checkpoint.newest(where)}. Pass resume=True to go on from "
                 "it, choose another folder, or delete that one."
             )
-    checkpoints = where and Checkpoints(where, cadence, {"random_state": _packed(random_state)})
+    checkpoints = where and Checkpoints(where, cadence, extra)
     return Keeping(checkpoints or None, saved)
 
 
@@ -110,7 +110,8 @@ def _saved(resume: Any, where: Path | None) -> Saved | None:
     return None if checkpoint.newest(where) is None else checkpoint.load(where)
 
 
-def _packed(random_state: Any) -> list[Any]:
+def packed_state(random_state: Any) -> list[Any]:
+    """A random state as plain JSON, for `random_state_of`."""
     kind, keys, *rest = random_state.get_state()
     return [kind, keys.tolist(), *rest]
 

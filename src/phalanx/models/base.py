@@ -103,3 +103,20 @@ class OutputScore:
 
     def final(self, sums: Array) -> float:
         return self.metric.final(sums)
+
+
+@dataclass(frozen=True)
+class OwnScore:
+    """Sums that a model makes itself, by its own loss and metrics. The first two are those of loss
+    and weight, so the figure is the mean loss, negated."""
+
+    n_sums: int
+
+    def width(self, model: ModelSpec) -> int:
+        return self.n_sums
+
+    def sums(self, model: Any, rows: Any) -> Array:
+        return np.asarray(model.measures(rows))
+
+    def final(self, sums: Array) -> float:
+        return -float(sums[0] / sums[1]) if sums[1] else float("nan")

@@ -1,0 +1,129 @@
+"""The functions that users call; which kind of model it is decides who does the work."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from phalanx.errors import InvalidInput
+
+
+def fit(model: Any, *data: Any, **options: Any) -> Any:
+    """Train a torch module or a compiled Keras model on several workers; the model is changed.
+
+    The result is the same, bit for bit, for any number of workers, whichever of them dies.
+
+    `fit(module, data, loss=, optimizer=, ...)` for a `torch.nn.Module` returns a `phalanx.Run`:
+
+    data : (X, y) of arrays or tensors, nested tuples and dicts of them, a Dataset, a DataLoader
+        With a row for each sample. Of a DataLoader, the dataset and collate function are taken.
+        float64 arrays of NumPy are converted to the module's dtype; tensors are not.
+    loss : callable (outputs, target) -> mean loss, or a name such as "cross_entropy"
+    step : callable (module, batch) -> mean loss, or (mean loss, weight)
+        Instead of `loss`, for what is not loss(module(x), y). The weight is that of the mean among
+        others, where it is not the number of samples (e.g. the number of tokens).
+    optimizer : torch.optim.Optimizer over the module's parameters, callable, or name, "adam"
+    scheduler : one or several of torch.optim.lr_scheduler
+    scheduler_every : {"epoch", "step"}
+    metrics : names ("accuracy", "mse", "mae"), callables (outputs, target) -> [n], or a dict
+        Of the validation samples.
+    collate : callable, as of a DataLoader
+    validation : data that is judged after each epoch
+    callbacks : callable (epoch, logs), or several; True stops the training
+        Called in this process after each epoch; the module is then as it was trained so far.
+    epochs, batch_size : int
+        batch_size is the whole batch of a step, for any number of workers.
+    workers : int, -1 for one a core, or "auto"
+    shards : int or "auto"
+        Slices of a batch that are computed apart. Part of the answer, as batch_size is.
+    seed : int
+        Of the order of the samples, and of whatever the module draws.
+    data_distribution : {"random", "sequential", "strided", "stratified"} or callable
+    task_assignment : {"round_robin", "load_balanced", "dynamic"} or callable
+    aggregation : {"mean", "sum", "max", "median", "trimmed_mean"} or callable
+    clip_norm, clip_value : float or None
+    precision : {"float32", "bf16"}
+        bf16 is torch's autocast; parameters stay as they are.
+    device : "cpu", "cuda" ...
+    nonfinite : {"stop", "skip", "keep"}
+        What to do with a step whose loss is NaN or infinite.
+    loss_threshold : float or None
+    checkpoint, checkpoint_every, resume
+        As of the estimators' `fit`: a folder, e.g. "5 epochs", and True or a path.
+    verbose : bool
+
+    `fit(model, x, y, ...)` for a compiled Keras model takes the arguments of `model.fit`, those of
+    the above that it lacks besides, and returns a History with the run as `.run`.
+
+    Raises InvalidInput before any work starts; UserFunctionError or what a worker raised, with the
+    worker's traceback as its cause; NonFiniteLoss; WorkerLost.
+    """
+    return _front(model).fit(model, *data, **options)
+
+
+def evaluate(model: Any, *data: Any, **options: Any) -> Any:
+    """The loss and the metrics of a model over samples, computed by several workers.
+
+    For a torch module: `evaluate(module, data, loss=, step=, metrics=, collate=, workers=,
+    precision=, device=)` returns a dict of figures. For a Keras model the arguments and the
+    result are those of `model.evaluate`, and `workers`. Every sample counts once.
+    """
+    return _front(model).evaluate(model, *data, **options)
+
+
+def predict(model: Any, *data: Any, **options: Any) -> Any:
+    """A model's outputs for samples as a NumPy array, computed by several workers.
+
+    For a torch module: `predict(module, x, collate=, workers=, precision=, device=)`. For a Keras
+    model: `predict(model, x, workers=)`.
+    """
+    return _front(model).predict(model, *data, **options)
+
+
+class _Modules:
+    """torch modules."""
+
+    @staticmethod
+    def fit(model: Any, *data: Any, **options: Any) -> Any:
+        from phalanx.fitting.modules import fit_module
+
+        return fit_module(model, *_one(data, "fit(module, (X, y), loss=...)"), **options)
+
+    @staticmethod
+    def evaluate(model: Any, *data: Any, **options: Any) -> Any:
+        from phalanx.fitting.passes import evaluate_module
+
+        return evaluate_module(model, *_one(data, "evaluate(module, (X, y), loss=...)"), **options)
+
+    @staticmethod
+    def predict(model: Any, *data: Any, **options: Any) -> Any:
+        from phalanx.fitting.passes import predict_module
+
+        return predict_module(model, *_one(data, "predict(module, X)"), **options)
+
+
+def _one(data: tuple[Any, ...], example: str) -> tuple[Any, ...]:
+    """The one argument that holds the data; X and y given apart are put together."""
+    if len(data) == 2:
+        return (tuple(data),)
+    if len(data) != 1:
+        raise InvalidInput(
+            f"a torch module needs its data as one argument; got {len(data)}. E.g. {example}."
+        )
+    return data
+
+
+def _front(model: Any) -> Any:
+    """Who trains this kind of model. Raises InvalidInput for what nobody does."""
+    keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
+    if keras is not None and isinstance(model, keras.Model):
+        from phalanx.fitting import keras_models
+
+        return keras_models
+    if torch is not None and isinstance(model, torch.nn.Module):
+        return _Modules
+    given = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+    raise InvalidInput(
+        f"model must be an object of torch.nn.Module or of keras.Model; got {given}. For a "
+        "multi-layer perceptron without either, use phalanx.MLPClassifier or MLPRegressor."
+    )

@@ -1,0 +1,115 @@
+"""Passes of a torch module over samples without gradients: predictions, and figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from phalanx.arrays import Array
+from phalanx.data.samples import Samples
+from phalanx.errors import InvalidInput, UserFunctionError
+from phalanx.fitting.modules import (
+    check_module,
+    dtype_of,
+    first_rows_of,
+    objective_of,
+    samples_of,
+    settings_of,
+)
+from phalanx.fitting.wishes import n_workers
+from phalanx.layout import Region
+from phalanx.models.pytorch.describing import undisturbed
+from phalanx.models.pytorch.network import TorchSpec
+from phalanx.models.pytorch.objective import Objective
+from phalanx.models.pytorch.packing import packed
+from phalanx.models.pytorch.vector import Vector
+from phalanx.training import predict
+
+
+def predict_module(
+    module: torch.nn.Module,
+    data: Any,
+    *,
+    collate: Any = None,
+    workers: Any = -1,
+    precision: str = "float32",
+    device: str = "cpu",
+) -> Array:
+    """See `phalanx.predict`."""
+    spec, values_N, samples = _described(module, data, collate, precision, device, None)
+    model = spec.build(values_N.copy())
+    trial = _tried(model.outputs, samples)
+    count = n_workers(workers)
+    return predict(spec, values_N, samples, count, trial.shape[1:], trial.dtype)
+
+
+def evaluate_module(
+    module: torch.nn.Module,
+    data: Any,
+    *,
+    loss: Any = None,
+    step: Any = None,
+    metrics: Any = None,
+    collate: Any = None,
+    workers: Any = -1,
+    precision: str = "float32",
+    device: str = "cpu",
+) -> dict[str, float]:
+    """See `phalanx.evaluate`."""
+    objective = objective_of(loss, step, metrics)
+    spec, values_N, samples = _described(module, data, collate, precision, device, objective)
+    trial = _tried(spec.build(values_N.copy()).measures, samples)
+    sums_VM = predict(
+        spec, values_N, samples, n_workers(workers), trial.shape, np.dtype(np.float64), True
+    )
+    total, weight, *others = sums_VM.sum(axis=0).tolist()
+    figures = dict(zip(objective.metrics, others, strict=True))
+    return {"loss": total / weight, **{name: value / weight for name, value in figures.items()}}
+
+
+def _described(
+    module: torch.nn.Module,
+    data: Any,
+    collate: Any,
+    precision: str,
+    device: str,
+    objective: Objective | None,
+) -> tuple[TorchSpec, Array, Samples]:
+    check_module(module)
+    params = list(module.parameters())
+    if not params:
+        raise InvalidInput(
+            f"a module must have parameters; {type(module).__name__} has none. Call it directly."
+        )
+    dtype = dtype_of(params)
+    vector = Vector.of(params, {}, dtype)
+    spec = TorchSpec(
+        packed(module, params, objective),
+        vector,
+        (Region(0, vector.size),),
+        sum(p.numel() for p in params),
+        settings_of(precision, device),
+        tuple(range(len(params))),
+    )
+    values_N = np.zeros(vector.size, vector.dtype)
+    with torch.no_grad():
+        for view, param in zip(vector.param_views(values_N), params, strict=True):
+            view.copy_(param)
+    return spec, values_N, samples_of(data, collate, dtype)
+
+
+def _tried(function: Any, samples: Samples) -> Array:
+    """What a pass gives for a few samples. Raises InvalidInput where it fails."""
+    batch = first_rows_of(samples)
+    with undisturbed():
+        try:
+            return np.asarray(function(batch))
+        except UserFunctionError:
+            raise
+        except Exception as error:
+            raise InvalidInput(
+                f"the module must take the data; a trial with {batch.count} samples raised "
+                f"{type(error).__name__}: {error}. Try module(x[:4]) yourself."
+            ) from error

@@ -1,0 +1,153 @@
+"""The arguments that `phalanx.fit` takes for every kind of model, and the job they make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from phalanx import checks
+from phalanx.aggregation import AGGREGATIONS
+from phalanx.assignment import ASSIGNMENTS
+from phalanx.checks import AUTO, workers_of
+from phalanx.clipping import Clip
+from phalanx.control import Control
+from phalanx.errors import InvalidInput
+from phalanx.estimators.following import keeping, tuned
+from phalanx.estimators.parameters import check_shards
+from phalanx.exchange.board import processors
+from phalanx.job import Job
+from phalanx.layout import blocks_of
+from phalanx.models.base import ModelSpec, Score
+from phalanx.optimizers import Optimizer
+from phalanx.plan import DISTRIBUTIONS, Plan, auto_shards
+from phalanx.registry import choose
+from phalanx.schedules import Constant
+from phalanx.stopping import Rule
+from phalanx.training import Following, seats_for, useful_workers
+
+NONFINITE = ("stop", "skip", "keep")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """See `phalanx.fit`."""
+
+    epochs: int
+    batch_size: int
+    workers: Any = -1
+    shards: Any = AUTO
+    seed: int = 0
+    data_distribution: Any = "random"
+    task_assignment: Any = "round_robin"
+    aggregation: Any = "mean"
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    nonfinite: str = "stop"
+    loss_threshold: float | None = None
+    checkpoint: Any = None
+    checkpoint_every: Any = None
+    resume: Any = None
+
+    def __post_init__(self) -> None:
+        """Raise InvalidInput for the first argument that breaks its rule."""
+        checks.number("epochs", self.epochs, integer=True, at_least=1)
+        checks.number("batch_size", self.batch_size, integer=True, at_least=1)
+        checks.number("seed", self.seed, integer=True, at_least=0, below=2**32)
+        if self.shards != AUTO:
+            hint = "Or use 'auto' for a number that suits the batch and the network."
+            checks.number("shards", self.shards, integer=True, at_least=1, hint=hint)
+        for name in ("clip_norm", "clip_value"):
+            if getattr(self, name) is not None:
+                checks.number(name, getattr(self, name), above=0, hint="Or None for no clipping.")
+        if self.loss_threshold is not None:
+            checks.number("loss_threshold", self.loss_threshold)
+        checks.one_of("nonfinite", self.nonfinite, NONFINITE)
+        for name, table, signature in (
+            ("data_distribution", DISTRIBUTIONS, "(epoch) -> indices [n_samples]"),
+            ("task_assignment", ASSIGNMENTS, "(n_tasks, speeds [W]) -> ranks"),
+            ("aggregation", AGGREGATIONS, "(grads [S, n], weights [S]) -> [n]"),
+        ):
+            checks.name_or_function(name, getattr(self, name), table, signature)
+        n_workers(self.workers)
+
+    def plan(self, n_samples: int, n_parameters: int, labels_B: Any = None) -> Plan:
+        """Which samples form which shard."""
+        batch_size = min(self.batch_size, n_samples)
+        shards = self.shards
+        if shards == AUTO:
+            shards = auto_shards(batch_size, n_parameters)
+        check_shards(shards, batch_size)
+        distribution = choose("data_distribution", self.data_distribution, DISTRIBUTIONS)
+        stratifies = self.data_distribution not in DISTRIBUTIONS or (
+            self.data_distribution == "stratified"
+        )
+        return Plan(
+            n_samples, batch_size, shards, self.seed, distribution, labels_B if stratifies else None
+        )
+
+    def job(
+        self,
+        model: ModelSpec,
+        plan: Plan,
+        optimizer: Optimizer,
+        n_validation: int,
+        score: Score | None,
+        epsilon: float,
+    ) -> Job:
+        """The training. epsilon: what is added to the norm of a gradient that is clipped."""
+        blocks = len(blocks_of(model.regions, optimizer.largest_block))
+        workers = useful_workers(n_workers(self.workers), plan.n_shards, blocks)
+        return Job(
+            model=model,
+            plan=plan,
+            optimizer=optimizer,
+            aggregation=choose("aggregation", self.aggregation, AGGREGATIONS),
+            assignment=choose("task_assignment", self.task_assignment, ASSIGNMENTS),
+            rule=Rule(Constant(0.0), self.epochs, patience=inf, loss_threshold=self.loss_threshold),
+            alpha=0.0,
+            n_workers=workers,
+            n_seats=seats_for(workers, plan.n_shards, blocks),
+            n_validation=n_validation,
+            score=score,
+            clip=Clip(self.clip_norm, self.clip_value, epsilon),
+            nonfinite=self.nonfinite,
+        )
+
+    def following(self) -> Following:
+        """Where the training is kept and what it goes on from, and its number of workers."""
+        kept = keeping(self.checkpoint, self.checkpoint_every, self.resume, {})
+        following = Following(checkpoints=kept.checkpoints, resume=kept.saved)
+        if self.workers == AUTO:
+            following.control = Control(processors())
+            following.watch = tuned(following.control, None)
+        return following
+
+
+def n_workers(workers: Any) -> int:
+    """`workers` as a number: -1 is one a core, "auto" the number that proves the quickest.
+
+    Raises InvalidInput for what is none.
+    """
+    if workers is None:
+        raise InvalidInput(
+            "workers must be a positive integer, -1 for one a core, or 'auto'; got None."
+        )
+    try:
+        return workers_of(workers, processors())
+    except InvalidInput as error:
+        raise InvalidInput(str(error).replace("n_jobs", "workers")) from None
+
+
+def callbacks_of(callbacks: Any) -> list[Any]:
+    """One callback or several as a list. Raises InvalidInput for what cannot be called."""
+    several = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
+    several = [] if callbacks is None else several
+    for callback in several:
+        if not callable(callback):
+            raise InvalidInput(
+                "callbacks must be functions (epoch, logs) that may return True to stop; got "
+                f"{callback!r} of type {type(callback).__name__}."
+            )
+    return several

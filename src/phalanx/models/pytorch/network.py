@@ -1,0 +1,252 @@
+"""A torch module bound to the flat vector of a job: gradients of shards, outputs, measures."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from phalanx.arrays import Array
+from phalanx.errors import UserFunctionError
+from phalanx.layout import Region
+from phalanx.models.pytorch.batches import Batch, seed_everything
+from phalanx.models.pytorch.objective import Objective, called
+from phalanx.models.pytorch.packing import unpacked
+from phalanx.models.pytorch.vector import Vector
+
+OUTPUT_SEED = 0  # of a module that draws while it predicts
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a process is to have set like the caller's. device: where the module computes."""
+
+    default_dtype: str
+    matmul_precision: str
+    precision: str
+    device: str
+
+    def apply(self) -> None:
+        """Set it, in a process of a worker."""
+        torch.set_default_dtype(getattr(torch, self.default_dtype))
+        torch.set_float32_matmul_precision(self.matmul_precision)
+
+    def autocast(self) -> Any:
+        """Within it, operations that gain by it compute in bfloat16, where that is wanted."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class TorchSpec:
+    """packed: the pickle of (module, Objective). trained: places of the parameters that the
+    optimiser has, among all of the module's; `regions` says which of them it treats alike.
+    """
+
+    packed: bytes
+    vector: Vector
+    regions: tuple[Region, ...]
+    n_parameters: int
+    settings: Settings
+    trained: tuple[int, ...]
+    n_decayed: int = 0
+    n_outputs: int = 0
+    n_measures: int = 0
+    draws: bool = True
+
+    @property
+    def size(self) -> int:
+        return self.vector.size
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        return self.vector.dtype
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return ("torch",)
+
+    def __repr__(self) -> str:
+        """What a checkpoint knows the model by; its code may change."""
+        return f"TorchSpec({self.vector}, {self.settings})"
+
+    def build(self, params_N: Array) -> TorchModel:
+        views = self.vector.param_views(params_N)
+        module, objective = unpacked(self.packed, views)
+        return TorchModel(self, module, objective, params_N, views)
+
+
+class TorchModel:
+    """See models/base.py: Model. The module is this process's own; its parameters are views."""
+
+    def __init__(
+        self,
+        spec: TorchSpec,
+        module: torch.nn.Module,
+        objective: Objective,
+        values_N: Array,
+        views: list[torch.Tensor],
+    ) -> None:
+        spec.settings.apply()
+        self.settings, self.vector, self.objective = spec.settings, spec.vector, objective
+        self.device = torch.device(spec.settings.device)
+        self.module = module.to(self.device)
+        everything = list(self.module.parameters())
+        self.params = [everything[i] for i in spec.trained]
+        self._host = views
+        if self.device.type == "cpu":
+            for param, view in zip(self.params, self._host, strict=True):
+                param.data = view
+        self.buffers = Buffers(self.module, spec.vector, values_N)
+        self._flags = [(part, part.training) for part in self.module.modules()]
+        self._is_training = True
+        self._slots: dict[int, tuple[Array, list[torch.Tensor], dict[str, torch.Tensor]]] = {}
+
+    def gradient(
+        self, rows: Batch, grad_N: Array, rng: np.random.Generator | None
+    ) -> tuple[float, float]:
+        assert rng is not None
+        torch.default_generator.manual_seed(int(rng.integers(2**63)))
+        self._prepare(training=True)
+        _, slots, buffer_slots = self._slots_of(grad_N)
+        with self.settings.autocast():
+            loss, weight = self.objective.of_batch(self.module, self._moved(rows), rows.count)
+        grads = torch.autograd.grad(loss, self.params, allow_unused=True)
+        with torch.no_grad():
+            if any(grad is None or grad.layout is not torch.strided for grad in grads):
+                grads = tuple(map(_dense, self.params, grads))
+            torch._foreach_copy_(slots, list(grads))
+        self.buffers.save(buffer_slots)
+        return float(loss.detach()) * weight, weight
+
+    def outputs(self, rows: Batch) -> Array:
+        """Predictions [rows, ...]."""
+        self._prepare(training=False)
+        with torch.no_grad(), self.settings.autocast():
+            outputs = called(self.module, self._moved(rows))
+        array: Array = checked_outputs(outputs, rows.count).cpu().numpy()
+        return array
+
+    def measures(self, rows: Batch) -> Array:
+        """Sums for a validation chunk: see Objective.measures."""
+        self._prepare(training=False)
+        with torch.no_grad(), self.settings.autocast():
+            sums = self.objective.measures(self.module, self._moved(rows), rows.count)
+        return np.array(sums)
+
+    def _prepare(self, training: bool) -> None:
+        if self._is_training != training:
+            for part, flag in self._flags:
+                part.training = flag and training
+            self._is_training = training
+        if not training:
+            seed_everything(OUTPUT_SEED)
+        self.buffers.load()
+        if self.device.type != "cpu":
+            with torch.no_grad():
+                torch._foreach_copy_(tuple(self.params), self._host)
+
+    def _moved(self, rows: Batch) -> Any:
+        return rows.content if self.device.type == "cpu" else moved(rows.content, self.device)
+
+    def _slots_of(self, grad_N: Array) -> tuple[Array, list[torch.Tensor], dict[str, torch.Tensor]]:
+        """Views into a shard's slot; kept, with the slot itself, since it never changes."""
+        known = self._slots.get(id(grad_N))
+        if known is None:
+            views = self.vector.param_views(grad_N)
+            known = grad_N, views, self.buffers.views(grad_N)
+            self._slots[id(grad_N)] = known
+        return known
+
+
+class Buffers:
+    """The module's buffers that training changes. A shard begins with those of the last step, and
+    what it makes of them goes to its slot, as its gradient does."""
+
+    def __init__(self, module: torch.nn.Module, vector: Vector, values_N: Array) -> None:
+        self._vector = vector
+        self._owners = {}
+        names = (*vector.averaged, *vector.copied)
+        for name in names:
+            path, _, key = name.rpartition(".")
+            self._owners[name] = module.get_submodule(path)._buffers, key
+        self._dtypes = {name: self._of(name).dtype for name in names}
+        self._common = self.views(values_N)
+        others = {name: b for name, b in module.named_buffers() if name not in self._owners}
+        self._constant = {name: (buffer, buffer.clone()) for name, buffer in others.items()}
+
+    def views(self, flat_N: Array) -> dict[str, torch.Tensor]:
+        """The buffers in a vector of the layout."""
+        return self._vector.buffer_views(flat_N, self._dtypes)
+
+    def load(self) -> None:
+        """Take those of the last step."""
+        with torch.no_grad():
+            for name, common in self._common.items():
+                self._of(name).copy_(common)
+
+    def save(self, slots: dict[str, torch.Tensor]) -> None:
+        """Write what the shard made of them. Raises UserFunctionError for one that was thought
+        to be constant."""
+        with torch.no_grad():
+            for name, slot in slots.items():
+                slot.copy_(self._of(name))
+        for name, (buffer, before) in self._constant.items():
+            if differ(buffer, before):
+                raise UserFunctionError(
+                    f"a buffer that a step changes must be changed by every step; {name!r} was not "
+                    "changed by the first samples, and was by others. Change it in every forward "
+                    "pass in training mode."
+                )
+        self._constant.clear()  # the first shard has shown it, and looking takes time
+
+    def _of(self, name: str) -> torch.Tensor:
+        buffers, key = self._owners[name]
+        buffer = buffers[key]
+        assert buffer is not None
+        return buffer
+
+
+def differ(one: torch.Tensor, other: torch.Tensor | None) -> bool:
+    """Whether two buffers differ in any bit. The version counter does not tell: batch
+    normalisation changes its statistics without it."""
+    return other is None or one.shape != other.shape or not torch.equal(one, other)
+
+
+def moved(content: Any, device: torch.device) -> Any:
+    """All tensors of a nest on a device."""
+    if isinstance(content, torch.Tensor):
+        return content.to(device, non_blocking=True)
+    if isinstance(content, dict):
+        return {key: moved(part, device) for key, part in content.items()}
+    if isinstance(content, (tuple, list)):
+        return type(content)(moved(part, device) for part in content)
+    return content
+
+
+def checked_outputs(outputs: Any, count: int) -> torch.Tensor:
+    """Raise UserFunctionError unless they are one tensor with a row a sample."""
+    if not isinstance(outputs, torch.Tensor) or outputs.ndim == 0 or len(outputs) != count:
+        shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs)
+        raise UserFunctionError(
+            f"a module's output must be one tensor with a row a sample, so that rows computed "
+            f"apart can be put together; for {count} samples it returned {shape}. Wrap the module "
+            "in one that returns such a tensor."
+        )
+    return outputs.float() if outputs.dtype is torch.bfloat16 else outputs
+
+
+def _dense(param: torch.Tensor, grad: torch.Tensor | None) -> torch.Tensor:
+    """A gradient as it goes into the slot: zero for a parameter that was not used."""
+    if grad is None:
+        return torch.zeros_like(param)
+    if grad.layout is not torch.strided:
+        raise UserFunctionError(
+            "gradients must be dense, since they are added coordinate by coordinate; got "
+            f"{grad.layout}. Create the Embedding with sparse=False."
+        )
+    return grad

@@ -1,0 +1,138 @@
+"""What a module is trained for: a step from a batch to a loss, and measures of its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from phalanx.errors import UserFunctionError
+from phalanx.registry import name_of
+
+LOSSES: dict[str, Callable[..., torch.Tensor]] = {
+    "cross_entropy": functional.cross_entropy,
+    "nll": functional.nll_loss,
+    "mse": functional.mse_loss,
+    "l1": functional.l1_loss,
+    "huber": functional.huber_loss,
+    "smooth_l1": functional.smooth_l1_loss,
+    "bce": functional.binary_cross_entropy,
+    "bce_with_logits": functional.binary_cross_entropy_with_logits,
+    "poisson_nll": functional.poisson_nll_loss,
+    "kl_div": functional.kl_div,
+}
+
+
+def accuracy(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """1 for each sample whose class is right: the largest of several outputs, or the sign of one
+    logit. [B]"""
+    if outputs.ndim > 1 and outputs.shape[1] > 1:
+        right = outputs.argmax(dim=1) == target
+    else:
+        right = (outputs.reshape(len(outputs), -1) > 0) == (target.reshape(len(target), -1) > 0.5)
+    return right.reshape(len(right), -1).float().mean(dim=1)
+
+
+def squared_error(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Each sample's mean squared error. [B]"""
+    return (outputs - target).reshape(len(outputs), -1).square().mean(dim=1)
+
+
+def absolute_error(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Each sample's mean absolute error. [B]"""
+    return (outputs - target).reshape(len(outputs), -1).abs().mean(dim=1)
+
+
+METRICS: dict[str, Callable[..., torch.Tensor]] = {
+    "accuracy": accuracy,
+    "mse": squared_error,
+    "mae": absolute_error,
+}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """loss: `(outputs, target) -> mean loss`. step: `(module, batch) -> mean loss`, or that and
+    the weight of the mean, instead of `loss(module(x), y)`. metrics: `(outputs, target) -> [B]`.
+    """
+
+    loss: Callable[..., Any] | None
+    step: Callable[..., Any] | None
+    metrics: dict[str, Callable[..., Any]]
+
+    def of_batch(self, module: Any, content: Any, count: int) -> tuple[torch.Tensor, float]:
+        """The mean loss of a batch of `count` samples, and what it weighs among others."""
+        if self.step is not None:
+            made = self.step(module, content)
+            if isinstance(made, tuple) and len(made) == 2:
+                return checked_loss(made[0], self.step), float(made[1])
+            return checked_loss(made, self.step), float(count)
+        assert self.loss is not None
+        outputs, target = outputs_of(module, content)
+        return checked_loss(self.loss(outputs, target), self.loss), float(count)
+
+    def measures(self, module: Any, content: Any, count: int) -> list[float]:
+        """Sums for a validation chunk: of loss and weight, then of each metric."""
+        if self.step is not None:
+            loss, weight = self.of_batch(module, content, count)
+            return [float(loss) * weight, weight]
+        assert self.loss is not None
+        outputs, target = outputs_of(module, content)
+        loss = checked_loss(self.loss(outputs, target), self.loss)
+        sums = [float(loss) * count, float(count)]
+        for name, metric in self.metrics.items():
+            sums.append(float(checked_metric(metric(outputs, target), name, count).double().sum()))
+        return sums
+
+
+def outputs_of(module: Any, content: Any) -> tuple[Any, Any]:
+    """The module's outputs for a batch (inputs..., target), and the target."""
+    if isinstance(content, (tuple, list)) and len(content) >= 2:
+        *inputs, target = content
+        return called(module, inputs[0] if len(inputs) == 1 else tuple(inputs)), target
+    raise UserFunctionError(
+        "a batch must be (inputs, target), or (input, input, ..., target); got "
+        f"{described(content)}. Pass step=, a function (module, batch) -> loss, for any other kind."
+    )
+
+
+def called(module: Any, inputs: Any) -> Any:
+    """module(*inputs) for a tuple, module(**inputs) for a dict, else module(inputs)."""
+    if isinstance(inputs, dict):
+        return module(**inputs)
+    return module(*inputs) if isinstance(inputs, (tuple, list)) else module(inputs)
+
+
+def checked_loss(loss: Any, function: Any) -> torch.Tensor:
+    """Raise UserFunctionError unless it is one floating-point number."""
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.is_floating_point():
+        raise UserFunctionError(
+            "a loss must be a tensor of one floating-point number, the mean over the samples; "
+            f"{name_of(function)} returned {described(loss)}. Use e.g. "
+            "reduction='mean', or .mean()."
+        )
+    return loss.reshape(())
+
+
+def checked_metric(values: Any, name: str, count: int) -> torch.Tensor:
+    """Raise UserFunctionError unless there is one value a sample."""
+    if not isinstance(values, torch.Tensor) or values.shape != (count,):
+        raise UserFunctionError(
+            f"a metric must return one value a sample, a tensor of shape [{count}] for {count} "
+            f"samples, so that it can be averaged exactly; {name!r} returned {described(values)}. "
+            "Leave out the final mean."
+        )
+    return values
+
+
+def described(value: Any) -> str:
+    """A value's kind, in a few words."""
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
+    if isinstance(value, (tuple, list)):
+        kinds = ", ".join(type(part).__name__ for part in value[:4])
+        return f"a {type(value).__name__} of {len(value)} ({kinds}{', ...' * (len(value) > 4)})"
+    return f"a {type(value).__name__}"

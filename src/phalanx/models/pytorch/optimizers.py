@@ -1,0 +1,216 @@
+"""torch's own optimisers, on blocks of the flat vector.
+
+A block becomes a parameter of its own in a copy of the user's optimiser, with its state in the
+arena. Optimisers that work element by element take any slice of a vector; others (Muon, Adafactor)
+get each of the module's parameters as one block, in its own shape.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from phalanx.arrays import Array
+from phalanx.optimizers import Slice, Update
+from phalanx.timetable import Moment
+
+LARGEST_BLOCK = 65_536  # elements: a call of an optimiser costs what 50,000 of them do
+FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
+BEGUN = 0  # the scalar that says whether the optimiser has made a block's state
+
+
+@dataclass(frozen=True)
+class TorchOptimizer:
+    """packed: the pickle of (class, attributes, groups) without parameters and state.
+
+    slots: names of the state that has a row. scalars: names of the state that is a number, each
+    with its type: int, float, bool, or the dtype of a tensor. settings: (name, place in a tuple or
+    None) of what a schedule may change. shapes: where the blocks are whole
+    parameters, the shape of each by its start.
+    """
+
+    packed: bytes
+    slots: tuple[str, ...]
+    scalars: tuple[tuple[str, str], ...]
+    settings: tuple[tuple[str, int | None], ...]
+    n_groups: int
+    shapes: dict[int, tuple[int, ...]] | None
+    name: str
+
+    largest_block: ClassVar[int] = LARGEST_BLOCK
+
+    @property
+    def n_scalars(self) -> int:
+        return 1 + len(self.scalars)
+
+    @property
+    def settings_shape(self) -> tuple[int, int]:
+        return self.n_groups, len(self.settings)
+
+    def __repr__(self) -> str:
+        """What a checkpoint knows it by; the groups' settings come from the driver."""
+        return f"{self.name}({', '.join(self.slots)}; {self.n_groups} groups)"
+
+    def bind(self, at: Slice) -> Update:
+        return BlockOptimizer(self, at).update
+
+
+class BlockOptimizer:
+    """The user's optimiser over one block."""
+
+    def __init__(self, described: TorchOptimizer, at: Slice) -> None:
+        assert at.block is not None
+        assert at.settings_TH is not None
+        self._at, self._described = at, described
+        self._shape = described.shapes[at.block.start] if described.shapes else None
+        self._param = torch.nn.Parameter(self._shaped(at.params_n), requires_grad=False)
+        kind, attributes, groups = pickle.loads(described.packed)
+        self._group = {**groups[at.block.group], "params": [self._param]}
+        self._optimizer = bare(kind, attributes, [self._group])
+        self._step = unhooked_step(self._optimizer)
+        self._rows = dict(zip(described.slots, at.state_Mn, strict=True))
+        self._known: bytes | None = None
+        self._is_bound = False
+
+    def update(self, moment: Moment, rate: float) -> None:
+        """One step, with the settings of the moment."""
+        at = self._at
+        assert at.scalars_2C is not None
+        before_C, after_C = at.scalars_2C[moment.updates % 2], at.scalars_2C[1 - moment.updates % 2]
+        self._take_settings(moment)
+        if before_C[BEGUN]:
+            self._bind_state(before_C)
+        else:
+            self._optimizer.state.clear()
+            self._is_bound = False
+        self._param.grad = self._shaped(at.grad_n)
+        self._step()
+        self._keep_state(after_C)
+
+    def _shaped(self, flat_n: Array) -> torch.Tensor:
+        tensor = torch.from_numpy(flat_n)
+        return tensor if self._shape is None else tensor.reshape(self._shape)
+
+    def _take_settings(self, moment: Moment) -> None:
+        assert self._at.settings_TH is not None
+        row_H = self._at.settings_TH[moment.step]
+        if row_H.tobytes() != self._known:
+            self._known = row_H.tobytes()
+            set_numbers(self._group, self._described.settings, row_H.tolist())
+
+    def _bind_state(self, scalars_C: Array) -> None:
+        """Give the optimiser the state that lies in the arena."""
+        state = self._optimizer.state[self._param]
+        if not self._is_bound:
+            for name, row_n in self._rows.items():
+                shape = self._state_shapes[name] if self._shape else (len(row_n),)
+                count = int(np.prod(shape))
+                state[name] = torch.from_numpy(row_n[:count]).reshape(shape)
+            self._is_bound = True
+        for (name, kind), number in zip(
+            self._described.scalars, scalars_C[1:].tolist(), strict=True
+        ):
+            if kind in _NUMBERS:
+                state[name] = _NUMBERS[kind](number)
+            elif name in state:
+                state[name].fill_(number)
+            else:
+                state[name] = torch.tensor(number, dtype=getattr(torch, kind))
+
+    @property
+    def _state_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {
+            name: tuple(value.shape)
+            for name, value in state_after_a_step(self._optimizer, self._group, self._shape).items()
+            if isinstance(value, torch.Tensor)
+        }
+
+    def _keep_state(self, after_C: Array) -> None:
+        """Take what the optimiser made of its state; rows that it made itself go to the arena."""
+        state = self._optimizer.state[self._param]
+        if not self._is_bound:
+            for name, row_n in self._rows.items():
+                if isinstance(state.get(name), torch.Tensor):
+                    row_n[: state[name].numel()] = state[name].reshape(-1).numpy()
+        after_C[BEGUN] = 1.0
+        for c, (name, _) in enumerate(self._described.scalars, 1):
+            after_C[c] = float(state.get(name, 0.0))
+
+
+_NUMBERS: dict[str, Callable[[float], Any]] = {"int": int, "float": float, "bool": bool}
+
+
+def bare(kind: type, attributes: dict[str, Any], groups: list[dict[str, Any]]) -> Any:
+    """An optimiser of a class over other parameters, without state."""
+    from collections import defaultdict
+
+    optimizer: Any = object.__new__(kind)
+    optimizer.__dict__.update(attributes, state=defaultdict(dict), param_groups=groups)
+    return optimizer
+
+
+def unhooked_step(optimizer: Any) -> Callable[[], Any]:
+    """Its `step` without the profiler's wrapper, which costs more than a small block, unless the
+    user has registered hooks there."""
+    hooks = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+    plain = getattr(type(optimizer).step, "__wrapped__", None)
+    if plain is None or any(optimizer.__dict__.get(name) for name in hooks):
+        return optimizer.step  # type: ignore[no-any-return]
+    return lambda: plain(optimizer)
+
+
+def state_after_a_step(
+    optimizer: Any, group: dict[str, Any], shape: tuple[int, ...] | None
+) -> dict[str, Any]:
+    """The state that an optimiser makes for a parameter of a shape, found by trying."""
+    param = torch.nn.Parameter(torch.zeros(shape or (4,)), requires_grad=False)
+    trial = bare(type(optimizer), optimizer.__dict__, [{**group, "params": [param]}])
+    param.grad = torch.zeros_like(param)
+    trial.step()
+    return dict(trial.state[param])
+
+
+def set_numbers(
+    group: dict[str, Any], settings: tuple[tuple[str, int | None], ...], numbers: list[float]
+) -> None:
+    """Set the numbers that a schedule may change in a group, each of its former type."""
+    for (name, place), number in zip(settings, numbers, strict=True):
+        old = group[name] if place is None else group[name][place]
+        whole = isinstance(old, int) and not isinstance(old, bool) and number.is_integer()
+        value = int(number) if whole else number
+        if place is None:
+            group[name] = value
+        else:
+            values = list(group[name])
+            values[place] = value
+            group[name] = type(group[name])(values)
+
+
+def numbers_of(group: dict[str, Any], settings: tuple[tuple[str, int | None], ...]) -> list[float]:
+    """The numbers that a schedule may change."""
+    found = (group[name] if place is None else group[name][place] for name, place in settings)
+    return [float(value) for value in found]
+
+
+def settings_of(group: dict[str, Any]) -> tuple[tuple[str, int | None], ...]:
+    """Names of all numbers in a group, those in tuples with their place."""
+    found: list[tuple[str, int | None]] = []
+    for name, value in group.items():
+        if name in ("params", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"):
+            continue
+        if _is_number(value):
+            found.append((name, None))
+        elif isinstance(value, (tuple, list)) and value and all(map(_is_number, value)):
+            found += [(name, place) for place in range(len(value))]
+    return tuple(found)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return value.numel() == 1
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

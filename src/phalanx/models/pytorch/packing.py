@@ -1,0 +1,93 @@
+"""Pickles of a user's module and functions, with an error that names what cannot be pickled."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import cloudpickle
+import torch
+
+from phalanx.errors import InvalidInput
+
+DEPTH = 4  # attributes of attributes that are looked at for the culprit
+
+
+def packed(module: torch.nn.Module, params: Sequence[torch.Tensor], *others: Any) -> bytes:
+    """The pickle of (module, others...), classes and functions of a notebook by value, `params`
+    left out, since they lie in the arena.
+
+    Raises InvalidInput naming the attribute that cannot be pickled.
+    """
+    places = {id(param): i for i, param in enumerate(params) if _is_plain(param)}
+    file = io.BytesIO()
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def persistent_id(self, part: Any) -> int | None:
+            return places.get(id(part))
+
+    try:
+        Pickler(file, protocol=pickle.HIGHEST_PROTOCOL).dump((module, *others))
+        return file.getvalue()
+    except Exception as error:
+        culprit = _culprit_in(module) or _culprit_among(others) or "one of the functions"
+        raise InvalidInput(
+            "a module and its functions must be picklable, so that workers can have their own; "
+            f"{culprit} is not ({type(error).__name__}: {error}). Create it in forward(), leave it "
+            "out in __getstate__, or keep it outside of the module."
+        ) from error
+
+
+def unpacked(body: bytes, params: Sequence[torch.Tensor]) -> Any:
+    """What `packed` was given, with `params` as the values of the parameters."""
+    own = [torch.nn.Parameter(param) for param in params]
+
+    class Unpickler(pickle.Unpickler):
+        def persistent_load(self, place: Any) -> Any:
+            return own[place]
+
+    return Unpickler(io.BytesIO(body)).load()
+
+
+def _is_plain(param: torch.Tensor) -> bool:
+    """Whether a parameter is no more than its values."""
+    return type(param) is torch.nn.Parameter and not vars(param)
+
+
+def _culprit_in(module: torch.nn.Module) -> str | None:
+    for name, part in reversed(list(module.named_modules())):
+        for attribute, value in vars(part).items():
+            if attribute != "_modules" and not _is_picklable(value):
+                return _deepest(".".join(filter(None, ("module", name, attribute))), value, DEPTH)
+    return None
+
+
+def _culprit_among(others: tuple[Any, ...]) -> str | None:
+    for other in others:
+        if not _is_picklable(other):
+            return _deepest(type(other).__name__, other, DEPTH)
+    return None
+
+
+def _deepest(path: str, value: Any, depth: int) -> str:
+    parts: dict[str, Any] = {}
+    if isinstance(value, dict):
+        parts = {f"{path}[{key!r}]": part for key, part in value.items()}
+    elif isinstance(value, (list, tuple)):
+        parts = {f"{path}[{i}]": part for i, part in enumerate(value)}
+    elif hasattr(value, "__dict__"):
+        parts = {f"{path}.{key}": part for key, part in vars(value).items()}
+    for inner, part in parts.items():
+        if depth and not _is_picklable(part):
+            return _deepest(inner, part, depth - 1)
+    return f"{path} (a {type(value).__name__})"
+
+
+def _is_picklable(value: Any) -> bool:
+    try:
+        cloudpickle.dumps(value)
+    except Exception:
+        return False
+    return True

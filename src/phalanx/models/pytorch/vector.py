@@ -1,0 +1,90 @@
+"""A module's parameters and running statistics as one flat vector.
+
+Parameters come first, each beginning on a cache line of its own, then the buffers that training
+changes: those of floating point (running statistics), then all others (counters), whose bytes are
+carried unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+
+from phalanx.arrays import CACHE_LINE, Array
+
+Piece = tuple[int, tuple[int, ...]]  # where it begins, and its shape
+
+
+@dataclass(frozen=True)
+class Vector:
+    """Where everything lies. starts: of parameters, averaged and copied buffers, and the end.
+
+    params: place and shape of each parameter. averaged, copied: buffers by name.
+    """
+
+    dtype_name: str
+    params: tuple[Piece, ...]
+    averaged: dict[str, Piece]
+    copied: dict[str, Piece]
+    starts: tuple[int, int, int, int]
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        return np.dtype(self.dtype_name)
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return self.starts[-1]
+
+    @classmethod
+    def of(
+        cls, params: Iterable[torch.Tensor], buffers: dict[str, torch.Tensor], dtype: torch.dtype
+    ) -> Vector:
+        """Lay out parameters and the buffers that training changes."""
+        name = str(dtype).removeprefix("torch.")
+        width = np.dtype(name).itemsize
+        a_line, place = CACHE_LINE // width, 0
+        placed: list[Piece] = []
+        for param in params:
+            placed.append((place, tuple(param.shape)))
+            place = _rounded(place + param.numel(), a_line)
+        kinds: tuple[dict[str, Piece], dict[str, Piece]] = {}, {}
+        starts = [0]
+        for is_copied, pieces in enumerate(kinds):
+            starts.append(place)
+            for key, buffer in buffers.items():
+                if is_copied == (buffer.dtype != dtype):
+                    pieces[key] = (place, tuple(buffer.shape))
+                    nbytes = buffer.numel() * buffer.element_size()
+                    place = _rounded(place + -(-nbytes // width), a_line)
+        return cls(name, tuple(placed), *kinds, (*starts, place))  # type: ignore[arg-type]
+
+    def param_views(self, flat_N: Array) -> list[torch.Tensor]:
+        """The parameters as tensors that share memory with `flat_N` [N]."""
+        return [torch.from_numpy(_part(flat_N, piece)) for piece in self.params]
+
+    def buffer_views(
+        self, flat_N: Array, dtypes: dict[str, torch.dtype]
+    ) -> dict[str, torch.Tensor]:
+        """The buffers likewise; `dtypes` of the copied ones."""
+        views = {name: torch.from_numpy(_part(flat_N, at)) for name, at in self.averaged.items()}
+        for name, (start, shape) in self.copied.items():
+            dtype = dtypes[name]
+            nbytes = prod(shape) * dtype.itemsize
+            raw = flat_N[start:].view(np.uint8)[:nbytes]
+            views[name] = torch.from_numpy(raw).view(dtype).reshape(shape)
+        return views
+
+
+def _part(flat_N: Array, piece: Piece) -> Array:
+    start, shape = piece
+    return flat_N[start : start + prod(shape)].reshape(shape)
+
+
+def _rounded(place: int, multiple: int) -> int:
+    return -(-place // multiple) * multiple
