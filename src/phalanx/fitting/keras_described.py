@@ -251,11 +251,17 @@ class DescribedModel:
         )
         try:
             packed = cloudpickle.dumps(blueprint)
+            if blueprint.custom:
+                with undisturbed():
+                    _check_alike(blueprint.build(), model)
+        except InvalidInput:
+            raise
         except Exception as error:
             raise InvalidInput(
-                "a model's own classes and functions must be picklable; one of "
-                f"{', '.join(blueprint.custom) or 'them'} is not ({type(error).__name__}: {error})."
-                " Create what cannot be pickled inside the function."
+                "a model's own classes and functions must be such that a worker can create them "
+                f"anew; one of {', '.join(blueprint.custom) or 'them'} cannot be "
+                f"({type(error).__name__}: {error}). Implement get_config() in classes that take "
+                "arguments, as for model.save(), and create inside what cannot be pickled."
             ) from error
         n_measures = sum(int(np.prod(v.shape)) for v in self.metric_variables)
         return KerasSpec(
@@ -337,6 +343,17 @@ class DescribedModel:
             for m, name in enumerate(self.optimizer.slots)
             for i, piece in enumerate(self.vector.params)
         ]
+
+
+def _check_alike(copy: Any, model: Any) -> None:
+    """Raise InvalidInput where a model created anew has other weights than the user's."""
+    shapes = [[tuple(weight.shape) for weight in one.weights] for one in (copy, model)]
+    if shapes[0] != shapes[1]:
+        raise InvalidInput(
+            "a model that is created anew from its class and arguments must have the same weights; "
+            f"{type(model).__name__} then has {len(shapes[0])} of other shapes than its "
+            f"{len(shapes[1])}. Implement get_config() and from_config()."
+        )
 
 
 def as_numpy(content: Any) -> Any:

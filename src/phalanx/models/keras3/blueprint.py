@@ -24,6 +24,15 @@ class Serialised:
 
 
 @dataclass(frozen=True)
+class Constructed:
+    """An object of a user's class that says nothing of how it is serialised: the class by name,
+    and what it was created with."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Blueprint:
     """config: of the model. custom: the user's classes and functions by name. compiled: the
     arguments of `compile`, without the optimiser. example: inputs with the shapes of a few
@@ -48,7 +57,7 @@ class Blueprint:
         keras.config.set_image_data_format(self.image_data_format)
         keras.config.set_epsilon(self.epsilon)
         with keras.saving.custom_object_scope(self.custom):
-            model = keras.saving.deserialize_keras_object(self.config, safe_mode=False)
+            model = self._created()
             arguments = _restored(self.compiled)
             keras.Model.compile(model, optimizer=None, **arguments)
         if not model.built:
@@ -58,11 +67,23 @@ class Blueprint:
             weights[place].assign(value)
         return model
 
+    def _created(self) -> Any:
+        import keras
+
+        if isinstance(self.config, Constructed):
+            return self.custom[self.config.name](**_restored(self.config.arguments))
+        return keras.saving.deserialize_keras_object(self.config, safe_mode=False)
+
 
 def config_of(model: Any) -> Any:
     """The model's own config, without what it was compiled with. Raises InvalidInput."""
     import keras
 
+    kind = type(model)
+    plain = (keras.Sequential, keras.Functional)
+    if kind.get_config is keras.Model.get_config and not isinstance(model, plain):
+        arguments = getattr(model, "_auto_config", None)
+        return Constructed(kind.__name__, _portable(arguments.config if arguments else {}))
     try:
         config = keras.saving.serialize_keras_object(model)
     except Exception as error:
@@ -131,7 +152,7 @@ def _portable(nest: Any) -> Any:
         return {key: _portable(part) for key, part in nest.items()}
     if isinstance(nest, (list, tuple)):
         return [_portable(part) for part in nest]
-    if isinstance(nest, (keras.losses.Loss, keras.metrics.Metric)):
+    if isinstance(nest, (keras.losses.Loss, keras.metrics.Metric, keras.Layer)):
         return Serialised(keras.saving.serialize_keras_object(nest))
     return nest
 
