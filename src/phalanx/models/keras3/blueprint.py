@@ -80,8 +80,7 @@ def config_of(model: Any) -> Any:
     import keras
 
     kind = type(model)
-    plain = (keras.Sequential, keras.Functional)
-    if kind.get_config is keras.Model.get_config and not isinstance(model, plain):
+    if kind.get_config is keras.Model.get_config:
         arguments = getattr(model, "_auto_config", None)
         return Constructed(kind.__name__, _portable(arguments.config if arguments else {}))
     try:
