@@ -358,7 +358,9 @@ def _check_alike(copy: Any, model: Any) -> None:
 
 def as_numpy(content: Any) -> Any:
     """Torch tensors as arrays."""
-    return keras.tree.map_structure(np.array, content)
+    return keras.tree.map_structure(
+        lambda part: part.numpy().copy() if hasattr(part, "numpy") else np.array(part), content
+    )
 
 
 def _numpy(value: Any) -> Array:
