@@ -23,7 +23,8 @@ from phalanx.models.pytorch.batches import (
     NestedSamples,
     first_rows,
 )
-from phalanx.models.pytorch.describing import Described, undisturbed
+from phalanx.models.pytorch.describing import Described
+from phalanx.models.pytorch.generators import undisturbed
 from phalanx.models.pytorch.network import Settings, TorchSpec, differ
 from phalanx.models.pytorch.objective import LOSSES, METRICS, Objective
 from phalanx.models.pytorch.packing import packed, unpacked

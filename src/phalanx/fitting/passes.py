@@ -20,7 +20,7 @@ from phalanx.fitting.modules import (
 )
 from phalanx.fitting.wishes import n_workers
 from phalanx.layout import Region
-from phalanx.models.pytorch.describing import undisturbed
+from phalanx.models.pytorch.generators import undisturbed
 from phalanx.models.pytorch.network import TorchSpec
 from phalanx.models.pytorch.objective import Objective
 from phalanx.models.pytorch.packing import packed
