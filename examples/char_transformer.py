@@ -16,7 +16,7 @@ import math
 import standard_library
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 import phalanx  # phalanx
 
@@ -36,7 +36,7 @@ class Attention(nn.Module):
         rows, length, _ = x.shape
         parts = self.queries_keys_values(x).view(rows, length, 3, HEADS, WIDTH // HEADS)
         q, k, v = parts.permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        seen = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.out(seen.transpose(1, 2).reshape(rows, length, WIDTH))
 
 
@@ -89,7 +89,7 @@ class GPT(nn.Module):
 
 def next_character(logits, text):
     """Mean loss over all characters of all samples."""
-    return F.cross_entropy(logits.flatten(0, 1), text.flatten())
+    return functional.cross_entropy(logits.flatten(0, 1), text.flatten())
 
 
 def warmed_cosine(n_steps, warm_up=100, least=0.1):
@@ -113,6 +113,7 @@ def windows(text):
 
 
 def main():
+    """Read the options, train, write a sample."""
     parser = argparse.ArgumentParser(description="A small GPT on Python's standard library")
     parser.add_argument("--batch-size", type=int, default=64, help="windows in a step")
     parser.add_argument("--epochs", type=int, default=3)

@@ -14,7 +14,7 @@ import argparse
 import mnist
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 from torch.optim import Adadelta
 from torch.optim.lr_scheduler import StepLR
 
@@ -40,7 +40,7 @@ class Net(nn.Module):
 
     def forward(self, x):
         """Logarithms of the classes' probabilities."""
-        return F.log_softmax(self.classes(self.features(x)), dim=1)
+        return functional.log_softmax(self.classes(self.features(x)), dim=1)
 
 
 def as_tensors(images, labels):
@@ -50,6 +50,7 @@ def as_tensors(images, labels):
 
 
 def main():
+    """Read the options, train, test."""
     parser = argparse.ArgumentParser(description="PyTorch's MNIST example")
     parser.add_argument("--batch-size", type=int, default=64, help="samples in a step")
     parser.add_argument("--epochs", type=int, default=14)
@@ -74,7 +75,7 @@ def main():
     run = phalanx.fit(  # phalanx: instead of train(), test() and the loop over epochs
         model,
         train_set,
-        loss=F.nll_loss,
+        loss=functional.nll_loss,
         optimizer=optimizer,
         scheduler=scheduler,
         validation=test_set,
