@@ -18,7 +18,7 @@ WITH_EXAMPLES = [name for name, path in INNER if "    >>> " in path.read_text()]
 def test_the_readmes_program(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     programs = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    program, functions, checkpoints, faults = programs
+    program, functions, module, keras_model, checkpoints, faults = programs
     names: dict[str, object] = {"__name__": "__main__"}
     exec(compile(program, "README.md", "exec"), names)
     exec(compile(functions, "README.md", "exec"), names)
@@ -30,6 +30,13 @@ def test_the_readmes_program(capsys, tmp_path, monkeypatch):
     own["task_assignment"] = "all_to_the_last"
     clf.set_params(max_iter=3, **{name: names[function] for name, function in own.items()})
     assert clf.fit(*data).run_.shares[1] > 0.5
+    exec(compile(module, "README.md", "exec"), names)
+    exec(compile(keras_model, "README.md", "exec"), names)
+    for line in capsys.readouterr().out.splitlines():
+        figure, digest = line.split()
+        assert len(digest) == 64
+    assert names["run"].history["val_accuracy"][-1] > 0.9
+    assert float(figure) < 0.2
     exec(compile(checkpoints, "README.md", "exec"), names)
     assert list(tmp_path.glob("checkpoints/step-*"))
     exec(compile(faults, "README.md", "exec"), names)

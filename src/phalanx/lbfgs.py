@@ -60,7 +60,7 @@ def minimize(job: Job, start: State, training: Samples, limits: Limits) -> Minim
     path = _Path(limits, start.params_N.astype(np.float64))
     # SciPy's own products run here, on one thread too, or their bits would depend on the cluster
     history = History()
-    cluster = cluster_of(job.n_seats, job.n_workers)
+    cluster = cluster_of(job.model, job.n_seats, job.n_workers)
     with (
         one_blas_thread(),
         cluster.session(job, training, None, history.events.append) as session,

@@ -90,6 +90,7 @@ class Plan:
     seed: int
     distribution: Distribution
     labels_B: Array | None = None
+    max_steps: int | None = None  # steps of an epoch, where not all samples are to be visited
 
     def __post_init__(self) -> None:
         """Raise InvalidInput where samples cannot be stratified."""
@@ -102,7 +103,13 @@ class Plan:
     @cached_property
     def n_steps(self) -> int:
         """Steps an epoch."""
-        return -(-self.n_samples // self.batch_size)
+        steps = -(-self.n_samples // self.batch_size)
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    @cached_property
+    def n_visited(self) -> int:
+        """Samples of an epoch."""
+        return self.batch(self.n_steps - 1)[1]
 
     @cached_property
     def max_shard_rows(self) -> int:

@@ -20,6 +20,7 @@ from phalanx.clusters.processes import Processes
 from phalanx.control import Control
 from phalanx.data.samples import Samples
 from phalanx.engine.ledger import Ledger
+from phalanx.errors import NonFiniteLoss
 from phalanx.exchange.board import HALT, INTERRUPT, LAST, NEVER, OPENED, REGROUP, processors
 from phalanx.job import LEASE_EPOCHS, Job, Lease, chunk_bounds
 from phalanx.keeper import Keeper, Resumption, identity_of, resume
@@ -59,8 +60,8 @@ class Trained:
 class Mirror(Protocol):
     """The user's own model, as callbacks see it."""
 
-    def show(self, values_N: Array) -> None:
-        """Take the parameters of the training."""
+    def show(self, values_XN: Array, scalars_KC: Array) -> None:
+        """Take the parameters of the training, and the optimiser's state and scalars."""
 
     def changed(self, values_N: Array) -> bool:
         """Write parameters that a callback has changed into the training's; whether it has."""
@@ -117,9 +118,9 @@ def seats_for(n_workers: int, n_shards: int, n_blocks: int) -> int:
     return useful_workers(max(n_workers, processors(), MIN_SEATS), n_shards, n_blocks)
 
 
-def cluster_of(n_seats: int, n_workers: int) -> Cluster:
-    """Workers on this machine; where there is one seat, the caller's own process."""
-    return InProcess() if n_seats == 1 else Processes(n_workers)
+def cluster_of(model: ModelSpec, n_seats: int, n_workers: int) -> Cluster:
+    """Workers on this machine; where there is one seat, the caller's own process, if it can."""
+    return InProcess() if n_seats == 1 and model.runs_here else Processes(n_workers)
 
 
 def train(
@@ -150,12 +151,15 @@ def train(
         tell(Event("resumed", state.updates, f"from {taken.path}", at=begun))
     while reason is None:
         job = _regrouped(job, control.workers)
-        cluster = cluster_of(job.n_seats, job.n_workers)
+        cluster = cluster_of(job.model, job.n_seats, job.n_workers)
         with cluster.session(job, training, validation, tell) as session:
             control.attach(session)
             try:
                 course = _Course(job, session, state, progress, history, following, keeper)
                 state, progress, reason = course.run()
+            except NonFiniteLoss:
+                course.show()
+                raise
             finally:
                 control.attach(None)
     if keeper is not None and history.spans:
@@ -243,12 +247,19 @@ class _Course:
             return False
         values_N = self.arena["values"][0]
         if mirror is not None:
-            mirror.show(values_N)
+            mirror.show(self.arena["values"], self.arena["scalars"][self.lease.updates % 2])
         stops = bool(on_epoch(len(self.history.records), record))
         if mirror is not None and mirror.changed(values_N):
             step = self.lease.updates
             self.history.events.append(Event("parameters changed by a callback", step))
         return stops
+
+    def show(self) -> None:
+        """Show the user's model what was committed last, though the training has failed since."""
+        mirror, tick = self.following.mirror, int(self.door[OPENED])
+        if mirror is not None:
+            updates = self.job.timetable(self.lease).at(tick).updates
+            mirror.show(self.arena["values"], self.arena["scalars"][updates % 2])
 
     def _run_lease(self) -> list[EpochRecord]:
         """Run the next lease; the epochs that it completed."""
@@ -322,7 +333,7 @@ def record_run(
         blocks=len(job.blocks),
         parameters=job.model.n_parameters,
         steps=steps,
-        samples=len(records) * job.plan.n_samples,
+        samples=len(records) * job.plan.n_visited,
         seconds=seconds,
         losses=[r.loss for r in records],
         scores=[r.score for r in records if r.score is not None],
@@ -359,4 +370,4 @@ def predict(
     chunks = len(chunk_bounds(samples.n_samples))
     n_workers = max(1, min(workers, chunks, int(flops / MIN_FLOPS_A_WORKER)))
     work = Forward(model, samples.n_samples, n_workers, shape, dtype.str, measures)
-    return np.asarray(cluster_of(n_workers, n_workers).predict(work, params_N, samples))
+    return np.asarray(cluster_of(model, n_workers, n_workers).predict(work, params_N, samples))

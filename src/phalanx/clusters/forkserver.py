@@ -8,6 +8,7 @@ forking it is safe. It ends, and takes its workers along, when the driver does.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -52,10 +53,12 @@ def main(descriptor: int) -> None:
 def _load(libraries: Sequence[str]) -> None:
     """Import what workers will need, so that a fork has it; what cannot be imported, a worker will
     miss, and say so."""
-    os.environ.setdefault("KERAS_BACKEND", "torch")
+    os.environ["KERAS_BACKEND"] = "torch"
     for library in libraries:
         with contextlib.suppress(Exception):
             importlib.import_module(library)
+    gc.collect()
+    gc.freeze()  # a worker that collects garbage need not look at all of this, nor copy its pages
 
 
 def _fork(driver: socket.socket, rank: int, descriptor: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import socket
@@ -88,6 +89,7 @@ def serve(sock: socket.socket, rank: int) -> None:
                     _predict(message, descriptors, rank)
                 case DropJob():
                     worker = arena = None
+                    gc.collect()  # modules of torch and Keras refer to each other in circles
         except BaseException as error:  # an EOFError of the user's function, too
             if arena is not None:
                 arena["door"][ABORT] = 1

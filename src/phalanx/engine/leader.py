@@ -45,7 +45,7 @@ class Leader:
         self._settled = (-1, -1)  # deaths and wishes at which all who are wanted had their part
         self._speeds = [0.0] * job.n_seats  # until something was measured
         starts = [job.plan.batch(step)[0] for step in range(job.plan.n_steps)]
-        self._rows_T = np.diff([*starts, job.plan.n_samples]).astype(float)
+        self._rows_T = np.diff([*starts, job.plan.n_visited]).astype(float)
 
     def begin(self, lease: Lease, timetable: Timetable) -> None:
         """Take a lease."""
@@ -73,7 +73,7 @@ class Leader:
         progress = self.ledger.progress(row)
         loss, sums = self._loss(), self._sums()
         score = self.job.score.final(sums) if self.job.score and len(sums) else None
-        progress, reason = judge(self.job.rule, progress, self.job.plan.n_samples, loss, score)
+        progress, reason = judge(self.job.rule, progress, self.job.plan.n_visited, loss, score)
         if progress.improved:
             self.arena["best"][:] = self.arena["values"][0]
         now = monotonic()
@@ -165,7 +165,7 @@ class Leader:
         loss_T += self.arena["losses"]
         loss_T /= weight_T
         if self.job.nonfinite != "skip":
-            return float(np.dot(loss_T, self._rows_T) / self.job.plan.n_samples)
+            return float(np.dot(loss_T, self._rows_T) / self.job.plan.n_visited)
         made_T = np.isfinite(loss_T)
         return float(np.dot(loss_T[made_T], self._rows_T[made_T]) / self._rows_T[made_T].sum())
 

@@ -1,13 +1,192 @@
-"""Training a Keras model."""
+"""Training a compiled Keras model: from the arguments of `model.fit` to a job, and back."""
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
+import keras
+import numpy as np
 
-def fit(model: Any, *data: Any, **options: Any) -> Any:
+from phalanx import checks
+from phalanx.errors import InvalidInput
+from phalanx.fitting.keras_data import KerasData, split_off
+from phalanx.fitting.keras_described import DescribedModel
+from phalanx.fitting.keras_follower import KerasFollower
+from phalanx.fitting.wishes import Wishes, n_workers
+from phalanx.models.base import OwnScore
+from phalanx.models.keras3.network import flat_outputs
+from phalanx.stopping import Progress
+from phalanx.training import predict as pass_over
+from phalanx.training import train
+
+
+def fit(
+    model: Any,
+    x: Any = None,
+    y: Any = None,
+    batch_size: int | None = None,
+    epochs: int = 1,
+    verbose: Any = "auto",
+    callbacks: Any = None,
+    validation_split: float = 0.0,
+    validation_data: Any = None,
+    shuffle: bool = True,
+    class_weight: Any = None,
+    sample_weight: Any = None,
+    initial_epoch: int = 0,
+    steps_per_epoch: int | None = None,
+    validation_steps: int | None = None,
+    validation_batch_size: int | None = None,
+    validation_freq: Any = 1,
+    **others: Any,
+) -> Any:
     """See `phalanx.fit`."""
-    raise NotImplementedError
+    check_model(model, is_trained=True)
+    others.setdefault("data_distribution", "random" if shuffle else "sequential")
+    checks.number("initial_epoch", initial_epoch, integer=True, at_least=0, below=epochs)
+    clips = clips_of(model.optimizer)
+    batch_size = 32 if batch_size is None else batch_size
+    wishes = Wishes(epochs - initial_epoch, batch_size, **{**clips, **others})
+    data = KerasData.of(x, y, sample_weight, class_weight)
+    data, validation = split_off(data, validation_data, validation_split)
+    training, validating = data.samples(), None if validation is None else validation.samples()
+    described = DescribedModel(model, training)
+    spec = described.spec
+    plan = wishes.plan(training.n_samples, spec.n_parameters, data.labels(), steps_per_epoch)
+    score = OwnScore(2 + spec.n_measures) if validating else None
+    n_validation = validating.n_samples if validating else 0
+    job = wishes.job(spec, plan, described.optimizer, n_validation, score, epsilon=0.0)
+    following = wishes.following()
+    follower = KerasFollower(described, plan, callbacks, verbose, epochs, validation_freq)
+    following.agenda = following.mirror = follower
+    following.on_epoch = follower.epoch_ended if follower.is_followed else None
+    state = described.start()
+    state.epochs = initial_epoch
+    follower.begin(following.resume)
+    trained = train(job, state, training, validating, Progress(0.0), following)
+    return follower.take(trained)
 
 
-evaluate = predict = fit
+def evaluate(
+    model: Any,
+    x: Any = None,
+    y: Any = None,
+    batch_size: int | None = None,
+    verbose: Any = "auto",
+    sample_weight: Any = None,
+    return_dict: bool = False,
+    workers: Any = -1,
+) -> Any:
+    """See `phalanx.evaluate`."""
+    check_model(model, is_trained=True)
+    samples = KerasData.of(x, y, sample_weight, None).samples()
+    described = DescribedModel(model, samples)
+    spec, values_N = described.spec, described.values()
+    count, shape = n_workers(workers), (2 + spec.n_measures,)
+    sums_VM = pass_over(spec, values_N, samples, count, shape, np.dtype(np.float64), True)
+    total, weight, *measures = sums_VM.sum(axis=0).tolist()
+    figures = described.figures(total / weight, measures)
+    if return_dict:
+        return figures
+    return list(figures.values()) if len(figures) > 1 else figures["loss"]
+
+
+def predict(
+    model: Any, x: Any, batch_size: int | None = None, verbose: Any = "auto", workers: Any = -1
+) -> Any:
+    """See `phalanx.predict`."""
+    check_model(model, is_trained=False)
+    samples = KerasData.of(x, None, None, None).samples()
+    described = DescribedModel(model, samples, is_trained=False)
+    nest = described.predicted
+    parts = [np.asarray(keras.ops.convert_to_numpy(part)) for part in flat_outputs(nest)]
+    shapes = [part.shape[1:] for part in parts]
+    sizes = [int(np.prod(shape)) for shape in shapes]
+    single = len(parts) == 1
+    outputs = pass_over(
+        described.spec,
+        described.values(),
+        samples,
+        n_workers(workers),
+        shapes[0] if single else (sum(sizes),),
+        np.dtype(np.float32),
+    )
+    if single:
+        return outputs
+    columns = np.split(outputs, np.cumsum(sizes)[:-1], axis=1)
+    arrays = iter([c.reshape(-1, *s) for c, s in zip(columns, shapes, strict=True)])
+    return _like(nest, arrays)
+
+
+def _like(nest: Any, arrays: Any) -> Any:
+    """The arrays in the order of a nest, nested as it is."""
+    if isinstance(nest, dict):
+        return {key: _like(part, arrays) for key, part in nest.items()}
+    if isinstance(nest, (list, tuple)):
+        return type(nest)([_like(part, arrays) for part in nest])
+    return next(arrays)
+
+
+def clips_of(optimizer: Any) -> dict[str, float]:
+    """Clipping by value or by the whole gradient's norm, as the optimiser was told."""
+    found = {"clip_value": optimizer.clipvalue, "clip_norm": optimizer.global_clipnorm}
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def check_model(model: Any, is_trained: bool) -> None:
+    """Raise InvalidInput for a model that cannot be trained, or used, as it stands."""
+    if importlib.util.find_spec("torch") is None:
+        raise InvalidInput(
+            "workers compute Keras models by the torch backend; torch is not installed here. "
+            "Run `pip install phalanx[keras]`; your own process may keep its backend."
+        )
+    if not is_trained:
+        return
+    if not getattr(model, "compiled", False) or model._compile_loss is None:
+        has_own_loss = type(model).compute_loss is not keras.Model.compute_loss
+        if not (model.compiled and has_own_loss):
+            raise InvalidInput(
+                "a model must be compiled with an optimizer and a loss; this one is not. Call e.g. "
+                "model.compile(optimizer='adam', loss='mse') first."
+            )
+    if model.optimizer is None:
+        raise InvalidInput(
+            "a model must be compiled with an optimizer; this one has none. Call "
+            "model.compile(optimizer='adam', loss=...)."
+        )
+    for name in ("train_step", "test_step", "fit"):
+        if getattr(type(model), name) is not getattr(keras.Model, name):
+            raise InvalidInput(
+                f"the gradient's computation must be Keras' own, so that it can be shared out; "
+                f"{type(model).__name__} overrides {name}. Override compute_loss instead."
+            )
+    _check_optimizer(model.optimizer)
+    stateful = [
+        layer.name for layer in model._flatten_layers() if getattr(layer, "stateful", False)
+    ]
+    if stateful and any(isinstance(layer, keras.layers.RNN) for layer in model._flatten_layers()):
+        raise InvalidInput(
+            "samples must not depend on the batch before; the recurrent layer "
+            f"{stateful[0]!r} has stateful=True. Use stateful=False."
+        )
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    unfit = {
+        "use_ema": optimizer.use_ema,
+        "gradient_accumulation_steps": optimizer.gradient_accumulation_steps,
+        "loss_scale_factor": optimizer.loss_scale_factor,
+    }
+    for name, value in unfit.items():
+        if value:
+            raise InvalidInput(
+                f"an optimizer must change the variables at every step, and by the gradient alone; "
+                f"this {type(optimizer).__name__} has {name}={value!r}. Leave {name} out; a larger "
+                "batch_size takes the place of accumulation."
+            )
+    if hasattr(optimizer, "inner_optimizer"):
+        raise InvalidInput(
+            "gradients of float16 would have to be scaled, which no worker can do for the others; "
+            f"got {type(optimizer).__name__}. Use the policy 'mixed_bfloat16' or 'float32'."
+        )

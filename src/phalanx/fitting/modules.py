@@ -124,9 +124,10 @@ class Follower:
         state_MN, scalars_KC = self.described.start(self.spec.vector, self.spec.regions)
         return State(self.values(), state_MN, scalars_KC=scalars_KC)
 
-    def show(self, values_N: Array) -> None:
+    def show(self, values_XN: Array, scalars_KC: Array) -> None:
         """See training.Mirror."""
-        self._copy(np.array(values_N), to_module=True)
+        self._copy(values_XN[0], to_module=True)
+        self.described.take(self.spec.vector, self.spec.regions, values_XN[1:], scalars_KC)
 
     def changed(self, values_N: Array) -> bool:
         """See training.Mirror."""
@@ -180,7 +181,7 @@ class Follower:
         """Put what was learnt into the user's module and optimiser; returns the run."""
         state = trained.state
         assert state.scalars_KC is not None
-        self.show(state.params_N)
+        self._copy(state.params_N, to_module=True)
         self.described.take(self.spec.vector, self.spec.regions, state.state_MN, state.scalars_KC)
         history: dict[str, list[float]] = {}
         for epoch, record in enumerate(trained.records, 1):

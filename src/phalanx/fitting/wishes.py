@@ -72,7 +72,13 @@ class Wishes:
             checks.name_or_function(name, getattr(self, name), table, signature)
         n_workers(self.workers)
 
-    def plan(self, n_samples: int, n_parameters: int, labels_B: Any = None) -> Plan:
+    def plan(
+        self,
+        n_samples: int,
+        n_parameters: int,
+        labels_B: Any = None,
+        max_steps: int | None = None,
+    ) -> Plan:
         """Which samples form which shard."""
         batch_size = min(self.batch_size, n_samples)
         shards = self.shards
@@ -83,9 +89,10 @@ class Wishes:
         stratifies = self.data_distribution not in DISTRIBUTIONS or (
             self.data_distribution == "stratified"
         )
-        return Plan(
-            n_samples, batch_size, shards, self.seed, distribution, labels_B if stratifies else None
-        )
+        if max_steps is not None:
+            checks.number("steps_per_epoch", max_steps, integer=True, at_least=1)
+        labels_B = labels_B if stratifies else None
+        return Plan(n_samples, batch_size, shards, self.seed, distribution, labels_B, max_steps)
 
     def job(
         self,

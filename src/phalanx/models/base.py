@@ -51,6 +51,10 @@ class ModelSpec(Protocol):
         """How many sums `gradient` returns beside loss and weight."""
 
     @property
+    def runs_here(self) -> bool:
+        """Whether the caller's own process can compute it."""
+
+    @property
     def libraries(self) -> tuple[str, ...]:
         """What is to be loaded in a process before workers are forked from it."""
 

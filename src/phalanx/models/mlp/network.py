@@ -56,6 +56,10 @@ class MLPSpec:
         return 0
 
     @property
+    def runs_here(self) -> bool:
+        return True
+
+    @property
     def libraries(self) -> tuple[str, ...]:
         return ()
 

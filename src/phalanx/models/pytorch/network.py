@@ -67,6 +67,10 @@ class TorchSpec:
         return self.vector.dtype
 
     @property
+    def runs_here(self) -> bool:
+        return True
+
+    @property
     def libraries(self) -> tuple[str, ...]:
         return ("torch",)
 

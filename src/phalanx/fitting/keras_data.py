@@ -1,0 +1,116 @@
+"""The data that `model.fit` of Keras takes, as samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from phalanx import checks
+from phalanx.arrays import Array
+from phalanx.data.samples import Samples
+from phalanx.errors import InvalidInput
+from phalanx.models.pytorch.batches import DatasetSamples, NestedSamples
+
+STREAMS = ("tensorflow", "grain", "keras")
+
+
+@dataclass(frozen=True)
+class KerasData:
+    """parts: (x,), (x, y) or (x, y, weight), all nests of arrays; or a torch Dataset."""
+
+    parts: Any
+    collate: Any = None
+
+    @classmethod
+    def of(cls, x: Any, y: Any, sample_weight: Any, class_weight: Any) -> KerasData:
+        """Raises InvalidInput."""
+        if hasattr(x, "dataset") and hasattr(x, "collate_fn"):
+            return cls(x.dataset, x.collate_fn)
+        if hasattr(x, "__getitem__") and hasattr(x, "__len__") and not _is_arrays(x):
+            return cls(x)
+        if x is None or not _is_arrays(x):
+            raise InvalidInput(
+                "x must be an array, a list or dict of arrays, or a torch Dataset or DataLoader; "
+                f"got {type(x).__name__}. Samples of a stream cannot be counted once each: pass "
+                "arrays (numpy.memmap for what is larger than memory), or a Dataset."
+            )
+        weights = weighted(y, sample_weight, class_weight)
+        given = [x] if y is None else [x, y]
+        return cls(tuple(given if weights is None else [*given, weights]))
+
+    @property
+    def is_arrays(self) -> bool:
+        return isinstance(self.parts, tuple)
+
+    def samples(self) -> Samples:
+        """What the engine takes."""
+        if not self.is_arrays:
+            return DatasetSamples.of(self.parts, self.collate)
+        return NestedSamples.of(self.parts, np.dtype(keras.config.floatx()))
+
+    def labels(self) -> Array | None:
+        """Class indices of the samples, where y is such, for stratifying."""
+        if not self.is_arrays or len(self.parts) < 2 or isinstance(self.parts[1], (list, dict)):
+            return None
+        y = np.asarray(self.parts[1])
+        if y.ndim == 2 and y.shape[1] > 1:
+            y = y.argmax(axis=1)
+        return np.unique(y.reshape(len(y), -1)[:, 0], return_inverse=True)[1]
+
+    def take(self, start: int, stop: int) -> KerasData:
+        """Some of the samples."""
+        return KerasData(keras.tree.map_structure(lambda part: part[start:stop], self.parts))
+
+
+def _is_arrays(x: Any) -> bool:
+    """Whether it is an array or a nest of arrays, rather than an object with samples."""
+    if isinstance(x, dict):
+        return all(map(_is_arrays, x.values()))
+    if isinstance(x, (list, tuple)):
+        return all(isinstance(part, (int, float, bool)) or _is_arrays(part) for part in x)
+    return hasattr(x, "shape") or hasattr(x, "to_numpy")
+
+
+def weighted(y: Any, sample_weight: Any, class_weight: Any) -> Any:
+    """Weights of the samples from their own and from their classes'. Raises InvalidInput."""
+    if class_weight is None:
+        return sample_weight
+    if not isinstance(class_weight, dict) or y is None or isinstance(y, (list, dict, tuple)):
+        raise InvalidInput(
+            "class_weight must be a dict from class index to weight, for one target of classes; "
+            f"got {type(class_weight).__name__} and a target of {type(y).__name__}. "
+            "Use sample_weight instead."
+        )
+    y = np.asarray(y)
+    classes = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(len(y))
+    weights = np.array([class_weight.get(int(c), 1.0) for c in classes], keras.config.floatx())
+    return weights if sample_weight is None else weights * np.asarray(sample_weight)
+
+
+def split_off(
+    data: KerasData, validation_data: Any, validation_split: float
+) -> tuple[KerasData, KerasData | None]:
+    """Training and validation samples; as in Keras, the last ones are split off."""
+    checks.number("validation_split", validation_split, at_least=0, below=1)
+    if validation_data is not None:
+        if isinstance(validation_data, (tuple, list)):
+            x, y, weight = (*validation_data, None, None)[:3]
+            return data, KerasData.of(x, y, weight, None)
+        return data, KerasData.of(validation_data, None, None, None)
+    if not validation_split:
+        return data, None
+    if not data.is_arrays:
+        raise InvalidInput(
+            "validation_split needs arrays; got a dataset. Pass validation_data instead."
+        )
+    n_samples = len(keras.tree.flatten(data.parts)[0])
+    kept = int(np.floor(n_samples * (1 - validation_split)))
+    if not 0 < kept < n_samples:
+        raise InvalidInput(
+            f"validation_split must leave samples on both sides; {validation_split} of {n_samples} "
+            "does not. Use another part, or pass validation_data."
+        )
+    return data.take(0, kept), data.take(kept, n_samples)

@@ -1,0 +1,179 @@
+"""The user's Keras model, its callbacks and its learning rate, while copies of it are trained."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+
+from phalanx.arrays import Array
+from phalanx.errors import InvalidInput
+from phalanx.fitting.keras_described import DescribedModel
+from phalanx.keeper import record_from
+from phalanx.plan import Plan
+from phalanx.run import EpochRecord
+from phalanx.training import Trained
+
+PER_BATCH = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+
+
+class KerasFollower:
+    """See training.Mirror and training.Agenda."""
+
+    def __init__(
+        self,
+        described: DescribedModel,
+        plan: Plan,
+        callbacks: Any,
+        verbose: Any,
+        epochs: int,
+        validation_freq: Any,
+    ) -> None:
+        self.described, self.model = described, described.model
+        self._optimizer, self._n_steps = described.model.optimizer, plan.n_steps
+        self._validation_freq = validation_freq
+        given = _checked(callbacks)
+        shown = 1 if verbose == "auto" else int(verbose)
+        self.is_followed = bool(given) or shown > 0
+        self.callbacks = (
+            callbacks
+            if isinstance(callbacks, keras.callbacks.CallbackList)
+            else keras.callbacks.CallbackList(
+                given,
+                add_history=True,
+                add_progbar=shown > 0,
+                verbose=shown,
+                epochs=epochs,
+                steps=plan.n_steps,
+                model=self.model,
+            )
+        )
+        rate = self._optimizer._learning_rate
+        schedules = keras.optimizers.schedules.LearningRateSchedule
+        self._schedule = rate if isinstance(rate, schedules) else None
+        self.changes = self._schedule is not None or self.is_followed
+        self._iterations = int(keras.ops.convert_to_numpy(self._optimizer.iterations))
+        self._tables: dict[int, Array] = {}
+        self._first_epoch: int | None = None
+
+    def begin(self, resume: Any) -> None:
+        """The training is about to begin; what a checkpoint knows was seen before is told anew."""
+        self.model.stop_training = False
+        self.callbacks.on_train_begin()
+        if resume is not None:
+            for epoch, packed in enumerate(resume.facts["records"]):
+                self.settings(epoch)
+                self.epoch_ended(epoch + 1, record_from(packed))
+            self.model.stop_training = False
+
+    def settings(self, epoch: int) -> Array:
+        """The learning rate of each step of an epoch, [T, 2, 1]."""
+        if epoch not in self._tables:
+            if self._first_epoch is None:
+                self._first_epoch = epoch
+            if self.is_followed:
+                self.callbacks.on_epoch_begin(epoch)
+            self._tables = {epoch: self._rates(epoch)}
+        return self._tables[epoch]
+
+    def _rates(self, epoch: int) -> Array:
+        table = np.empty((self._n_steps, 2, 1))
+        if self._schedule is None:
+            table[...] = float(keras.ops.convert_to_numpy(self._optimizer.learning_rate))
+            return table
+        assert self._first_epoch is not None
+        first = self._iterations + (epoch - self._first_epoch) * self._n_steps
+        for t in range(self._n_steps):
+            table[t] = float(keras.ops.convert_to_numpy(self._schedule(first + t)))
+        return table
+
+    def show(self, values_XN: Array, scalars_KC: Array) -> None:
+        """See training.Mirror."""
+        self.described.show(values_XN[0])
+        self.described.take_optimizer(values_XN[1:], scalars_KC)
+
+    def changed(self, values_N: Array) -> bool:
+        """See training.Mirror."""
+        mine_N = self.described.values()
+        if np.array_equal(mine_N.view(np.uint8), values_N.view(np.uint8)):
+            return False
+        values_N[...] = mine_N
+        return True
+
+    def epoch_ended(self, count: int, record: EpochRecord) -> bool:
+        """Tell the callbacks; whether one wants to stop."""
+        epoch = count - 1 + self._offset
+        self.callbacks.on_epoch_end(epoch, self.logs(record, epoch))
+        return bool(self.model.stop_training)
+
+    @property
+    def _offset(self) -> int:
+        return self._first_epoch or 0
+
+    def logs(self, record: EpochRecord, epoch: int) -> dict[str, Any]:
+        """An epoch's figures by name, as Keras calls them."""
+        logs = self.described.figures(record.loss, list(record.measures))
+        if record.sums and self._is_validated(epoch):
+            total, weight, *measures = record.sums
+            validation = self.described.figures(total / weight, measures)
+            logs |= {f"val_{name}": value for name, value in validation.items()}
+        return logs
+
+    def _is_validated(self, epoch: int) -> bool:
+        wanted = self._validation_freq
+        return (epoch + 1) % wanted == 0 if isinstance(wanted, int) else epoch + 1 in wanted
+
+    def take(self, trained: Trained) -> Any:
+        """Put what was learnt into the user's model; returns its History with the run."""
+        state, run = trained.state, trained.run
+        self.described.show(state.params_N)
+        scalars_KC = np.zeros((1, 0)) if state.scalars_KC is None else state.scalars_KC
+        self.described.take_optimizer(state.state_MN, scalars_KC)
+        if not self.is_followed:
+            for count, record in enumerate(trained.records, 1):
+                self.epoch_ended(count, record)
+        history = self.model.history
+        logs = self.logs(trained.records[-1], self._offset + len(trained.records) - 1)
+        self.callbacks.on_train_end(logs=logs)
+        run.history = {name: list(values) for name, values in history.history.items()}
+        run.scores = [float(value) for value in run.history.get("val_loss", [])]
+        history.run = run
+        return history
+
+
+def _checked(callbacks: Any) -> list[Any]:
+    """The callbacks as a list. Raises InvalidInput for what is none, or looks at single steps."""
+    if callbacks is None:
+        return []
+    given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        given = callbacks.callbacks
+    for callback in given:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise InvalidInput(
+                "callbacks must be keras.callbacks.Callback objects; got "
+                f"{type(callback).__name__}. Wrap a function in keras.callbacks.LambdaCallback."
+            )
+        if isinstance(getattr(callback, "save_freq", None), int):
+            raise InvalidInput(
+                "callbacks are called after each epoch, while workers are at the steps; "
+                f"{type(callback).__name__} has save_freq={callback.save_freq}. Use "
+                "save_freq='epoch', or checkpoint= with checkpoint_every='100 steps'."
+            )
+    if any(_looks_at_batches(callback) for callback in given):
+        warnings.warn(
+            "callbacks are called after each epoch; what they define for single batches "
+            "(on_train_batch_end ...) is not called.",
+            stacklevel=4,
+        )
+    return list(given)
+
+
+def _looks_at_batches(callback: Any) -> bool:
+    own = type(callback).__module__.split(".")[0] == "keras"
+    if own and not isinstance(callback, keras.callbacks.LambdaCallback):
+        return False
+    methods = [getattr(callback, name, None) for name in PER_BATCH]
+    return any(m is not None and not getattr(m, "_is_default", False) for m in methods)

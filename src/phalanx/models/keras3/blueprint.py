@@ -1,0 +1,168 @@
+"""A compiled Keras model as something that any process can build it from, on any backend.
+
+What Keras can serialise travels as its own config; classes and functions of the user's travel as
+pickles, those of a notebook by value. Weights do not: they lie in the arena, or, where they do not
+change, beside the blueprint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+from phalanx.arrays import Array
+from phalanx.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Serialised:
+    """An object of Keras in its own config."""
+
+    config: Any
+
+
+@dataclass(frozen=True)
+class Constructed:
+    """An object of a user's class that says nothing of how it is serialised: the class by name,
+    and what it was created with."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """config: of the model. custom: the user's classes and functions by name. compiled: the
+    arguments of `compile`, without the optimiser. example: inputs with the shapes of a few
+    samples, for a model that is built when it is first called. constants: values of the weights
+    that training does not change, by place among `model.weights`.
+    """
+
+    config: Any
+    custom: dict[str, Any]
+    compiled: dict[str, Any]
+    example: Any
+    constants: dict[int, Array]
+    floatx: str
+    image_data_format: str
+    epsilon: float
+
+    def build(self) -> Any:
+        """The model in this process."""
+        import keras
+
+        keras.config.set_floatx(self.floatx)
+        keras.config.set_image_data_format(self.image_data_format)
+        keras.config.set_epsilon(self.epsilon)
+        with keras.saving.custom_object_scope(self.custom):
+            model = self._created()
+            arguments = _restored(self.compiled)
+            keras.Model.compile(model, optimizer=None, **arguments)
+        if not model.built:
+            model(self.example)
+        weights = model.weights
+        for place, value in self.constants.items():
+            weights[place].assign(value)
+        return model
+
+    def _created(self) -> Any:
+        import keras
+
+        if isinstance(self.config, Constructed):
+            return self.custom[self.config.name](**_restored(self.config.arguments))
+        return keras.saving.deserialize_keras_object(self.config, safe_mode=False)
+
+
+def config_of(model: Any) -> Any:
+    """The model's own config, without what it was compiled with. Raises InvalidInput."""
+    import keras
+
+    kind = type(model)
+    if kind.get_config is keras.Model.get_config:
+        arguments = getattr(model, "_auto_config", None)
+        return Constructed(kind.__name__, _portable(arguments.config if arguments else {}))
+    try:
+        config = keras.saving.serialize_keras_object(model)
+    except Exception as error:
+        raise InvalidInput(
+            "a model must be serialisable, so that workers can have their own; "
+            f"{type(model).__name__} is not ({type(error).__name__}: {error}). Implement "
+            "get_config() in your classes, as for model.save()."
+        ) from error
+    config.pop("compile_config", None)
+    return config
+
+
+def compiled_of(model: Any) -> dict[str, Any]:
+    """The arguments of `compile` but the optimiser, ready to be pickled."""
+    kept = model._compile_config.config
+    names = ("loss", "loss_weights", "metrics", "weighted_metrics")
+    return {name: _portable(kept[name]) for name in names if kept.get(name) is not None}
+
+
+def custom_of(model: Any) -> dict[str, Any]:
+    """The user's own classes and functions that a model refers to, by name."""
+    found: dict[str, Any] = {}
+    kept = model._compile_config.config
+    for value in _parts(model, kept):
+        thing = value if isinstance(value, (type, FunctionType)) else type(value)
+        module = getattr(thing, "__module__", "") or ""
+        if module.split(".")[0] not in ("keras", "builtins", "numpy", "torch", "jax", "tensorflow"):
+            found[thing.__name__] = thing
+    return found
+
+
+def _parts(model: Any, kept: dict[str, Any]) -> Iterator[Any]:
+    """The layers, what they hold, and what the model was compiled with."""
+    import keras
+
+    kinds = (
+        FunctionType,
+        keras.initializers.Initializer,
+        keras.regularizers.Regularizer,
+        keras.constraints.Constraint,
+    )
+    for layer in model._flatten_layers():
+        yield layer
+        for value in vars(layer).values():
+            if isinstance(value, kinds):
+                yield value
+    yield from _leaves([value for name, value in kept.items() if name != "optimizer"])
+    yield model.optimizer
+
+
+def _leaves(nest: Any) -> Iterator[Any]:
+    if isinstance(nest, dict):
+        nest = list(nest.values())
+    if isinstance(nest, (list, tuple)):
+        for part in nest:
+            yield from _leaves(part)
+    elif nest is not None:
+        yield nest
+
+
+def _portable(nest: Any) -> Any:
+    """A nest with the objects of Keras as configs."""
+    import keras
+
+    if isinstance(nest, dict):
+        return {key: _portable(part) for key, part in nest.items()}
+    if isinstance(nest, (list, tuple)):
+        return [_portable(part) for part in nest]
+    if isinstance(nest, (keras.losses.Loss, keras.metrics.Metric, keras.Layer)):
+        return Serialised(keras.saving.serialize_keras_object(nest))
+    return nest
+
+
+def _restored(nest: Any) -> Any:
+    import keras
+
+    if isinstance(nest, dict):
+        return {key: _restored(part) for key, part in nest.items()}
+    if isinstance(nest, list):
+        return [_restored(part) for part in nest]
+    if isinstance(nest, Serialised):
+        return keras.saving.deserialize_keras_object(nest.config, safe_mode=False)
+    return nest

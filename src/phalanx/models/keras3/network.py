@@ -1,0 +1,203 @@
+"""A Keras model on the torch backend, bound to the flat vector of a job."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from phalanx.arrays import Array
+from phalanx.errors import UserFunctionError
+from phalanx.layout import Region
+from phalanx.models.pytorch.vector import Vector
+
+OUTPUT_SEED = 0  # of a model that draws while it predicts
+
+
+@dataclass(frozen=True)
+class KerasSpec:
+    """packed: the pickle of a Blueprint. changing: places among `model.weights` of what is not
+    trained and changes all the same (running statistics). is_elsewhere: whether the caller's
+    process has another backend, so that nothing can be computed there.
+    """
+
+    packed: bytes
+    vector: Vector
+    regions: tuple[Region, ...]
+    n_parameters: int
+    changing: tuple[int, ...]
+    n_measures: int
+    is_elsewhere: bool
+    n_decayed: int = 0
+    n_outputs: int = 0
+    draws: bool = True
+
+    @property
+    def size(self) -> int:
+        return self.vector.size
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        return self.vector.dtype
+
+    @property
+    def runs_here(self) -> bool:
+        return not self.is_elsewhere
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return "torch", "keras"
+
+    def __repr__(self) -> str:
+        """What a checkpoint knows the model by; its code may change."""
+        return f"KerasSpec({self.vector})"
+
+    def build(self, params_N: Array) -> KerasModel:
+        os.environ["KERAS_BACKEND"] = "torch"  # in a worker, before Keras is imported
+        return KerasModel(self, pickle.loads(self.packed).build(), params_N)
+
+
+class KerasModel:
+    """See models/base.py: Model. The model is this process's own; its variables are views."""
+
+    def __init__(self, spec: KerasSpec, model: Any, values_N: Array) -> None:
+        import torch
+
+        self.torch, self.model, self.vector = torch, model, spec.vector
+        self.params = [variable._value for variable in model.trainable_variables]
+        for param, view in zip(self.params, spec.vector.param_views(values_N), strict=True):
+            param.data = view
+        weights = model.weights
+        self.changing = [weights[place]._value for place in spec.changing]
+        self._names = [str(place) for place in spec.changing]
+        self._dtypes = {
+            name: value.dtype for name, value in zip(self._names, self.changing, strict=True)
+        }
+        self._common = list(self._views(values_N))
+        self._seeds = seed_states(model)
+        self._metrics = [m for m in model.metrics if m is not model._loss_tracker]
+        self._takes_training = model._call_has_training_arg
+        self._slots: dict[int, tuple[Array, list[Any], list[Any]]] = {}
+        self._is_training: bool | None = None
+
+    def gradient(
+        self, rows: Any, grad_N: Array, rng: np.random.Generator | None
+    ) -> Sequence[float]:
+        assert rng is not None
+        self._prepare(True, rng.integers(2**31, size=2 * len(self._seeds) + 1).tolist())
+        x, y, weight = unpacked(rows.content)
+        predicted = self._called(x, True)
+        loss = self._loss(x, y, predicted, weight, True)
+        grads = self.torch.autograd.grad(loss, self.params, allow_unused=True)
+        _, slots, changing_slots = self._slots_of(grad_N)
+        with self.torch.no_grad():
+            if any(grad is None for grad in grads):
+                grads = tuple(
+                    self.torch.zeros_like(param) if grad is None else grad
+                    for param, grad in zip(self.params, grads, strict=True)
+                )
+            self.torch._foreach_copy_(slots, list(grads))
+            for slot, value in zip(changing_slots, self.changing, strict=True):
+                slot.copy_(value)
+            measures = self._measured(x, y, predicted, weight)
+        return [float(loss.detach()) * rows.count, float(rows.count), *measures]
+
+    def outputs(self, rows: Any) -> Array:
+        """Predictions [rows, ...]; of several outputs, one beside the other."""
+        x, _, _ = unpacked(rows.content)
+        self._prepare(False, None)
+        with self.torch.no_grad():
+            return joined(self._called(x, False), rows.count)
+
+    def measures(self, rows: Any) -> Array:
+        """Sums for a validation chunk: of loss and weight, then of the metrics' variables."""
+        x, y, weight = unpacked(rows.content)
+        self._prepare(False, None)
+        with self.torch.no_grad():
+            predicted = self._called(x, False)
+            loss = float(self._loss(x, y, predicted, weight, False))
+            sums = self._measured(x, y, predicted, weight)
+        return np.array([loss * rows.count, rows.count, *sums])
+
+    def _prepare(self, training: bool, seeds: list[int] | None) -> None:
+        if self._is_training is not training:
+            self.model.train(training)
+            self._is_training = training
+        seeds = seeds or [OUTPUT_SEED] * (2 * len(self._seeds) + 1)
+        self.torch.default_generator.manual_seed(seeds[-1])
+        with self.torch.no_grad():
+            for i, state in enumerate(self._seeds):
+                state._value[0], state._value[1] = seeds[2 * i], seeds[2 * i + 1]
+            for value, common in zip(self.changing, self._common, strict=True):
+                value.copy_(common)
+
+    def _called(self, x: Any, training: bool) -> Any:
+        return self.model(x, training=training) if self._takes_training else self.model(x)
+
+    def _loss(self, x: Any, y: Any, predicted: Any, weight: Any, training: bool) -> Any:
+        loss = self.model._compute_loss(
+            x=x, y=y, y_pred=predicted, sample_weight=weight, training=training
+        )
+        if not isinstance(loss, self.torch.Tensor) or loss.numel() != 1:
+            raise UserFunctionError(
+                "a loss must be one number, the mean over the samples; the model's compute_loss "
+                f"returned {loss!r}. Use reduction='sum_over_batch_size', or ops.mean."
+            )
+        return loss
+
+    def _measured(self, x: Any, y: Any, predicted: Any, weight: Any) -> list[float]:
+        """The variables of the metrics after these samples alone."""
+        if not self._metrics:
+            return []
+        for metric in self._metrics:
+            metric.reset_state()
+        self.model.compute_metrics(x, y, predicted, sample_weight=weight)
+        values = [v._value.reshape(-1) for m in self._metrics for v in m.variables]
+        figures: list[float] = self.torch.cat(values).tolist() if values else []
+        return figures
+
+    def _views(self, flat_N: Array) -> list[Any]:
+        views = self.vector.buffer_views(flat_N, self._dtypes)
+        return [views[name] for name in self._names]
+
+    def _slots_of(self, grad_N: Array) -> tuple[Array, list[Any], list[Any]]:
+        known = self._slots.get(id(grad_N))
+        if known is None:
+            known = grad_N, self.vector.param_views(grad_N), self._views(grad_N)
+            self._slots[id(grad_N)] = known
+        return known
+
+
+def seed_states(model: Any) -> list[Any]:
+    """The states of all seed generators of a model's layers."""
+    states = []
+    for layer in model._flatten_layers():
+        states += [generator.state for generator in layer._seed_generators]
+    unique = {id(state): state for state in states}
+    return list(unique.values())
+
+
+def unpacked(content: Any) -> tuple[Any, Any, Any]:
+    """x, y and sample weights of a batch; None for what there is none of."""
+    return (*content, None, None)[:3] if len(content) < 3 else content
+
+
+def flat_outputs(outputs: Any) -> list[Any]:
+    """All tensors of a nest of outputs, in order."""
+    if isinstance(outputs, dict):
+        return [part for key in outputs for part in flat_outputs(outputs[key])]
+    if isinstance(outputs, (list, tuple)):
+        return [part for inner in outputs for part in flat_outputs(inner)]
+    return [outputs]
+
+
+def joined(outputs: Any, count: int) -> Array:
+    """Several outputs as one array [count, total]; a single one in its own shape."""
+    parts = [np.asarray(part.detach().cpu().float().numpy()) for part in flat_outputs(outputs)]
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([part.reshape(count, -1) for part in parts], axis=1)
