@@ -42,7 +42,8 @@ def predict_module(
     model = spec.build(values_N.copy())
     trial = _tried(model.outputs, samples)
     count = n_workers(workers)
-    return predict(spec, values_N, samples, count, trial.shape[1:], trial.dtype)
+    with undisturbed():
+        return predict(spec, values_N, samples, count, trial.shape[1:], trial.dtype)
 
 
 def evaluate_module(
@@ -61,9 +62,9 @@ def evaluate_module(
     objective = objective_of(loss, step, metrics)
     spec, values_N, samples = _described(module, data, collate, precision, device, objective)
     trial = _tried(spec.build(values_N.copy()).measures, samples)
-    sums_VM = predict(
-        spec, values_N, samples, n_workers(workers), trial.shape, np.dtype(np.float64), True
-    )
+    count, floats = n_workers(workers), np.dtype(np.float64)
+    with undisturbed():
+        sums_VM = predict(spec, values_N, samples, count, trial.shape, floats, True)
     total, weight, *others = sums_VM.sum(axis=0).tolist()
     figures = dict(zip(objective.metrics, others, strict=True))
     return {"loss": total / weight, **{name: value / weight for name, value in figures.items()}}

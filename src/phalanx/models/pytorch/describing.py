@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -250,15 +251,36 @@ def check_separable(optimizer: torch.optim.Optimizer) -> None:
         )
 
 
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Within it, whatever draws from torch's, NumPy's or Python's generators leaves no trace."""
-    import random
+class Generators:
+    """The states of torch's, NumPy's and Python's generators, as the user's program left them."""
 
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    def __init__(self) -> None:
+        self._note()
+
+    def _note(self) -> None:
+        self._states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+
+    def restore(self) -> None:
+        """Go on from these states."""
+        torch.set_rng_state(self._states[0])
+        np.random.set_state(self._states[1])
+        random.setstate(self._states[2])
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Within it, the user's program draws, and these states move on."""
+        self.restore()
+        try:
+            yield
+        finally:
+            self._note()
+
+
+@contextmanager
+def undisturbed() -> Iterator[Generators]:
+    """Within it, whatever draws from torch's, NumPy's or Python's generators leaves no trace."""
+    generators = Generators()
     try:
-        yield
+        yield generators
     finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
+        generators.restore()
