@@ -119,7 +119,7 @@ class TorchModel:
         self, rows: Batch, grad_N: Array, rng: np.random.Generator | None
     ) -> tuple[float, float]:
         assert rng is not None
-        torch.default_generator.manual_seed(int(rng.integers(2**63)))
+        seed_everything(int(rng.integers(2**63)))
         self._prepare(training=True)
         _, slots, buffer_slots = self._slots_of(grad_N)
         with self.settings.autocast():
