@@ -13,6 +13,7 @@ import torch
 from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
 from phalanx.layout import Kind, Region, blocks_of
+from phalanx.models.pytorch.fused_trial import is_direct
 from phalanx.models.pytorch.optimizers import (
     BEGUN,
     FUSED,
@@ -88,6 +89,7 @@ class Described:
             len(groups),
             None,
             type(self.live).__name__,
+            is_direct(self.live, groups, slots, scalars),
         )
 
     def _probe(
