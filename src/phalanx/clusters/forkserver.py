@@ -8,6 +8,7 @@ forking it is safe. It ends, and takes its workers along, when the driver does.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -34,6 +35,7 @@ def main(descriptor: int) -> None:
         while True:
             request, descriptors = wire.receive(driver)
             if request[0] == "fork":
+                gc.freeze()  # what is loaded stays: workers need not look through it, nor copy it
                 pid = _fork(driver, request[1], descriptors[0])
                 children.add(pid)
                 wire.send(driver, pid)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
+import cloudpickle
 import numpy as np
 import torch
 
@@ -190,7 +191,14 @@ class DatasetSamples:
         if n_samples == 0:
             raise InvalidInput(f"the dataset must have samples; {type(dataset).__name__} has none.")
         packer = _Packer()
-        packed = packer.pack((dataset, collate))
+        try:
+            packed = packer.pack((dataset, collate))
+        except Exception as error:
+            raise InvalidInput(
+                "a dataset and its collate function must be picklable, so that workers can have "
+                f"their own; got {type(dataset).__name__} ({type(error).__name__}: {error}). Open "
+                "files and connections in __getitem__, or leave them out in __getstate__."
+            ) from error
         return cls(packer.arrays, n_samples, packed)
 
     def gatherer(self, max_rows: int) -> DatasetGatherer:
@@ -238,28 +246,25 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-class _Packer:
+class _Packer(cloudpickle.Pickler):  # type: ignore[misc]
     """Pickles by value where need be, large arrays and tensors apart."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, Array] = {}
+        self._file = io.BytesIO()
+        super().__init__(self._file, protocol=pickle.HIGHEST_PROTOCOL)
 
     def pack(self, value: Any) -> bytes:
-        import cloudpickle
+        self.dump(value)
+        return self._file.getvalue()
 
-        kept, file = self.arrays, io.BytesIO()
-
-        class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-            def persistent_id(self, part: Any) -> Any:
-                array = _shareable(part)
-                if array is None:
-                    return None
-                name = f"array{len(kept)}"
-                kept[name] = array
-                return "tensor" if isinstance(part, torch.Tensor) else "array", name
-
-        Pickler(file, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
-        return file.getvalue()
+    def persistent_id(self, part: Any) -> Any:
+        array = _shareable(part)
+        if array is None:
+            return None
+        name = f"array{len(self.arrays)}"
+        self.arrays[name] = array
+        return "tensor" if isinstance(part, torch.Tensor) else "array", name
 
 
 def _shareable(part: Any) -> Array | None:
