@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torch_models as models
 from torch import optim
 from torch.nn import functional
 from torch.optim import lr_scheduler as schedules
 
 import phalanx
+import torch_models as models
 
 X, CLASSES, VALUES = models.X, models.CLASSES, models.VALUES
 BATCH, STEPS = 12, 4  # of an epoch
