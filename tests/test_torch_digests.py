@@ -129,7 +129,7 @@ def test_a_schedule_by_step_and_groups_of_parameters():
 
 
 def test_validation_and_its_metrics():
-    make, x, y = models.KINDS["cnn"]
+    _, x, y = models.KINDS["cnn"]
     alone = assert_same_for_any_workers(
         "cnn", workers=(2, 3), validation=(x[:20], y[:20]), metrics=["accuracy"]
     )
@@ -153,7 +153,8 @@ def test_more_workers_than_tasks_are_not_asked():
 
 
 def test_the_number_of_workers_may_be_left_to_phalanx():
-    assert trained("mlp", workers="auto", epochs=20)[1].digest == trained("mlp", epochs=20)[1].digest
+    run = trained("mlp", workers="auto", epochs=20)[1]
+    assert run.digest == trained("mlp", epochs=20)[1].digest
 
 
 # -- faults --------------------------------------------------------------------------------------

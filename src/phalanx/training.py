@@ -20,6 +20,7 @@ from phalanx.clusters.processes import Processes
 from phalanx.control import Control
 from phalanx.data.samples import Samples
 from phalanx.engine.ledger import Ledger
+from phalanx.errors import NonFiniteLoss
 from phalanx.exchange.board import HALT, INTERRUPT, LAST, NEVER, OPENED, REGROUP, processors
 from phalanx.job import LEASE_EPOCHS, Job, Lease, chunk_bounds
 from phalanx.keeper import Keeper, Resumption, identity_of, resume
@@ -262,7 +263,12 @@ class _Course:
         if self.keeper is not None:
             timetable = self.job.timetable(lease)
             self.keeper.begin(self.job, self.arena, timetable, list(self.history.records))
-        self.session.run(lease, self._watch())
+        try:
+            self.session.run(lease, self._watch())
+        except NonFiniteLoss:  # raised before anybody can have begun to update
+            if self.following.mirror is not None:
+                self.following.mirror.show(self.arena["values"][0])
+            raise
         if self.keeper is not None:
             self.keeper.look(self.arena)
         epochs, self.lease = after(self.job, self.arena, lease)

@@ -17,6 +17,7 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
 
     data : (X, y) of arrays or tensors, nested tuples and dicts of them, a Dataset, a DataLoader
         With a row for each sample. Of a DataLoader, the dataset and collate function are taken.
+        A list of tuples, or of dicts, is a dataset with one of them for each sample.
         float64 arrays of NumPy are converted to the module's dtype; tensors are not.
     loss : callable (outputs, target) -> mean loss, or a name such as "cross_entropy"
     step : callable (module, batch) -> mean loss, or (mean loss, weight)

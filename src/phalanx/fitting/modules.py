@@ -15,6 +15,7 @@ from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput, UserFunctionError
 from phalanx.fitting.agenda import ModuleAgenda
 from phalanx.fitting.wishes import Wishes, callbacks_of
+from phalanx.generators import undisturbed
 from phalanx.keeper import record_from
 from phalanx.models.base import OwnScore
 from phalanx.models.pytorch.batches import (
@@ -23,7 +24,7 @@ from phalanx.models.pytorch.batches import (
     NestedSamples,
     first_rows,
 )
-from phalanx.models.pytorch.describing import Described, undisturbed
+from phalanx.models.pytorch.describing import Described
 from phalanx.models.pytorch.network import Settings, TorchSpec, differ
 from phalanx.models.pytorch.objective import LOSSES, METRICS, Objective
 from phalanx.models.pytorch.packing import packed, unpacked
@@ -277,9 +278,11 @@ def optimizer_of(optimizer: Any, module: torch.nn.Module) -> Any:
 def samples_of(data: Any, collate: Any, dtype: torch.dtype) -> Samples:
     """The samples of arrays, tensors, nests of them, a Dataset or a DataLoader."""
     floats = np.dtype(str(dtype).removeprefix("torch."))
+    is_dataset = collate is not None or is_list_of_samples(data)
     if isinstance(data, torch.utils.data.DataLoader):
-        collate = collate or data.collate_fn
-        data = data.dataset
+        default = torch.utils.data.default_collate
+        collate = collate or (None if data.collate_fn is default else data.collate_fn)
+        data, is_dataset = data.dataset, True
     if isinstance(data, torch.utils.data.IterableDataset):
         raise InvalidInput(
             "data must be arrays, tensors, or a map-style Dataset; got an IterableDataset, whose "
@@ -288,10 +291,15 @@ def samples_of(data: Any, collate: Any, dtype: torch.dtype) -> Samples:
         )
     if isinstance(data, torch.utils.data.TensorDataset) and collate is None:
         return NestedSamples.of(tuple(data.tensors), floats)
-    if isinstance(data, (tuple, list, dict, np.ndarray, torch.Tensor)) or hasattr(data, "to_numpy"):
+    nests = (tuple, list, dict, np.ndarray, torch.Tensor)
+    if not is_dataset and (isinstance(data, nests) or hasattr(data, "to_numpy")):
         return NestedSamples.of(data, floats)
-    default = torch.utils.data.default_collate
-    return DatasetSamples.of(data, None if collate is default else collate)
+    return DatasetSamples.of(data, collate)
+
+
+def is_list_of_samples(data: Any) -> bool:
+    """Whether it is a list with a tuple or a dict for each sample, rather than one of arrays."""
+    return isinstance(data, list) and all(isinstance(part, (tuple, dict)) for part in data)
 
 
 def labels_of(samples: Samples) -> Array | None:

@@ -19,8 +19,8 @@ from phalanx.fitting.modules import (
     settings_of,
 )
 from phalanx.fitting.wishes import n_workers
+from phalanx.generators import undisturbed
 from phalanx.layout import Region
-from phalanx.models.pytorch.describing import undisturbed
 from phalanx.models.pytorch.network import TorchSpec
 from phalanx.models.pytorch.objective import Objective
 from phalanx.models.pytorch.packing import packed

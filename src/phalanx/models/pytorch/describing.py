@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from math import prod
@@ -257,17 +255,3 @@ def check_separable(optimizer: torch.optim.Optimizer) -> None:
             f"{type(optimizer).__name__} gives another result for two parameters together than "
             "apart. Use one of torch.optim, and clip_norm= for clipping."
         )
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Within it, whatever draws from torch's, NumPy's or Python's generators leaves no trace."""
-    import random
-
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
