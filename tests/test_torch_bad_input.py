@@ -82,7 +82,7 @@ NUMBERS = [
     ("verbose", "yes", "verbose must be True or False; got 'yes'"),
     ("device", "gpu", "device must be one that this machine.*got 'gpu'.*Use device='cpu'"),
     ("device", "cuda", "device must be one that this machine.*got 'cuda'.*Use device='cpu'"),
-    ("learning_rate", 0.1, "no argument 'learning_rate'.*set it in the optimizer"),
+    ("learning_rate", 0.1, "no argument 'learning_rate'.*set in the optimizer"),
     ("batchsize", 32, "no argument 'batchsize'.*Did you mean 'batch_size'"),
     ("n_jobs", 2, "no argument 'n_jobs'"),
 ]
@@ -137,6 +137,10 @@ def mean_accuracy(outputs, target):
     return (outputs.argmax(1) == target).float().mean()
 
 
+def forgets(params):
+    torch.optim.SGD(params, lr=0.1)
+
+
 def a_pair(module, batch):
     return "loss", 1
 
@@ -144,7 +148,7 @@ def a_pair(module, batch):
 OBJECTIVES = [
     ({"optimizer": of_another()}, "must be over parameters of the module; 4 of its 4 are others"),
     ({"optimizer": Odd}, "each parameter from its own gradient.*Odd gives another.*clip_norm="),
-    ({"optimizer": lambda m: nn.Linear(2, 2)}, "optimizer must be"),
+    ({"optimizer": forgets}, "optimizer must be a torch.optim.Optimizer.*got NoneType"),
     ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "reduction='sum'. Use reduction='mean'"),
     ({"loss": nn.MSELoss(reduction="none")}, "reduction='none'. Use reduction='mean'"),
     ({"loss": no_scalar}, r"one floating-point number.*no_scalar returned a tensor of shape \(4"),
@@ -215,7 +219,7 @@ class Several(nn.Module):
 MODULES = [
     (lambda: nn.LazyLinear(3), "must have their shapes; 'weight' is not initialised.*Call the mod"),
     (lambda: nn.Sequential(nn.EmbeddingBag(9, 3, sparse=True)), "embedding '0' has sparse=True"),
-    (lambda: nn.ReLU(), "must have parameters to train; ReLU has none"),
+    (nn.ReLU, "must have parameters to train; ReLU has none"),
     (Frozen, "must have parameters to train; Frozen has none.*requires_grad_"),
     (lambda: models.mlp().half(), "one dtype, float32 or float64; got torch.float16.*float()"),
     (lambda: models.mlp().bfloat16(), "got torch.bfloat16.*precision='bf16'"),
@@ -299,7 +303,7 @@ def test_data_in_too_many_pieces():
 
 EVALUATIONS = [
     ({}, "must be given; got neither"),
-    ({"loss": "mse", "workers": 0}, "workers must not be 0"),
+    ({"loss": "cross_entropy", "workers": 0}, "workers must not be 0"),
     ({"loss": "cross_entropy", "metrics": mean_accuracy}, "Leave out the final mean"),
     ({"loss": "cross_entropy", "precision": "half"}, "precision must be one of"),
     ({"loss": "cross_entropy", "epochs": 3}, "no argument 'epochs'"),
@@ -318,7 +322,7 @@ PREDICTIONS = [
     (models.mlp, X, {"device": "nowhere"}, "device must be one"),
     (models.mlp, X, {"batch_size": 3}, "no argument 'batch_size'"),
     (lambda: models.made(Several), X, {}, "must be one tensor with a row a sample.*tuple"),
-    (lambda: nn.ReLU(), X, {}, "must have parameters; ReLU has none. Call it directly"),
+    (nn.ReLU, X, {}, "must have parameters; ReLU has none. Call it directly"),
 ]
 
 
