@@ -481,11 +481,13 @@ SCRIPT = """
     def loss(outputs, target):
         return nn.functional.cross_entropy(outputs, target)
 
+    forward = Mine.forward
     print("started")
     for workers in (1, 2):
         torch.manual_seed(0)
         run = phalanx.fit(Mine(), Data(), loss=loss, workers=workers, shards=2, batch_size=8)
         print(run.workers, run.digest)
+    print(Mine.forward is forward, Data.__getitem__.__globals__ is globals())
 """
 
 
@@ -494,9 +496,10 @@ def test_a_script_without_a_main_guard(tmp_path):
     script.write_text(textwrap.dedent(SCRIPT))
     made = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
-    started, one, two = made.stdout.splitlines()
+    started, one, two, own = made.stdout.splitlines()
     assert (started, one[:2], two[:2]) == ("started", "1 ", "2 ")
     assert one.split()[1] == two.split()[1]
+    assert own == "True True", "the script's own classes were changed"
     assert made.stderr == ""
 
 

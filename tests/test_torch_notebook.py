@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 import phalanx
 
 nbformat = pytest.importorskip("nbformat")
-nbclient = pytest.importorskip("nbclient")
+pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
 
 DEFINE = """
@@ -53,37 +55,49 @@ print(trained(1).digest)
 CHANGED = """
 factor = 3.0
 print(trained(2).digest)
+print(trained(1).digest)
 phalanx.shutdown()
 """
 
 
-@pytest.fixture
-def kernel(tmp_path, monkeypatch):
-    """A kernel of this interpreter, whichever are installed for the user."""
+EXECUTE = """
+import sys, nbclient, nbformat
+from ipykernel.kernelspec import install
+
+folder = sys.argv[1]
+install(prefix=folder, kernel_name="mine")
+notebook = nbformat.read(f"{folder}/notebook.ipynb", as_version=4)
+nbclient.NotebookClient(notebook, timeout=120, kernel_name="mine").execute()
+nbformat.write(notebook, f"{folder}/notebook.ipynb")
+"""
+
+
+def executed(folder, sources):
+    """What the cells of a notebook print, run by this interpreter's kernel."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    path = folder / "notebook.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     source = str(Path(phalanx.__file__).parent.parent)
-    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-    monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    from ipykernel.kernelspec import install
-
-    install(prefix=str(tmp_path), kernel_name="mine")
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share" / "jupyter"))
-    return "mine"
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_class_of_a_cell_is_trained_by_workers_that_stay(kernel):
-    cells = [nbformat.v4.new_code_cell(source) for source in (DEFINE, TRAIN, AGAIN, CHANGED)]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-
-    nbclient.NotebookClient(notebook, timeout=120, kernel_name=kernel).execute()
-    assert all(output.output_type == "stream" for cell in cells for output in cell.outputs)
-    first, again, changed = (
-        "".join(output.text for output in cell.outputs).split() for cell in notebook.cells[1:]
+    settings = {
+        "PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")])),
+        "JUPYTER_PATH": str(folder / "share" / "jupyter"),
+        "JUPYTER_DATA_DIR": str(folder),
+        "IPYTHONDIR": str(folder),
+    }
+    command = [sys.executable, "-c", EXECUTE, str(folder)]
+    made = subprocess.run(
+        command, env=os.environ | settings, capture_output=True, text=True, check=False
     )
+    assert made.returncode == 0, made.stderr
+    outputs = [cell.outputs for cell in nbformat.read(path, as_version=4).cells]
+    assert all(o.get("name") == "stdout" for several in outputs for o in several), outputs
+    return ["".join(o.text for o in several).split() for several in outputs]
+
+
+def test_a_class_of_a_cell_is_trained_by_workers_that_stay(tmp_path):
+    _, first, again, changed = executed(tmp_path, (DEFINE, TRAIN, AGAIN, CHANGED))
     workers, digest = first
     assert workers == "2"
     assert again == [digest, "True", digest]
     assert len(changed[0]) == 64
-    assert changed != [digest]
+    assert changed[0] == changed[1] != digest, "what a later cell changes is not heeded"

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
-import cloudpickle
 import numpy as np
 import torch
 
 from phalanx.arrays import Array, aligned_empty
 from phalanx.errors import InvalidInput, UserFunctionError
+from phalanx.models.pytorch.byvalue import Pickler
 
 SHARED = 4096  # bytes from which an array inside a dataset is shared rather than copied
 
@@ -246,13 +246,13 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-class _Packer(cloudpickle.Pickler):  # type: ignore[misc]
+class _Packer(Pickler):
     """Pickles by value where need be, large arrays and tensors apart."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, Array] = {}
         self._file = io.BytesIO()
-        super().__init__(self._file, protocol=pickle.HIGHEST_PROTOCOL)
+        super().__init__(self._file)
 
     def pack(self, value: Any) -> bytes:
         self.dump(value)

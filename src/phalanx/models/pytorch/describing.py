@@ -7,13 +7,13 @@ from itertools import groupby
 from math import prod
 from typing import Any
 
-import cloudpickle
 import numpy as np
 import torch
 
 from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
 from phalanx.layout import Kind, Region, blocks_of
+from phalanx.models.pytorch import byvalue
 from phalanx.models.pytorch.optimizers import (
     BEGUN,
     FUSED,
@@ -82,7 +82,7 @@ class Described:
         slots, scalars = self._probe(groups, attributes)
         settings = settings_of(groups[0])
         settings = tuple(s for s in settings if all(s in settings_of(group) for group in groups))
-        packed = cloudpickle.dumps((type(self.live), attributes, groups))
+        packed = byvalue.dumps((type(self.live), attributes, groups))
         return TorchOptimizer(
             packed,
             slots,

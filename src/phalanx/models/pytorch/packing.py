@@ -11,6 +11,7 @@ import cloudpickle
 import torch
 
 from phalanx.errors import InvalidInput
+from phalanx.models.pytorch.byvalue import Pickler
 
 DEPTH = 4  # attributes of attributes that are looked at for the culprit
 
@@ -40,11 +41,11 @@ def unpacked(body: bytes, params: Sequence[torch.Tensor]) -> Any:
     return _Unpickler(body, [torch.nn.Parameter(param) for param in params]).load()
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _Pickler(Pickler):
     """places: of the parameters that are left out, by their id."""
 
     def __init__(self, file: io.BytesIO, places: dict[int, int]) -> None:
-        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        super().__init__(file)
         self._places = places
 
     def persistent_id(self, part: Any) -> int | None:
