@@ -21,7 +21,7 @@ FLOORS = [
     ["engine", "state"],
     ["job"],
     ["exchange", "models"],
-    ["data", "run", "arena", "checkpoint", "control", "testing"],
+    ["data", "run", "arena", "checkpoint", "control", "testing", "generators"],
     [
         "plan", "assignment", "aggregation", "optimizers", "schedules", "stopping", "metrics",
         "scores", "layout", "clipping", "randomness", "checks", "registry", "arrays", "errors",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from difflib import get_close_matches
 from math import isnan
 from numbers import Integral, Real
 from typing import Any
@@ -55,6 +56,15 @@ def one_of(name: str, value: Any, known: Collection[str]) -> None:
     """Raise InvalidInput, with the nearest known name, unless `value` is one of `known`."""
     if not isinstance(value, str) or value not in known:
         raise unknown_name(name, value, known)
+
+
+def arguments(function: str, given: Collection[str], known: Collection[str], hint: str) -> None:
+    """Raise InvalidInput, with the nearest known name, unless all arguments are known."""
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            raise InvalidInput(f"{function} has no argument {name!r}.{meant} {hint}")
 
 
 def name_or_function(name: str, value: Any, known: Collection[str], signature: str) -> None:

@@ -157,7 +157,7 @@ def train(
             try:
                 course = _Course(job, session, state, progress, history, following, keeper)
                 state, progress, reason = course.run()
-            except NonFiniteLoss:
+            except NonFiniteLoss:  # raised before anybody can have begun to update
                 course.show()
                 raise
             finally:

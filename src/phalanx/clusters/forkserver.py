@@ -35,6 +35,7 @@ def main(descriptor: int) -> None:
         while True:
             request, descriptors = wire.receive(driver)
             if request[0] == "fork":
+                gc.freeze()  # what is loaded stays: workers need not look through it, nor copy it
                 pid = _fork(driver, request[1], descriptors[0])
                 children.add(pid)
                 wire.send(driver, pid)
@@ -58,7 +59,6 @@ def _load(libraries: Sequence[str]) -> None:
         with contextlib.suppress(Exception):
             importlib.import_module(library)
     gc.collect()
-    gc.freeze()  # a worker that collects garbage need not look at all of this, nor copy its pages
 
 
 def _fork(driver: socket.socket, rank: int, descriptor: int) -> int:

@@ -87,9 +87,10 @@ def serve(sock: socket.socket, rank: int) -> None:
                     worker.run(message)
                 case TakeForward():
                     _predict(message, descriptors, rank)
+                    gc.collect()
                 case DropJob():
                     worker = arena = None
-                    gc.collect()  # modules of torch and Keras refer to each other in circles
+                    gc.collect()  # a user's model may refer to itself, and through it to the arena
         except BaseException as error:  # an EOFError of the user's function, too
             if arena is not None:
                 arena["door"][ABORT] = 1

@@ -243,6 +243,7 @@ def _doing(activity: Activity) -> str:
         "publish": f"publishing the gradient {shard}",
         "wait": "waiting for the other shards",
         "reduce": f"reducing {block}",
+        "norm": f"measuring the gradient of {block}",
         "update": f"updating {block}",
         "commit": f"committing {block}",
         "leave": "waiting for the next step",

@@ -27,7 +27,7 @@ class ModuleAgenda:
             list(scheduler) if several else [s for s in (scheduler,) if s is not None]
         )
         for one in self._schedulers:
-            _check_scheduler(one, described.live)
+            _check_scheduler(one, described.live, every)
         self._described, self._n_steps, self._every = described, plan.n_steps, every
         self._known: dict[int, Array] = {}
         self._rates: dict[int, float] = {}
@@ -79,7 +79,7 @@ class ModuleAgenda:
         return table_TGH
 
 
-def _check_scheduler(scheduler: Any, optimizer: Any) -> None:
+def _check_scheduler(scheduler: Any, optimizer: Any, every: str) -> None:
     base = torch.optim.lr_scheduler.LRScheduler
     if not isinstance(scheduler, base):
         raise InvalidInput(
@@ -90,4 +90,9 @@ def _check_scheduler(scheduler: Any, optimizer: Any) -> None:
         raise InvalidInput(
             "the scheduler must be of the optimizer that is passed; it is of another one. "
             "Create both, and pass both."
+        )
+    if every == "step" and isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        raise InvalidInput(
+            "a scheduler that follows the loss must be stepped after each epoch, when there is "
+            "one; got ReduceLROnPlateau with scheduler_every='step'. Pass scheduler_every='epoch'."
         )

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import sys
+from inspect import signature
 from typing import Any
 
+from phalanx import checks
 from phalanx.errors import InvalidInput
+
+HINT = (
+    "help(phalanx.fit) names them; learning rate, momentum and the like are set in the optimizer, "
+    "e.g. optimizer=torch.optim.Adam(module.parameters(), lr=1e-3)."
+)
 
 
 def fit(model: Any, *data: Any, **options: Any) -> Any:
@@ -17,6 +24,7 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
 
     data : (X, y) of arrays or tensors, nested tuples and dicts of them, a Dataset, a DataLoader
         With a row for each sample. Of a DataLoader, the dataset and collate function are taken.
+        A list of tuples, or of dicts, is a dataset with one of them for each sample.
         float64 arrays of NumPy are converted to the module's dtype; tensors are not.
     loss : callable (outputs, target) -> mean loss, or a name such as "cross_entropy"
     step : callable (module, batch) -> mean loss, or (mean loss, weight)
@@ -86,20 +94,31 @@ class _Modules:
     @staticmethod
     def fit(model: Any, *data: Any, **options: Any) -> Any:
         from phalanx.fitting.modules import fit_module
+        from phalanx.fitting.wishes import Wishes
 
+        _check_names("fit", options, fit_module, Wishes)
         return fit_module(model, *_one(data, "fit(module, (X, y), loss=...)"), **options)
 
     @staticmethod
     def evaluate(model: Any, *data: Any, **options: Any) -> Any:
         from phalanx.fitting.passes import evaluate_module
 
+        _check_names("evaluate", options, evaluate_module)
         return evaluate_module(model, *_one(data, "evaluate(module, (X, y), loss=...)"), **options)
 
     @staticmethod
     def predict(model: Any, *data: Any, **options: Any) -> Any:
         from phalanx.fitting.passes import predict_module
 
+        _check_names("predict", options, predict_module)
         return predict_module(model, *_one(data, "predict(module, X)"), **options)
+
+
+def _check_names(name: str, options: dict[str, Any], *takers: Any) -> None:
+    """Raise InvalidInput for an option that none of `takers` has."""
+    parameters = [p for taker in takers for p in signature(taker).parameters.values()]
+    known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    checks.arguments(f"phalanx.{name}", options, known[2:], HINT)
 
 
 def _one(data: tuple[Any, ...], example: str) -> tuple[Any, ...]:

@@ -12,22 +12,20 @@ import torch
 from phalanx import checks
 from phalanx.arrays import Array
 from phalanx.data.samples import Samples
-from phalanx.errors import InvalidInput, UserFunctionError
+from phalanx.errors import InvalidInput
 from phalanx.fitting.agenda import ModuleAgenda
+from phalanx.fitting.trials import changing_buffers, first_rows_of, tried
 from phalanx.fitting.wishes import Wishes, callbacks_of
 from phalanx.keeper import record_from
 from phalanx.models.base import OwnScore
 from phalanx.models.pytorch.batches import (
-    Batch,
     DatasetSamples,
     NestedSamples,
-    first_rows,
 )
 from phalanx.models.pytorch.describing import Described
-from phalanx.models.pytorch.generators import undisturbed
-from phalanx.models.pytorch.network import Settings, TorchSpec, differ
+from phalanx.models.pytorch.network import Settings, TorchSpec
 from phalanx.models.pytorch.objective import LOSSES, METRICS, Objective
-from phalanx.models.pytorch.packing import packed, unpacked
+from phalanx.models.pytorch.packing import packed
 from phalanx.models.pytorch.vector import Vector
 from phalanx.registry import choose
 from phalanx.run import EpochRecord, Run
@@ -36,7 +34,6 @@ from phalanx.stopping import Progress
 from phalanx.training import Trained, train
 
 PRECISIONS = ("float32", "bf16")
-TRIAL_ROWS = 4
 NORM_EPSILON = 1e-6  # what torch.nn.utils.clip_grad_norm_ adds
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda params: torch.optim.SGD(params, lr=0.01),
@@ -72,6 +69,7 @@ def fit_module(
     """See `phalanx.fit`."""
     wishes = Wishes(epochs, batch_size, **others)
     calls = callbacks_of(callbacks)
+    checks.boolean("verbose", verbose)
     check_module(module)
     objective = objective_of(loss, step, metrics)
     described = Described(module, optimizer_of(optimizer, module))
@@ -93,6 +91,8 @@ def fit_module(
     if following.resume is not None:
         follower.catch_up(following.resume)
     start = follower.start()
+    if validating is not None:
+        tried(spec.build(follower.values()).measures, validating)
     trained = train(job, start, training, validating, Progress(0.0), following)
     return follower.take(trained)
 
@@ -277,11 +277,26 @@ def optimizer_of(optimizer: Any, module: torch.nn.Module) -> Any:
 
 
 def samples_of(data: Any, collate: Any, dtype: torch.dtype) -> Samples:
-    """The samples of arrays, tensors, nests of them, a Dataset or a DataLoader."""
+    """The samples of arrays, tensors, nests of them, a Dataset or a DataLoader.
+
+    Raises InvalidInput for what is none of them.
+    """
+    if collate is not None and not callable(collate):
+        raise InvalidInput(
+            "collate must be a function from a list of samples to a batch; got "
+            f"{collate!r} of type {type(collate).__name__}. Leave it out for torch's own."
+        )
+    if isinstance(data, (str, bytes)):
+        raise InvalidInput(
+            f"data must be arrays, tensors, a Dataset or a DataLoader; got {type(data).__name__} "
+            f"{data[:40]!r}. Read the file first, or pass a Dataset that reads it."
+        )
     floats = np.dtype(str(dtype).removeprefix("torch."))
+    is_dataset = collate is not None or is_list_of_samples(data)
     if isinstance(data, torch.utils.data.DataLoader):
-        collate = collate or data.collate_fn
-        data = data.dataset
+        default = torch.utils.data.default_collate
+        collate = collate or (None if data.collate_fn is default else data.collate_fn)
+        data, is_dataset = data.dataset, True
     if isinstance(data, torch.utils.data.IterableDataset):
         raise InvalidInput(
             "data must be arrays, tensors, or a map-style Dataset; got an IterableDataset, whose "
@@ -290,10 +305,15 @@ def samples_of(data: Any, collate: Any, dtype: torch.dtype) -> Samples:
         )
     if isinstance(data, torch.utils.data.TensorDataset) and collate is None:
         return NestedSamples.of(tuple(data.tensors), floats)
-    if isinstance(data, (tuple, list, dict, np.ndarray, torch.Tensor)) or hasattr(data, "to_numpy"):
+    nests = (tuple, list, dict, np.ndarray, torch.Tensor)
+    if not is_dataset and (isinstance(data, nests) or hasattr(data, "to_numpy")):
         return NestedSamples.of(data, floats)
-    default = torch.utils.data.default_collate
-    return DatasetSamples.of(data, None if collate is default else collate)
+    return DatasetSamples.of(data, collate)
+
+
+def is_list_of_samples(data: Any) -> bool:
+    """Whether it is a list with a tuple or a dict for each sample, rather than one of arrays."""
+    return isinstance(data, list) and all(isinstance(part, (tuple, dict)) for part in data)
 
 
 def labels_of(samples: Samples) -> Array | None:
@@ -342,40 +362,6 @@ def settings_of(precision: str, device: Any) -> Settings:
         precision,
         device_of(device),
     )
-
-
-def first_rows_of(samples: Samples) -> Batch:
-    """A few samples for the trial."""
-    with undisturbed():
-        return first_rows(samples, TRIAL_ROWS)
-
-
-def changing_buffers(spec: TorchSpec, params: Sequence[torch.Tensor], batch: Batch) -> set[str]:
-    """Names of the buffers that a forward pass changes, found by a trial on a copy."""
-    with undisturbed():
-        try:
-            module, objective = unpacked(spec.packed, [p.detach().clone() for p in params])
-        except Exception as error:
-            raise InvalidInput(
-                "a module must be the same after it was pickled and loaded again; loading raised "
-                f"{type(error).__name__}: {error}. Look at its __getstate__ and __reduce__."
-            ) from error
-        module.to(spec.settings.device)
-        before = {name: b.clone() for name, b in module.named_buffers()}
-        try:
-            with spec.settings.autocast():
-                loss, _ = objective.of_batch(module, batch.content, batch.count)
-            everything = list(module.parameters())
-            torch.autograd.grad(loss, [everything[i] for i in spec.trained], allow_unused=True)
-        except UserFunctionError:
-            raise
-        except Exception as error:
-            raise InvalidInput(
-                f"the module and the loss must take the data; a trial with {batch.count} samples "
-                f"raised {type(error).__name__}: {error}. Try loss(module(x[:4]), y[:4]) yourself."
-            ) from error
-        after = dict(module.named_buffers())
-        return {name for name, b in after.items() if differ(b, before.get(name))}
 
 
 def device_of(device: Any) -> str:

@@ -9,18 +9,17 @@ import torch
 
 from phalanx.arrays import Array
 from phalanx.data.samples import Samples
-from phalanx.errors import InvalidInput, UserFunctionError
+from phalanx.errors import InvalidInput
 from phalanx.fitting.modules import (
     check_module,
     dtype_of,
-    first_rows_of,
     objective_of,
     samples_of,
     settings_of,
 )
+from phalanx.fitting.trials import tried
 from phalanx.fitting.wishes import n_workers
 from phalanx.layout import Region
-from phalanx.models.pytorch.generators import undisturbed
 from phalanx.models.pytorch.network import TorchSpec
 from phalanx.models.pytorch.objective import Objective
 from phalanx.models.pytorch.packing import packed
@@ -38,10 +37,10 @@ def predict_module(
     device: str = "cpu",
 ) -> Array:
     """See `phalanx.predict`."""
+    count = n_workers(workers)
     spec, values_N, samples = _described(module, data, collate, precision, device, None)
     model = spec.build(values_N.copy())
-    trial = _tried(model.outputs, samples)
-    count = n_workers(workers)
+    trial = tried(model.outputs, samples)
     return predict(spec, values_N, samples, count, trial.shape[1:], trial.dtype)
 
 
@@ -58,12 +57,10 @@ def evaluate_module(
     device: str = "cpu",
 ) -> dict[str, float]:
     """See `phalanx.evaluate`."""
-    objective = objective_of(loss, step, metrics)
+    count, objective = n_workers(workers), objective_of(loss, step, metrics)
     spec, values_N, samples = _described(module, data, collate, precision, device, objective)
-    trial = _tried(spec.build(values_N.copy()).measures, samples)
-    sums_VM = predict(
-        spec, values_N, samples, n_workers(workers), trial.shape, np.dtype(np.float64), True
-    )
+    trial = tried(spec.build(values_N.copy()).measures, samples)
+    sums_VM = predict(spec, values_N, samples, count, trial.shape, np.dtype(np.float64), True)
     total, weight, *others = sums_VM.sum(axis=0).tolist()
     figures = dict(zip(objective.metrics, others, strict=True))
     return {"loss": total / weight, **{name: value / weight for name, value in figures.items()}}
@@ -98,18 +95,3 @@ def _described(
         for view, param in zip(vector.param_views(values_N), params, strict=True):
             view.copy_(param)
     return spec, values_N, samples_of(data, collate, dtype)
-
-
-def _tried(function: Any, samples: Samples) -> Array:
-    """What a pass gives for a few samples. Raises InvalidInput where it fails."""
-    batch = first_rows_of(samples)
-    with undisturbed():
-        try:
-            return np.asarray(function(batch))
-        except UserFunctionError:
-            raise
-        except Exception as error:
-            raise InvalidInput(
-                f"the module must take the data; a trial with {batch.count} samples raised "
-                f"{type(error).__name__}: {error}. Try module(x[:4]) yourself."
-            ) from error

@@ -18,6 +18,7 @@ import torch
 
 from phalanx.arrays import Array, aligned_empty
 from phalanx.errors import InvalidInput, UserFunctionError
+from phalanx.models.pytorch.byvalue import Pickler
 from phalanx.models.pytorch.generators import seed_everything
 
 SHARED = 4096  # bytes from which an array inside a dataset is shared rather than copied
@@ -191,7 +192,14 @@ class DatasetSamples:
         if n_samples == 0:
             raise InvalidInput(f"the dataset must have samples; {type(dataset).__name__} has none.")
         packer = _Packer()
-        packed = packer.pack((dataset, collate))
+        try:
+            packed = packer.pack((dataset, collate))
+        except Exception as error:
+            raise InvalidInput(
+                "a dataset and its collate function must be picklable, so that workers can have "
+                f"their own; got {type(dataset).__name__} ({type(error).__name__}: {error}). Open "
+                "files and connections in __getitem__, or leave them out in __getstate__."
+            ) from error
         return cls(packer.arrays, n_samples, packed)
 
     def gatherer(self, max_rows: int) -> DatasetGatherer:
@@ -230,28 +238,25 @@ class DatasetGatherer:
             ) from error
 
 
-class _Packer:
+class _Packer(Pickler):
     """Pickles by value where need be, large arrays and tensors apart."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, Array] = {}
+        self._file = io.BytesIO()
+        super().__init__(self._file)
 
     def pack(self, value: Any) -> bytes:
-        import cloudpickle
+        self.dump(value)
+        return self._file.getvalue()
 
-        kept, file = self.arrays, io.BytesIO()
-
-        class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-            def persistent_id(self, part: Any) -> Any:
-                array = _shareable(part)
-                if array is None:
-                    return None
-                name = f"array{len(kept)}"
-                kept[name] = array
-                return "tensor" if isinstance(part, torch.Tensor) else "array", name
-
-        Pickler(file, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
-        return file.getvalue()
+    def persistent_id(self, part: Any) -> Any:
+        array = _shareable(part)
+        if array is None:
+            return None
+        name = f"array{len(self.arrays)}"
+        self.arrays[name] = array
+        return "tensor" if isinstance(part, torch.Tensor) else "array", name
 
 
 def _shareable(part: Any) -> Array | None:

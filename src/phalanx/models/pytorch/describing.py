@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import groupby
+from math import prod
 from typing import Any
 
-import cloudpickle
 import numpy as np
 import torch
 
 from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
 from phalanx.layout import Kind, Region, blocks_of
+from phalanx.models.pytorch import byvalue
 from phalanx.models.pytorch.fused_trial import is_direct
 from phalanx.models.pytorch.optimizers import (
     BEGUN,
@@ -20,8 +21,10 @@ from phalanx.models.pytorch.optimizers import (
     LARGEST_BLOCK,
     TorchOptimizer,
     bare,
+    has_row,
     settings_of,
     state_after_a_step,
+    state_shapes,
 )
 from phalanx.models.pytorch.vector import Vector
 
@@ -80,7 +83,7 @@ class Described:
         slots, scalars = self._probe(groups, attributes)
         settings = settings_of(groups[0])
         settings = tuple(s for s in settings if all(s in settings_of(group) for group in groups))
-        packed = cloudpickle.dumps((type(self.live), attributes, groups))
+        packed = byvalue.dumps((type(self.live), attributes, groups))
         return TorchOptimizer(
             packed,
             slots,
@@ -101,7 +104,7 @@ class Described:
         for group, shape in self._cases():
             optimizer = bare(type(self.live), attributes, [groups[group]])
             for name, value in state_after_a_step(optimizer, groups[group], shape).items():
-                if isinstance(value, torch.Tensor) and (value.ndim or value.numel() > 1):
+                if has_row(value):
                     rows[name] = None
                 elif value is not None:
                     scalars[name] = scalar_type(name, value, type(self.live).__name__)
@@ -169,20 +172,26 @@ class Described:
             scalars_C = scalars_KC[blocks_within(blocks, start, param.numel())[0]]
             if not scalars_C[BEGUN]:
                 continue
-            if self.is_whole and shape not in shapes:
-                made = state_after_a_step(self.live, self.live.param_groups[g], shape)
-                tensors = {k: v for k, v in made.items() if isinstance(v, torch.Tensor)}
-                shapes[shape] = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-            state = self.live.state[param]
+            if shape not in shapes:
+                group = self.live.param_groups[g]
+                shapes[shape] = (
+                    state_shapes(self.live, group, shape)
+                    if self.is_whole
+                    else dict.fromkeys(self.described.slots, shape)
+                )
+            state: dict[str, Any] = {}
             for m, name in enumerate(self.described.slots):
-                own = shapes[shape].get(name, shape) if self.is_whole else shape
-                flat = state_MN[m, start : start + int(np.prod(own))]
-                state[name] = torch.from_numpy(flat.copy()).reshape(own).to(param.device)
+                if name in shapes[shape]:
+                    own = shapes[shape][name]
+                    flat = state_MN[m, start : start + prod(own)]
+                    state[name] = torch.from_numpy(flat.copy()).reshape(own).to(param.device)
             for (name, kind), number in zip(self.described.scalars, scalars_C[1:], strict=True):
                 dtype = getattr(torch, kind, None)
                 is_tensor = isinstance(dtype, torch.dtype) and kind not in ("int", "float", "bool")
                 plain = {"int": int, "bool": bool}.get(kind, float)(number)
                 state[name] = torch.tensor(plain, dtype=dtype) if is_tensor else plain
+            if state:
+                self.live.state[param].update(state)
 
 
 def blocks_within(blocks: list[Region], start: int, count: int) -> list[int]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from phalanx.arrays import Array
@@ -75,11 +75,10 @@ class BlockOptimizer:
         self._group = {**groups[at.block.group], "params": [self._param]}
         self._optimizer = bare(kind, attributes, [self._group])
         self._step = unhooked_step(self._optimizer)
-        self._rows = dict(zip(described.slots, at.state_Mn, strict=True))
+        self._rows = self._rows_of(at, described.slots)
         self._direct: Direct | None = None
         if described.is_direct:
-            rows = [torch.from_numpy(row_n) for row_n in self._rows.values()]
-            self._direct = Direct(kind, self._param.data, rows)
+            self._direct = Direct(kind, self._param.data, list(self._rows.values()))
         self._known: bytes | None = None
         self._is_bound = False
 
@@ -114,14 +113,19 @@ class BlockOptimizer:
             if self._direct:
                 self._direct.take_settings(self._group)
 
+    def _rows_of(self, at: Slice, slots: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        """The state that lies in the arena; of a whole parameter, what it has by its shape."""
+        rows = {name: torch.from_numpy(row) for name, row in zip(slots, at.state_Mn, strict=True)}
+        if self._shape is None:
+            return rows
+        shapes = state_shapes(self._optimizer, self._group, self._shape)
+        return {name: rows[name][: prod(own)].reshape(own) for name, own in shapes.items()}
+
     def _bind_state(self, scalars_C: Array) -> None:
         """Give the optimiser the state that lies in the arena."""
         state = self._optimizer.state[self._param]
         if not self._is_bound:
-            for name, row_n in self._rows.items():
-                shape = self._state_shapes[name] if self._shape else (len(row_n),)
-                count = int(np.prod(shape))
-                state[name] = torch.from_numpy(row_n[:count]).reshape(shape)
+            state.update(self._rows)
             self._is_bound = True
         for (name, kind), number in zip(
             self._described.scalars, scalars_C[1:].tolist(), strict=True
@@ -133,21 +137,13 @@ class BlockOptimizer:
             else:
                 state[name] = torch.tensor(number, dtype=getattr(torch, kind))
 
-    @property
-    def _state_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {
-            name: tuple(value.shape)
-            for name, value in state_after_a_step(self._optimizer, self._group, self._shape).items()
-            if isinstance(value, torch.Tensor)
-        }
-
     def _keep_state(self, after_C: Array) -> None:
         """Take what the optimiser made of its state; rows that it made itself go to the arena."""
         state = self._optimizer.state[self._param]
         if not self._is_bound:
-            for name, row_n in self._rows.items():
+            for name, row in self._rows.items():
                 if isinstance(state.get(name), torch.Tensor):
-                    row_n[: state[name].numel()] = state[name].reshape(-1).numpy()
+                    row.copy_(state[name])
         after_C[BEGUN] = 1.0
         for c, (name, _) in enumerate(self._described.scalars, 1):
             after_C[c] = float(state.get(name, 0.0))
@@ -179,11 +175,25 @@ def state_after_a_step(
     optimizer: Any, group: dict[str, Any], shape: tuple[int, ...] | None
 ) -> dict[str, Any]:
     """The state that an optimiser makes for a parameter of a shape, found by trying."""
-    param = torch.nn.Parameter(torch.zeros(shape or (4,)), requires_grad=False)
+    param = torch.nn.Parameter(torch.zeros((4,) if shape is None else shape), requires_grad=False)
     trial = bare(type(optimizer), optimizer.__dict__, [{**group, "params": [param]}])
     param.grad = torch.zeros_like(param)
     trial.step()
     return dict(trial.state[param])
+
+
+def state_shapes(
+    optimizer: Any, group: dict[str, Any], shape: tuple[int, ...]
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of the state that has a row, of a parameter that is updated as a whole: they may
+    differ from the parameter's, and from one parameter's to another's."""
+    state = state_after_a_step(optimizer, group, shape)
+    return {name: tuple(value.shape) for name, value in state.items() if has_row(value)}
+
+
+def has_row(value: Any) -> bool:
+    """Whether a part of an optimiser's state is more than one number."""
+    return isinstance(value, torch.Tensor) and bool(value.ndim)
 
 
 def set_numbers(

@@ -11,6 +11,7 @@ import cloudpickle
 import torch
 
 from phalanx.errors import InvalidInput
+from phalanx.models.pytorch.byvalue import Pickler
 
 DEPTH = 4  # attributes of attributes that are looked at for the culprit
 
@@ -23,13 +24,8 @@ def packed(module: torch.nn.Module, params: Sequence[torch.Tensor], *others: Any
     """
     places = {id(param): i for i, param in enumerate(params) if _is_plain(param)}
     file = io.BytesIO()
-
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        def persistent_id(self, part: Any) -> int | None:
-            return places.get(id(part))
-
     try:
-        Pickler(file, protocol=pickle.HIGHEST_PROTOCOL).dump((module, *others))
+        _Pickler(file, places).dump((module, *others))
         return file.getvalue()
     except Exception as error:
         culprit = _culprit_in(module) or _culprit_among(others) or "one of the functions"
@@ -42,13 +38,27 @@ def packed(module: torch.nn.Module, params: Sequence[torch.Tensor], *others: Any
 
 def unpacked(body: bytes, params: Sequence[torch.Tensor]) -> Any:
     """What `packed` was given, with `params` as the values of the parameters."""
-    own = [torch.nn.Parameter(param) for param in params]
+    return _Unpickler(body, [torch.nn.Parameter(param) for param in params]).load()
 
-    class Unpickler(pickle.Unpickler):
-        def persistent_load(self, place: Any) -> Any:
-            return own[place]
 
-    return Unpickler(io.BytesIO(body)).load()
+class _Pickler(Pickler):
+    """places: of the parameters that are left out, by their id."""
+
+    def __init__(self, file: io.BytesIO, places: dict[int, int]) -> None:
+        super().__init__(file)
+        self._places = places
+
+    def persistent_id(self, part: Any) -> int | None:
+        return self._places.get(id(part))
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, body: bytes, own: list[torch.nn.Parameter]) -> None:
+        super().__init__(io.BytesIO(body))
+        self._own = own
+
+    def persistent_load(self, place: Any) -> Any:
+        return self._own[place]
 
 
 def _is_plain(param: torch.Tensor) -> bool:

@@ -1,0 +1,68 @@
+"""Trials on a few samples, before any work starts: what cannot go well is refused at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from phalanx.arrays import Array
+from phalanx.data.samples import Samples
+from phalanx.errors import InvalidInput, UserFunctionError
+from phalanx.models.pytorch.batches import Batch, first_rows
+from phalanx.models.pytorch.generators import undisturbed
+from phalanx.models.pytorch.network import TorchSpec, differ
+from phalanx.models.pytorch.packing import unpacked
+
+TRIAL_ROWS = 4
+
+
+def first_rows_of(samples: Samples) -> Batch:
+    """A few samples for the trial."""
+    with undisturbed():
+        return first_rows(samples, TRIAL_ROWS)
+
+
+def changing_buffers(spec: TorchSpec, params: Sequence[torch.Tensor], batch: Batch) -> set[str]:
+    """Names of the buffers that a forward pass changes, found by a trial on a copy."""
+    with undisturbed():
+        try:
+            module, objective = unpacked(spec.packed, [p.detach().clone() for p in params])
+        except Exception as error:
+            raise InvalidInput(
+                "a module must be the same after it was pickled and loaded again; loading raised "
+                f"{type(error).__name__}: {error}. Look at its __getstate__ and __reduce__."
+            ) from error
+        module.to(spec.settings.device)
+        before = {name: b.clone() for name, b in module.named_buffers()}
+        try:
+            with spec.settings.autocast():
+                loss, _ = objective.of_batch(module, batch.content, batch.count)
+            everything = list(module.parameters())
+            torch.autograd.grad(loss, [everything[i] for i in spec.trained], allow_unused=True)
+        except UserFunctionError:
+            raise
+        except Exception as error:
+            raise InvalidInput(
+                f"the module and the loss must take the data; a trial with {batch.count} samples "
+                f"raised {type(error).__name__}: {error}. Try loss(module(x[:4]), y[:4]) yourself."
+            ) from error
+        after = dict(module.named_buffers())
+        return {name for name, b in after.items() if differ(b, before.get(name))}
+
+
+def tried(function: Callable[[Batch], Any], samples: Samples) -> Array:
+    """What a pass gives for a few samples. Raises InvalidInput where it fails."""
+    batch = first_rows_of(samples)
+    with undisturbed():
+        try:
+            return np.asarray(function(batch))
+        except UserFunctionError:
+            raise
+        except Exception as error:
+            raise InvalidInput(
+                f"the module must take the data; a trial with {batch.count} samples raised "
+                f"{type(error).__name__}: {error}. Try module(x[:4]) yourself."
+            ) from error

@@ -1,0 +1,332 @@
+"""Bad input for torch modules gets a clear error before any work: rule, what came, what to do."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.optim import lr_scheduler as schedules
+
+import phalanx
+import torch_models as models
+from phalanx import InvalidInput, UserFunctionError
+from phalanx.clusters import pool
+
+X, CLASSES, VALUES = models.X, models.CLASSES, models.VALUES
+GOOD = dict(loss="cross_entropy", epochs=1, batch_size=16, workers=2, shards=2)
+ERRORS = (InvalidInput, UserFunctionError)
+
+
+def assert_refused(message, module=None, data=(X, CLASSES), error=ERRORS, **changes):
+    """A fit raises before any work: neither the module has changed nor is a worker busy."""
+    module = models.mlp() if module is None else module
+    changes = {name: made(module) if is_made(made) else made for name, made in changes.items()}
+    before = [p.detach().clone() for p in parameters_of(module)]
+    pool.shutdown()
+    with pytest.raises(error, match=f"(?s){message}"):
+        phalanx.fit(module, data, **{**GOOD, **changes})
+    assert pool._pool is None, "workers were started"
+    assert all(map(torch.equal, before, parameters_of(module)))
+
+
+def is_made(value):
+    """Whether a case's argument is to be made from its module."""
+    return getattr(value, "__name__", "") == "<lambda>"
+
+
+def parameters_of(module):
+    if not isinstance(module, nn.Module):
+        return []
+    return [p for p in module.parameters() if not torch.nn.parameter.is_lazy(p)]
+
+
+NUMBERS = [
+    ("epochs", 0, "epochs must be an integer at least 1; got 0"),
+    ("epochs", 1.5, "epochs must be an integer"),
+    ("batch_size", 0, "batch_size must be an integer at least 1"),
+    ("batch_size", "auto", "batch_size must be an integer"),
+    ("shards", 0, "shards must be an integer at least 1; got 0.*'auto'"),
+    ("shards", 17, "shards must be at most the number of rows in a batch.*shards=17"),
+    ("workers", 0, "workers must not be 0.*got 0.*-1 for one"),
+    ("workers", "two", "workers must be an integer; got 'two'"),
+    ("workers", None, "workers must be a positive integer.*got None"),
+    ("workers", -999, "workers=-999.*leaves nobody"),
+    ("seed", -1, "seed must be an integer at least 0"),
+    ("clip_norm", 0, "clip_norm must be a number above 0.*Or None"),
+    ("clip_value", float("nan"), "clip_value must be a number above 0"),
+    ("loss_threshold", "low", "loss_threshold must be a number"),
+    ("nonfinite", "ignore", "nonfinite must be one of 'keep', 'skip', 'stop'; got 'ignore'"),
+    ("precision", "fp16", "precision must be one of.*Did you mean|precision must be one of"),
+    ("scheduler_every", "batch", "scheduler_every must be one of 'epoch', 'step'; got 'batch'"),
+    ("data_distribution", "randm", "Did you mean 'random'"),
+    ("task_assignment", 3, r"task_assignment must be one of.*\(n_tasks, speeds \[W\]\)"),
+    ("aggregation", "average", "aggregation must be one of"),
+    ("loss", "cross_entropi", "loss must be one of.*Did you mean 'cross_entropy'"),
+    ("loss", 3, "loss must be one of.*or a function; got 3"),
+    ("loss", None, "either loss.*or step.*must be given; got neither"),
+    ("optimizer", "adaam", "optimizer must be one of.*Did you mean 'adam'"),
+    ("optimizer", 0.01, r"optimizer must be a torch.optim.Optimizer.*got float.*Pass e\.g\."),
+    ("optimizer", torch.optim.LBFGS, "LBFGS evaluates the loss.*Use e.g. torch.optim.Adam"),
+    ("optimizer", torch.optim.SparseAdam, "SparseAdam needs sparse gradients"),
+    ("metrics", "acuracy", "metrics must be one of.*Did you mean 'accuracy'"),
+    ("metrics", {"a": 7}, r"metrics\['a'\] must be one of.*or a function"),
+    ("callbacks", "stop", "callbacks must be functions.*got"),
+    ("callbacks", [print, 3], "callbacks must be functions.*got 3 of type int"),
+    ("collate", 3, "collate must be a function.*got 3 of type int"),
+    ("checkpoint_every", "2 epochs", "needs a folder"),
+    ("resume", True, "checkpoint= names"),
+    ("verbose", "yes", "verbose must be True or False; got 'yes'"),
+    ("device", "gpu", "device must be one that this machine.*got 'gpu'.*Use device='cpu'"),
+    ("device", "cuda", "device must be one that this machine.*got 'cuda'.*Use device='cpu'"),
+    ("learning_rate", 0.1, "no argument 'learning_rate'.*set in the optimizer"),
+    ("batchsize", 32, "no argument 'batchsize'.*Did you mean 'batch_size'"),
+    ("n_jobs", 2, "no argument 'n_jobs'"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), NUMBERS)
+def test_arguments(name, value, message):
+    if (name, value) == ("device", "cuda") and torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert_refused(message, error=InvalidInput, **{name: value})
+
+
+def of_another(kind=torch.optim.SGD, **more):
+    return kind(models.mlp().parameters(), lr=0.1, **more)
+
+
+class Odd(torch.optim.Optimizer):
+    """Scales by the norm of all gradients together."""
+
+    def __init__(self, params):
+        super().__init__(params, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        everything = [p for group in self.param_groups for p in group["params"]]
+        norm = sum(p.grad.square().sum() for p in everything).sqrt()
+        for p in everything:
+            p -= 0.1 * p.grad / norm
+
+
+def no_scalar(outputs, target):
+    return (outputs - target.unsqueeze(1)) ** 2
+
+
+def a_number(outputs, target):
+    return 0.5
+
+
+def of_integers(outputs, target):
+    return outputs.argmax()
+
+
+def fails(outputs, target):
+    raise ZeroDivisionError("mine")
+
+
+def without_gradient(outputs, target):
+    return functional.cross_entropy(outputs.detach(), target)
+
+
+def mean_accuracy(outputs, target):
+    return (outputs.argmax(1) == target).float().mean()
+
+
+def forgets(params):
+    torch.optim.SGD(params, lr=0.1)
+
+
+def a_pair(module, batch):
+    return "loss", 1
+
+
+OBJECTIVES = [
+    ({"optimizer": of_another()}, "must be over parameters of the module; 4 of its 4 are others"),
+    ({"optimizer": Odd}, "each parameter from its own gradient.*Odd gives another.*clip_norm="),
+    ({"optimizer": forgets}, "optimizer must be a torch.optim.Optimizer.*got NoneType"),
+    ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "reduction='sum'. Use reduction='mean'"),
+    ({"loss": nn.MSELoss(reduction="none")}, "reduction='none'. Use reduction='mean'"),
+    ({"loss": no_scalar}, r"one floating-point number.*no_scalar returned a tensor of shape \(4"),
+    ({"loss": a_number}, "one floating-point number.*a_number returned a float"),
+    ({"loss": of_integers}, "one floating-point number.*dtype torch.int64"),
+    ({"loss": fails}, "raised ZeroDivisionError: mine.*Try loss"),
+    ({"loss": without_gradient}, "does not require grad"),
+    ({"step": a_pair}, "either loss.*or step.*got both"),
+    ({"loss": None, "step": "forward"}, "step must be a function.*got 'forward'"),
+    ({"loss": None, "step": a_pair}, "one floating-point number.*a_pair returned a str"),
+    ({"loss": None, "step": a_pair, "metrics": "accuracy"}, "with step= there are none. Leave"),
+    (
+        {"metrics": mean_accuracy, "validation": (X, CLASSES)},
+        "one value a sample.*'mean_accuracy' returned.*Leave out the final mean",
+    ),
+    ({"scheduler": "cosine"}, "scheduler must be one of torch.optim.lr_scheduler.*got str"),
+    (
+        {"scheduler": schedules.StepLR(of_another(), 3)},
+        "the scheduler must be of the optimizer that is passed",
+    ),
+    ({"scheduler": [3]}, "scheduler must be one of torch.optim.lr_scheduler.*got int"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), OBJECTIVES)
+def test_losses_optimizers_and_metrics(changes, message):
+    if isinstance(changes.get("optimizer"), type):
+        kind = changes["optimizer"]
+        changes = {**changes, "optimizer": lambda module: kind(module.parameters())}
+    assert_refused(message, **changes)
+
+
+def test_a_plateau_cannot_be_stepped_by_step():
+    module = models.mlp()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    plateau = schedules.ReduceLROnPlateau(optimizer)
+    assert_refused(
+        "ReduceLROnPlateau.*scheduler_every='epoch'",
+        module, optimizer=optimizer, scheduler=plateau, scheduler_every="step",
+    )  # fmt: skip
+
+
+class Locked(nn.Linear):
+    """Holds what cannot be pickled."""
+
+    def __init__(self):
+        super().__init__(6, 3)
+        self.guard = {"lock": threading.Lock()}
+
+
+class Frozen(nn.Linear):
+    def __init__(self):
+        super().__init__(6, 3)
+        self.requires_grad_(False)
+
+
+class Several(nn.Module):
+    """Returns a tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.layer(x), x
+
+
+MODULES = [
+    (lambda: nn.LazyLinear(3), "must have their shapes; 'weight' is not initialised.*Call the mod"),
+    (lambda: nn.Sequential(nn.EmbeddingBag(9, 3, sparse=True)), "embedding '0' has sparse=True"),
+    (nn.ReLU, "must have parameters to train; ReLU has none"),
+    (Frozen, "must have parameters to train; Frozen has none.*requires_grad_"),
+    (lambda: models.mlp().half(), "one dtype, float32 or float64; got torch.float16.*float()"),
+    (lambda: models.mlp().bfloat16(), "got torch.bfloat16.*precision='bf16'"),
+    (lambda: nn.Sequential(nn.Linear(6, 4).double(), nn.Linear(4, 3)), "float32, torch.float64"),
+    (Locked, r"must be picklable.*module\.guard\['lock'\] \(a lock\) is not.*__getstate__"),
+    (lambda: nn.Linear(5, 3), r"must take the data; a trial with 4 samples raised.*Try loss"),
+    (lambda: nn.Linear(6, 2), "must take the data; a trial with 4 samples raised"),
+    (Several, "must take the data; a trial"),
+    (lambda: nn.Linear, "must be an object of torch.nn.Module.*got the class Linear"),
+    (lambda: print, "must be an object of torch.nn.Module.*MLPClassifier"),
+    (lambda: {"model": 1}, "must be an object of torch.nn.Module.*got dict"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), MODULES)
+def test_modules(make, message):
+    assert_refused(message, make(), error=InvalidInput)
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter([(X[0], CLASSES[0])])
+
+
+class Endless(torch.utils.data.Dataset):
+    def __getitem__(self, index):
+        return X[0], CLASSES[0]
+
+
+class Empty(models.Samples):
+    def __len__(self):
+        return 0
+
+
+class Held(models.Samples):
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+DATA = [
+    (Stream(), "got an IterableDataset.*Give it __len__ and"),
+    (torch.utils.data.DataLoader(Stream()), "got an IterableDataset"),
+    (Endless(), "map-style Dataset with __len__.*got Endless"),
+    (Empty(), "the dataset must have samples; Empty has none"),
+    (Held(), "a dataset.*must be picklable.*Held.*__getitem__"),
+    (iter([1]), "map-style Dataset with __len__.*iterator"),
+    (None, "map-style Dataset with __len__.*got NoneType"),
+    ("train.csv", "data must be.*got str"),
+    ((X, CLASSES[:-1]), r"one row a sample.*got shapes \(48, 6\), \(47,\)"),
+    ((X[:0], CLASSES[:0]), "at least one sample"),
+    ((), "no array at all"),
+    ((X, CLASSES.to_sparse()), "must be a dense tensor.*a sparse tensor.*to_dense"),
+    ((X.bfloat16(), CLASSES), "of a dtype that NumPy knows; got torch.bfloat16"),
+    ((X, torch.tensor(1)), "one row a sample; got a scalar"),
+    ((X, np.array(["a"] * 48)), r"data\[1\] must be an array of numbers.*Encode the values"),
+    ((X, np.array([None] * 48)), "must be an array of numbers.*dtype object"),
+    (([[1, 2], [3]], CLASSES[:2]), "Pad the samples|array of numbers"),
+    (X, r"a batch must be \(inputs, target\).*Pass step="),
+    ({"x": X, "y": CLASSES}, r"a batch must be \(inputs, target\).*got a dict.*Pass step="),
+    ((X.double(), CLASSES), "raised RuntimeError.*Try loss"),
+    (models.Samples(fails_at=2), r"Samples\[2\] raised OSError: the file is damaged"),
+]
+
+
+@pytest.mark.parametrize(("data", "message"), DATA)
+def test_data(data, message):
+    assert_refused(message, data=data)
+
+
+def test_validation_data_that_do_not_fit_are_refused_before_any_work():
+    assert_refused("must take the data", validation=(X[:, :5].contiguous(), CLASSES))
+
+
+def test_data_in_too_many_pieces():
+    with pytest.raises(InvalidInput, match=r"data as one argument; got 3.*fit\(module, \(X, y\)"):
+        phalanx.fit(models.mlp(), X, X, CLASSES, **GOOD)
+    with pytest.raises(InvalidInput, match="data as one argument; got 0"):
+        phalanx.fit(models.mlp(), **GOOD)
+
+
+EVALUATIONS = [
+    ({}, "must be given; got neither"),
+    ({"loss": "cross_entropy", "workers": 0}, "workers must not be 0"),
+    ({"loss": "cross_entropy", "metrics": mean_accuracy}, "Leave out the final mean"),
+    ({"loss": "cross_entropy", "precision": "half"}, "precision must be one of"),
+    ({"loss": "cross_entropy", "epochs": 3}, "no argument 'epochs'"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), EVALUATIONS)
+def test_evaluations(options, message):
+    with pytest.raises(ERRORS, match=f"(?s){message}"):
+        phalanx.evaluate(models.mlp(), (X, CLASSES), **options)
+
+
+PREDICTIONS = [
+    (models.mlp, X[:, :5].contiguous(), {}, "must take the data; a trial with 4 samples"),
+    (models.mlp, X, {"workers": 1.5}, "workers must be an integer"),
+    (models.mlp, X, {"device": "nowhere"}, "device must be one"),
+    (models.mlp, X, {"batch_size": 3}, "no argument 'batch_size'"),
+    (lambda: models.made(Several), X, {}, "must be one tensor with a row a sample.*tuple"),
+    (nn.ReLU, X, {}, "must have parameters; ReLU has none. Call it directly"),
+]
+
+
+@pytest.mark.parametrize(("make", "x", "options", "message"), PREDICTIONS)
+def test_predictions(make, x, options, message):
+    with pytest.raises(ERRORS, match=f"(?s){message}"):
+        phalanx.predict(make(), x, **options)

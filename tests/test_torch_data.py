@@ -1,0 +1,622 @@
+"""What torch modules are trained on and by: any form of data, steps, callbacks, checkpoints."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+import phalanx
+import torch_models as models
+from phalanx import InvalidInput, NonFiniteLoss, UserFunctionError
+from phalanx.testing import Fault, scripted
+
+X, CLASSES, VALUES = models.X, models.CLASSES, models.VALUES
+SETTINGS = dict(loss="cross_entropy", epochs=3, batch_size=16, shards=4, workers=1)
+WORKERS = (1, 2, 3)
+
+
+def fitted(data, make=models.mlp, **changes):
+    module = make()
+    return module, phalanx.fit(module, data, **{**SETTINGS, **changes})
+
+
+def assert_same_for_any_workers(data, make=models.mlp, **changes):
+    module, alone = fitted(data, make, **changes)
+    for n in (2, 3):
+        twin, run = fitted(data, make, **{**changes, "workers": n})
+        assert run.digest == alone.digest
+        assert run.losses == alone.losses
+        models.assert_alike(module, twin)
+    return module, alone
+
+
+def together(samples):
+    """A user's collate function."""
+    x, y = zip(*samples, strict=True)
+    return torch.stack(x), torch.stack(y)
+
+
+# -- forms of data -------------------------------------------------------------------------------
+
+
+def memmap(folder, array):
+    np.save(folder / "array.npy", array)
+    return np.load(folder / "array.npy", mmap_mode="r")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda folder: (X.numpy(), CLASSES.numpy()),
+        lambda folder: (X.numpy().astype(np.float64), CLASSES.tolist()),
+        lambda folder: [X, CLASSES],
+        lambda folder: TensorDataset(X, CLASSES),
+        lambda folder: models.Samples(),
+        lambda folder: DataLoader(TensorDataset(X, CLASSES), batch_size=5, shuffle=True),
+        lambda folder: DataLoader(models.Samples(), collate_fn=together),
+        lambda folder: list(zip(X, CLASSES, strict=True)),
+        lambda folder: (memmap(folder, X.numpy()), CLASSES),
+        lambda folder: (X.T.contiguous().T, CLASSES),
+        lambda folder: (X.repeat(1, 2)[:, :6], CLASSES),
+    ],
+    ids=["numpy", "float64", "list", "TensorDataset", "Dataset", "DataLoader", "collate", "pairs",
+         "memmap", "transposed", "view"],
+)  # fmt: skip
+def test_the_form_of_the_data_is_not_part_of_the_answer(tmp_path, form):
+    expected = fitted((X, CLASSES))[1]
+    data = form(tmp_path)
+    for n in WORKERS:
+        run = fitted(data, workers=n)[1]
+        assert run.losses == pytest.approx(expected.losses, rel=1e-7)
+        assert run.digest == expected.digest
+
+
+def test_x_and_y_apart_are_the_pair():
+    module = models.mlp()
+    assert phalanx.fit(module, X, CLASSES, **SETTINGS).digest == fitted((X, CLASSES))[1].digest
+
+
+def test_a_large_dataset_in_a_mapped_file(tmp_path):
+    data = Rows(memmap(tmp_path, np.tile(X.numpy(), (20, 1))), CLASSES.repeat(20))
+    _, run = assert_same_for_any_workers(data, epochs=1)
+    assert run.samples == 20 * models.N
+
+
+class Rows(torch.utils.data.Dataset):
+    """Keeps large arrays, which workers share."""
+
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return torch.tensor(self.x[index]), self.y[index]
+
+
+def test_a_large_read_only_array_and_a_large_tensor_in_a_dataset():
+    x = np.tile(X.numpy(), (40, 1))
+    x.flags.writeable = False
+    assert_same_for_any_workers(Rows(x, CLASSES.repeat(40)), epochs=1)
+    assert_same_for_any_workers(Rows(torch.tensor(x).tolist(), CLASSES.repeat(40)), epochs=1)
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 3), nn.Linear(2, 3)
+
+    def forward(self, left, right, scale=1.0):
+        return self.one(left) + scale * self.two(right)
+
+
+def named():
+    return models.made(Named)
+
+
+def test_a_dict_of_inputs_goes_to_the_names():
+    inputs = {"right": X[:, 4:], "left": X[:, :4]}
+    as_dict, run = assert_same_for_any_workers((inputs, CLASSES), named)
+    as_several, other = assert_same_for_any_workers(((X[:, :4], X[:, 4:]), CLASSES), named)
+    flat, third = assert_same_for_any_workers((X[:, :4], X[:, 4:], CLASSES), named)
+    assert run.digest == other.digest == third.digest
+    models.assert_alike(as_dict, as_several)
+    models.assert_alike(as_dict, flat)
+    outputs = phalanx.predict(as_dict, inputs, workers=1)
+    with torch.no_grad():
+        np.testing.assert_allclose(outputs, as_dict(**inputs).numpy(), rtol=1e-5)
+
+
+def test_random_augmentation_is_the_same_for_any_workers():
+    _, run = assert_same_for_any_workers(models.Augmented())
+    assert run.digest != fitted((X, CLASSES))[1].digest
+    with scripted(Fault(0, 2, "compute"), Fault(1, 4, "publish")):
+        assert fitted(models.Augmented(), workers=2)[1].digest == run.digest
+
+
+def test_a_collate_function_that_pads():
+    series = [models.SERIES[i, : 2 + i % 4] for i in range(models.N)]
+
+    def padded(samples):
+        x, y = zip(*samples, strict=True)
+        return nn.utils.rnn.pad_sequence(x, batch_first=True), torch.stack(y)
+
+    data = list(zip(series, CLASSES, strict=True))
+    module, _ = assert_same_for_any_workers(data, models.lstm, collate=padded)
+    figures = phalanx.evaluate(module, data, loss="cross_entropy", collate=padded, workers=1)
+    assert 0 < figures["loss"] < 2
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_sample_that_cannot_be_read_is_named(workers):
+    with pytest.raises(UserFunctionError, match=r"Samples\[37\] raised OSError: the file is dam"):
+        fitted(models.Samples(fails_at=37), workers=workers)
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_samples_that_do_not_fit_into_one_batch_are_named(workers):
+    uneven = [(torch.zeros(5 + i % 2), torch.tensor(1)) for i in range(48)]
+    with pytest.raises(UserFunctionError, match=r"could not be put into one batch.*pass collate="):
+        fitted(uneven, workers=workers)
+
+
+def test_the_data_are_left_as_they_were():
+    x, y = X.clone(), CLASSES.clone()
+    fitted((x, y), workers=2)
+    assert torch.equal(x, X)
+    assert torch.equal(y, CLASSES)
+
+
+# -- losses, steps, and what is trained ----------------------------------------------------------
+
+
+def of_tokens(module, batch):
+    """A mean over the samples whose first number is positive, of which each batch has others."""
+    x, y = batch
+    chosen = x[:, 0] > 0
+    losses = functional.cross_entropy(module(x), y, reduction="none")
+    return (losses * chosen).sum() / chosen.sum().clamp(min=1), chosen.sum()
+
+
+def test_a_step_with_a_weight_is_the_mean_over_the_whole_batch():
+    by_loop, (by_fit, run) = models.mlp(), assert_same_for_any_workers(
+        (X, CLASSES), loss=None, step=of_tokens, optimizer=sgd, data_distribution="sequential"
+    )  # fmt: skip
+    optimizer, losses = sgd(by_loop.parameters()), []
+    for _ in range(3):
+        total = 0.0
+        for start in range(0, len(X), 16):
+            optimizer.zero_grad()
+            loss, _ = of_tokens(by_loop, (X[start : start + 16], CLASSES[start : start + 16]))
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * 16
+        losses.append(total / len(X))  # of an epoch: batches weigh by their samples
+    assert run.losses == pytest.approx(losses, rel=1e-5)
+    models.assert_alike(by_loop, by_fit, rtol=1e-4, atol=1e-6)
+    figures = phalanx.evaluate(by_fit, (X, CLASSES), step=of_tokens, workers=1)
+    assert figures == {"loss": pytest.approx(of_tokens(by_fit, (X, CLASSES))[0].item(), rel=1e-5)}
+
+
+def sgd(parameters):
+    """A user's function from parameters to an optimizer."""
+    return torch.optim.SGD(parameters, lr=0.1)
+
+
+def test_a_step_without_a_weight_is_a_mean_over_samples():
+    def step(module, batch):
+        return functional.cross_entropy(module(batch[0]), batch[1])
+
+    by_step = fitted((X, CLASSES), loss=None, step=step)[1]
+    assert by_step.digest == fitted((X, CLASSES))[1].digest
+
+
+def test_a_step_that_reconstructs_its_input():
+    def step(module, x):
+        return functional.mse_loss(module(x), x[:, :3])
+
+    assert_same_for_any_workers(X, loss=None, step=step)
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), functional.cross_entropy])
+def test_a_loss_by_name_is_torchs(loss):
+    assert fitted((X, CLASSES), loss=loss)[1].digest == fitted((X, CLASSES))[1].digest
+
+
+def test_a_loss_of_its_own_with_weights():
+    def weighted(outputs, target):
+        return ((outputs - target) ** 2 * torch.tensor([1.0, 3.0])).mean()
+
+    assert_same_for_any_workers((X, VALUES), models.regressor, loss=weighted)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_frozen_parameters_stay(workers):
+    module = models.mlp()
+    module[0].requires_grad_(False)
+    before = models.parameters(module)
+    run = phalanx.fit(module, (X, CLASSES), **{**SETTINGS, "workers": workers})
+    after = models.parameters(module)
+    same = [np.array_equal(after[name], before[name]) for name in before]
+    assert same == [True, True, False, False]
+    assert run.parameters == 16 * 3 + 3
+    assert module[0].weight.requires_grad is False
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_parameters_that_the_optimizer_lacks_stay(workers):
+    module = models.mlp()
+    before = models.parameters(module)
+    optimizer = torch.optim.Adam(module[2].parameters())
+    phalanx.fit(module, (X, CLASSES), optimizer=optimizer, **{**SETTINGS, "workers": workers})
+    models.assert_alike(module[0], models.mlp()[0])
+    assert not np.array_equal(module[2].weight.detach(), before["2.weight"])
+
+
+class Spare(nn.Module):
+    """Has a layer that it does not use."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.spare = nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+def test_parameters_that_are_not_used_stay():
+    def spare():
+        return models.made(Spare)
+
+    module, _ = assert_same_for_any_workers((X, CLASSES), spare, optimizer=sgd)
+    models.assert_alike(module.spare, spare().spare)
+    assert not torch.equal(module.used.weight, spare().used.weight)
+
+
+class Knot(nn.Module):
+    """Refers to itself, and to a part by a second name."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.context = {"owner": self, "layer": self.layer}
+
+    def forward(self, x):
+        return self.context["layer"](x)
+
+
+def test_a_module_that_refers_to_itself_leaves_no_memory_behind():
+    module, _ = assert_same_for_any_workers((X, CLASSES), lambda: models.made(Knot))
+    many = X.repeat(300, 1)
+    alone = phalanx.predict(module, many, workers=1)
+    np.testing.assert_array_equal(phalanx.predict(module, many, workers=2), alone)
+    assert module.context["owner"] is module
+
+
+def test_the_modules_mode_and_identity_stay():
+    module = models.cnn()
+    module[3].eval()
+    before = list(module.parameters())
+    phalanx.fit(module, (models.IMAGES, CLASSES), **{**SETTINGS, "workers": 2})
+    assert list(map(id, module.parameters())) == list(map(id, before))
+    assert module.training
+    assert not module[3].training
+    assert all(p.is_leaf and p.requires_grad for p in module.parameters())
+
+
+def test_nothing_is_drawn_from_the_callers_generators():
+    def seeded(act):
+        random.seed(1), np.random.seed(2), torch.manual_seed(3)
+        act()
+        return random.random(), float(np.random.random()), float(torch.rand(()))
+
+    module = models.cnn()
+    data = models.IMAGES, CLASSES
+    untouched = seeded(lambda: None)
+    for workers in (1, 2):
+        settings = {**SETTINGS, "workers": workers}
+        assert seeded(lambda s=settings: phalanx.fit(module, data, **s)) == untouched
+    evaluate = {"loss": "cross_entropy", "workers": 1}
+    assert seeded(lambda: phalanx.evaluate(module, data, **evaluate)) == untouched
+    assert seeded(lambda: phalanx.predict(module, models.IMAGES, workers=1)) == untouched
+    assert seeded(lambda: fitted(models.Augmented())) == untouched
+
+
+# -- evaluate and predict ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_samples", [1, 48, 700])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_evaluate_counts_every_sample_once(n_samples, workers):
+    module, x, y = models.cnn(), models.IMAGES.repeat(15, 1, 1, 1), CLASSES.repeat(15)
+    x, y = x[:n_samples], y[:n_samples]
+    found = phalanx.evaluate(
+        module, (x, y), loss="cross_entropy", metrics=["accuracy"], workers=workers
+    )
+    module.eval()
+    with torch.no_grad():
+        outputs = module(x)
+    assert found == {
+        "loss": pytest.approx(functional.cross_entropy(outputs, y).item(), rel=1e-5),
+        "accuracy": pytest.approx((outputs.argmax(1) == y).double().mean().item(), rel=1e-12),
+    }
+
+
+def test_metrics_of_three_kinds():
+    def worst(outputs, target):
+        return (outputs - target).abs().amax(dim=1)
+
+    module = models.regressor()
+    found = phalanx.evaluate(
+        module, (X, VALUES), loss="mse", metrics={"a": "mse", "b": "mae", "c": worst}, workers=1
+    )
+    with torch.no_grad():
+        off = module(X) - VALUES
+    assert found["a"] == pytest.approx(found["loss"], rel=1e-6)
+    assert found["b"] == pytest.approx(off.abs().mean().item(), rel=1e-6)
+    assert found["c"] == pytest.approx(off.abs().amax(dim=1).mean().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", models.KINDS)
+def test_predict_is_the_modules_output(kind):
+    make, x, _ = models.KINDS[kind]
+    module = make()
+    found = phalanx.predict(module, x, workers=1)
+    assert module.training, "a prediction leaves the mode as it was"
+    module.eval()
+    with torch.no_grad():
+        np.testing.assert_allclose(found, module(x).numpy(), rtol=1e-5, atol=1e-6)
+    many = x.repeat(60, *[1] * (x.ndim - 1))
+    alone = phalanx.predict(module, many, workers=1)
+    np.testing.assert_array_equal(phalanx.predict(module, many, workers=3), alone)
+
+
+def test_validation_figures_are_those_of_evaluate():
+    held_out = X[:9], CLASSES[:9]
+    module, run = fitted((X, CLASSES), validation=held_out, metrics="accuracy", workers=2)
+    found = phalanx.evaluate(module, held_out, loss="cross_entropy", metrics="accuracy", workers=1)
+    assert found == {"loss": run.scores[-1], "accuracy": run.history["val_accuracy"][-1]}
+
+
+# -- callbacks -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_callback_sees_the_module_as_it_is(workers):
+    module, seen = models.mlp(), []
+
+    def look(epoch, logs):
+        loss = phalanx.evaluate(module, (X, CLASSES), loss="cross_entropy", workers=1)["loss"]
+        seen.append((epoch, logs["val_loss"] == loss))
+
+    phalanx.fit(
+        module, (X, CLASSES), validation=(X, CLASSES), callbacks=look,
+        **{**SETTINGS, "workers": workers},
+    )  # fmt: skip
+    assert seen == [(1, True), (2, True), (3, True)]
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_callback_stops_the_training(workers):
+    called = []
+
+    def stop_at_two(epoch, logs):
+        called.append(epoch)
+        return epoch == 2
+
+    module, run = fitted(
+        (X, CLASSES), callbacks=[stop_at_two, lambda epoch, logs: None], epochs=9, workers=workers
+    )
+    assert called == [1, 2]
+    assert (run.epochs, run.reason) == (2, "callback")
+    models.assert_alike(module, fitted((X, CLASSES), epochs=2)[0])
+
+
+def test_a_weight_that_a_callback_changes_is_what_the_training_goes_on_with():
+    def digest(workers):
+        module = models.mlp()
+
+        def prune(epoch, logs):
+            with torch.no_grad():
+                module[0].weight[:2] = 0.0
+
+        run = phalanx.fit(module, (X, CLASSES), callbacks=prune, **{**SETTINGS, "workers": workers})
+        assert (module[0].weight[:2] == 0).all()
+        assert "parameters changed by a callback" in {event.what for event in run.events}
+        return run.digest
+
+    assert digest(1) == digest(2) == digest(3) != fitted((X, CLASSES))[1].digest
+
+
+def test_a_callback_that_raises_leaves_nothing_behind():
+    def fail(epoch, logs):
+        raise KeyError("mine")
+
+    for workers in (1, 2):
+        with pytest.raises(KeyError, match="mine"):
+            fitted((X, CLASSES), callbacks=fail, workers=workers)
+
+
+def test_verbose_says_a_line_an_epoch(capsys):
+    fitted((X, CLASSES), verbose=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["epoch", str(n)] for n in (1, 2, 3)]
+    assert all("loss" in line and "lr" in line for line in lines)
+
+
+# -- a script ------------------------------------------------------------------------------------
+
+SCRIPT = """
+    import torch, phalanx
+    from torch import nn
+
+    class Mine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return helper(self.layer(x))
+
+    class Data(torch.utils.data.Dataset):
+        def __len__(self):
+            return 32
+
+        def __getitem__(self, index):
+            return torch.full((4,), index / 32), index % 2
+
+    def helper(x):
+        return torch.tanh(x)
+
+    def loss(outputs, target):
+        return nn.functional.cross_entropy(outputs, target)
+
+    forward = Mine.forward
+    print("started")
+    for workers in (1, 2):
+        torch.manual_seed(0)
+        run = phalanx.fit(Mine(), Data(), loss=loss, workers=workers, shards=2, batch_size=8)
+        print(run.workers, run.digest)
+    print(Mine.forward is forward, Data.__getitem__.__globals__ is globals())
+"""
+
+
+def test_a_script_without_a_main_guard(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    made = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    started, one, two, own = made.stdout.splitlines()
+    assert (started, one[:2], two[:2]) == ("started", "1 ", "2 ")
+    assert one.split()[1] == two.split()[1]
+    assert own == "True True", "the script's own classes were changed"
+    assert made.stderr == ""
+
+
+# -- checkpoints ---------------------------------------------------------------------------------
+
+
+def with_a_schedule(every):
+    def make(module):
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.3, total_steps=40)
+        return {"optimizer": optimizer, "scheduler": scheduler, "scheduler_every": every}
+
+    return make
+
+
+PLANS = {
+    "adam": lambda module: {},
+    "by step": with_a_schedule("step"),
+    "by epoch": with_a_schedule("epoch"),
+    "clipped": lambda module: {"clip_norm": 0.1, "optimizer": "nadam"},
+    "adafactor": lambda module: {"optimizer": torch.optim.Adafactor(module.parameters())},
+}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 3)])
+def test_a_training_goes_on_in_mid_epoch_on_other_workers(tmp_path, plan, before, after):
+    def trained(workers, **more):
+        module = models.cnn()
+        run = phalanx.fit(
+            module, (models.IMAGES, CLASSES), validation=(models.IMAGES[:9], CLASSES[:9]),
+            **PLANS[plan](module), **{**SETTINGS, "workers": workers, "epochs": 4}, **more
+        )  # fmt: skip
+        return module, run
+
+    undisturbed, run = trained(1)
+    trained(before, checkpoint=tmp_path, checkpoint_every="4 steps")
+    first = min(tmp_path.glob("step-*"))
+    assert int(first.stem.removeprefix("step-")) % 3 in (1, 2)  # of an epoch's steps
+    module, resumed = trained(after, resume=first)
+    assert resumed.digest == run.digest
+    assert resumed.history == run.history
+    models.assert_alike(module, undisturbed)
+
+
+@pytest.mark.parametrize("every", ["step", "epoch"])
+def test_a_training_that_was_killed_goes_on_in_its_folder(tmp_path, every):
+    def trained(workers, epochs=4, **more):
+        module = models.mlp()
+        more = {**with_a_schedule(every)(module), **more}
+        settings = {**SETTINGS, "workers": workers, "epochs": epochs}
+        return phalanx.fit(module, (X, CLASSES), **settings, **more)
+
+    def interrupt(epoch, logs):
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(2, checkpoint=tmp_path, checkpoint_every="4 steps", callbacks=interrupt)
+    resumed = trained(1, checkpoint=tmp_path, resume=True)
+    assert resumed.events[0].what == "resumed"
+    assert resumed.events[0].step % 3 != 0
+    assert resumed.digest == trained(3).digest
+
+
+# -- losses that are not finite ------------------------------------------------------------------
+
+
+def poisoned(module, batch):
+    """Infinite wherever a sample says so."""
+    x, y = batch
+    return functional.cross_entropy(module(x), y) * (1 / (x[:, 0] != 99).float()).mean()
+
+
+def bad_at(*rows):
+    x = X.clone()
+    x[list(rows), 0] = 99.0
+    return x, CLASSES
+
+
+NONFINITE = dict(loss=None, step=poisoned, data_distribution="sequential", optimizer=sgd)
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_stop_names_the_step_and_leaves_the_last_good_parameters(workers):
+    module = models.mlp()
+    with pytest.raises(NonFiniteLoss, match=r"inf at step 2 \(epoch 0\), shard 1") as caught:
+        phalanx.fit(module, bad_at(38), **{**SETTINGS, **NONFINITE, "workers": workers})
+    assert (caught.value.step, caught.value.epoch, caught.value.shard) == (2, 0, 1)
+    good, _ = fitted((X[:32], CLASSES[:32]), **{**NONFINITE, "epochs": 1})
+    models.assert_alike(module, good)
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_skip_leaves_the_step_out(workers):
+    module, run = fitted(bad_at(20), **NONFINITE, nonfinite="skip", epochs=1, workers=workers)
+    good = models.mlp()
+    x, y = torch.cat([X[:16], X[32:]]), torch.cat([CLASSES[:16], CLASSES[32:]])
+    phalanx.fit(good, (x, y), **{**SETTINGS, **NONFINITE, "epochs": 1})
+    models.assert_alike(module, good)
+    assert run.steps == 3
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_keep_goes_on_with_what_is_not_finite(workers):
+    module, run = fitted(bad_at(20), **NONFINITE, nonfinite="keep", epochs=1, workers=workers)
+    assert not np.isfinite(run.losses).any()
+    assert np.isnan(models.parameters(module)["0.weight"]).any()
+
+
+def test_a_loss_threshold_ends_the_training():
+    run = fitted((X, CLASSES), loss_threshold=100.0)[1]
+    assert (run.epochs, run.reason) == (1, "loss_threshold")
+
+
+def test_an_optimizer_of_another_module_is_refused_and_nothing_has_changed():
+    module, other = models.mlp(), models.mlp()
+    with pytest.raises(InvalidInput, match="must be over parameters of the module"):
+        phalanx.fit(module, (X, CLASSES), optimizer=sgd(other.parameters()), **SETTINGS)
+    models.assert_alike(module, models.mlp())

@@ -1,0 +1,360 @@
+"""A training of one worker and one shard is the plain torch loop, with any optimiser of torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import optim
+from torch.nn import functional
+from torch.optim import lr_scheduler as schedules
+
+import phalanx
+import torch_models as models
+
+X, CLASSES, VALUES = models.X, models.CLASSES, models.VALUES
+BATCH, STEPS = 12, 4  # of an epoch
+PLAIN = dict(
+    batch_size=BATCH, shards=1, workers=1, data_distribution="sequential", loss="cross_entropy"
+)
+OPTIMIZERS = {
+    "sgd": lambda p: optim.SGD(p, lr=0.05),
+    "momentum": lambda p: optim.SGD(p, lr=0.05, momentum=0.9),
+    "nesterov": lambda p: optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3),
+    "dampening": lambda p: optim.SGD(p, lr=0.05, momentum=0.9, dampening=0.3),
+    "maximize": lambda p: optim.SGD(p, lr=0.001, maximize=True),
+    "adam": lambda p: optim.Adam(p, lr=0.01),
+    "amsgrad": lambda p: optim.Adam(p, lr=0.01, amsgrad=True, weight_decay=1e-2),
+    "adamw": lambda p: optim.AdamW(p, lr=0.01),
+    "rmsprop": lambda p: optim.RMSprop(p, lr=0.005),
+    "centered": lambda p: optim.RMSprop(p, lr=0.005, centered=True, momentum=0.5),
+    "adagrad": lambda p: optim.Adagrad(p, lr=0.05, initial_accumulator_value=0.1, lr_decay=0.01),
+    "nadam": lambda p: optim.NAdam(p, lr=0.01),
+    "radam": lambda p: optim.RAdam(p, lr=0.01),
+    "adamax": lambda p: optim.Adamax(p, lr=0.01),
+    "adadelta": lambda p: optim.Adadelta(p, lr=0.5),
+    "asgd": lambda p: optim.ASGD(p, lr=0.05, t0=20),
+    "rprop": lambda p: optim.Rprop(p, lr=0.001),
+    "adafactor": lambda p: optim.Adafactor(p, lr=0.01),
+    "muon": lambda p: optim.Muon([one for one in p if one.ndim == 2], lr=0.01),
+}
+
+
+def plain_loop(module, optimizer, epochs, x=X, y=CLASSES, by_step=(), by_epoch=(), clip=None):
+    """The loop that everybody writes; the mean loss of each epoch."""
+    losses = []
+    for _ in range(epochs):
+        total = 0.0
+        for start in range(0, len(x), BATCH):
+            optimizer.zero_grad()
+            rows = slice(start, start + BATCH)
+            loss = functional.cross_entropy(module(x[rows]), y[rows])
+            loss.backward()
+            if clip is not None:
+                torch.nn.utils.clip_grad_norm_(module.parameters(), clip)
+            optimizer.step()
+            for scheduler in by_step:
+                scheduler.step()
+            total += loss.item() * len(x[rows])
+        losses.append(total / len(x))
+        for step in by_epoch:
+            step()
+    return losses
+
+
+def fitted(module, optimizer, epochs, **more):
+    return phalanx.fit(
+        module, (X, CLASSES), optimizer=optimizer, epochs=epochs, **{**PLAIN, **more}
+    )
+
+
+def assert_same_state(one, other):
+    """Two optimisers hold the same state, in the same form, and the same settings."""
+    first, second = one.state_dict(), other.state_dict()
+    assert first["param_groups"] == second["param_groups"]
+    assert first["state"].keys() == second["state"].keys()
+    for place, state in first["state"].items():
+        assert state.keys() == second["state"][place].keys()
+        for name, value in state.items():
+            twin = second["state"][place][name]
+            assert type(value) is type(twin), name
+            if isinstance(value, torch.Tensor):
+                assert (value.dtype, value.shape) == (twin.dtype, twin.shape), name
+                torch.testing.assert_close(twin, value, rtol=1e-5, atol=1e-7)
+            else:
+                assert value == pytest.approx(twin), name
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_hundred_steps_and_the_state_for_a_loop_that_goes_on(name):
+    by_loop, by_fit = models.mlp(), models.mlp()
+    of_loop = OPTIMIZERS[name](list(by_loop.parameters()))
+    of_fit = OPTIMIZERS[name](list(by_fit.parameters()))
+    expected = plain_loop(by_loop, of_loop, 25)
+    assert fitted(by_fit, of_fit, 25).losses == pytest.approx(expected, rel=1e-6)
+    models.assert_alike(by_loop, by_fit, rtol=1e-5, atol=1e-6)
+    assert_same_state(of_loop, of_fit)
+    assert plain_loop(by_fit, of_fit, 3) == pytest.approx(plain_loop(by_loop, of_loop, 3), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_two_fits_of_three_epochs_are_one_of_six(name):
+    twice, once = models.wide(), models.wide()
+    of_twice, of_once = (OPTIMIZERS[name](list(m.parameters())) for m in (twice, once))
+    losses = fitted(twice, of_twice, 3, shards=3, workers=2).losses
+    losses += fitted(twice, of_twice, 3, shards=3, workers=2).losses
+    assert losses == fitted(once, of_once, 6, shards=3, workers=1).losses
+    models.assert_alike(twice, once)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_fit_goes_on_from_the_state_of_a_loop(name):
+    by_loop, by_fit = models.mlp(), models.mlp()
+    of_loop = OPTIMIZERS[name](list(by_loop.parameters()))
+    of_fit = OPTIMIZERS[name](list(by_fit.parameters()))
+    plain_loop(by_fit, of_fit, 2)
+    expected = plain_loop(by_loop, of_loop, 5)
+    assert fitted(by_fit, of_fit, 3).losses == pytest.approx(expected[2:], rel=1e-6)
+    models.assert_alike(by_loop, by_fit, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["momentum", "adam", "rmsprop", "adafactor"])
+def test_four_shards_are_close_to_the_loop(name):
+    by_loop, by_fit = models.mlp(), models.mlp()
+    expected = plain_loop(by_loop, OPTIMIZERS[name](list(by_loop.parameters())), 25)
+    run = fitted(by_fit, OPTIMIZERS[name](list(by_fit.parameters())), 25, shards=4, workers=2)
+    assert run.losses == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_custom_optimizer_that_works_parameter_by_parameter():
+    by_loop, by_fit = models.mlp(), models.mlp()
+    expected = plain_loop(by_loop, Lion(by_loop.parameters()), 5)
+    run = fitted(by_fit, Lion(by_fit.parameters()), 5)
+    assert run.losses == pytest.approx(expected, rel=1e-6)
+    models.assert_alike(by_loop, by_fit, rtol=1e-5)
+
+
+class Lion(optim.Optimizer):
+    """A user's own (Chen et al., 2023)."""
+
+    def __init__(self, params, lr=0.002, beta=0.9):
+        super().__init__(params, dict(lr=lr, beta=beta))
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is None:
+                    continue
+                state = self.state[param]
+                mean = state.setdefault("mean", torch.zeros_like(param))
+                mean.lerp_(param.grad, 1 - group["beta"])
+                param.add_(mean.sign(), alpha=-group["lr"])
+
+
+def test_a_custom_optimizer_of_a_module_with_a_scalar_parameter():
+    def scaled():
+        module = models.mlp()
+        module.append(Scale())
+        return module
+
+    by_loop, by_fit = scaled(), scaled()
+    expected = plain_loop(by_loop, Lion(by_loop.parameters()), 3)
+    assert fitted(by_fit, Lion(by_fit.parameters()), 3).losses == pytest.approx(expected, rel=1e-6)
+    models.assert_alike(by_loop, by_fit, rtol=1e-5)
+
+
+class Scale(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, x):
+        return self.factor * x
+
+
+def groups_of(kind, module, **more):
+    """Two groups: of the weights and the biases."""
+    weights = [p for p in module.parameters() if p.ndim > 1]
+    biases = [p for p in module.parameters() if p.ndim == 1]
+    return kind(
+        [{"params": weights, "weight_decay": 0.1}, {"params": biases, "lr": 0.03}], lr=0.01, **more
+    )
+
+
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop, optim.NAdam])
+def test_groups_with_settings_of_their_own(kind):
+    by_loop, by_fit = models.mlp(), models.mlp()
+    expected = plain_loop(by_loop, groups_of(kind, by_loop), 25)
+    run = fitted(by_fit, groups_of(kind, by_fit), 25)
+    assert run.losses == pytest.approx(expected, rel=1e-6)
+    models.assert_alike(by_loop, by_fit, rtol=1e-5, atol=1e-6)
+
+
+BY_EPOCH = {
+    "step": lambda o: schedules.StepLR(o, 2, 0.5),
+    "cosine": lambda o: schedules.CosineAnnealingLR(o, 20),
+    "restarts": lambda o: schedules.CosineAnnealingWarmRestarts(o, 4, 2),
+    "exponential": lambda o: schedules.ExponentialLR(o, 0.9),
+    "lambda": lambda o: schedules.LambdaLR(o, lambda epoch: 0.95**epoch),
+    "milestones": lambda o: schedules.MultiStepLR(o, [3, 8]),
+    "polynomial": lambda o: schedules.PolynomialLR(o, 20),
+    "one after another": lambda o: schedules.SequentialLR(
+        o, [schedules.ConstantLR(o, 0.1, 3), schedules.ExponentialLR(o, 0.9)], [3]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BY_EPOCH)
+@pytest.mark.parametrize("kind", [optim.SGD, optim.AdamW])
+def test_a_schedule_by_epoch(name, kind):
+    by_loop, by_fit = models.mlp(), models.mlp()
+    of_loop, of_fit = groups_of(kind, by_loop), groups_of(kind, by_fit)
+    scheduler, other = BY_EPOCH[name](of_loop), BY_EPOCH[name](of_fit)
+    expected = plain_loop(by_loop, of_loop, 20, by_epoch=[scheduler.step])
+    run = fitted(by_fit, of_fit, 20, scheduler=other)
+    assert run.losses == pytest.approx(expected, rel=1e-6)
+    assert other.get_last_lr() == scheduler.get_last_lr()
+    assert_same_state(of_loop, of_fit)
+
+
+BY_STEP = {
+    "one cycle": lambda o: schedules.OneCycleLR(o, 0.1, total_steps=10 * STEPS),
+    "cosine": lambda o: schedules.CosineAnnealingLR(o, 40),
+    "cyclic": lambda o: schedules.CyclicLR(o, 0.001, 0.05, 7, cycle_momentum=False),
+    "warm up": lambda o: schedules.LinearLR(o, 0.1, total_iters=15),
+}
+
+
+@pytest.mark.parametrize("name", BY_STEP)
+@pytest.mark.parametrize(
+    ("kind", "more"), [(optim.SGD, {"momentum": 0.9}), (optim.Adam, {}), (optim.RMSprop, {})]
+)
+def test_a_schedule_by_step(name, kind, more):
+    if name == "one cycle" and kind is optim.RMSprop:
+        more = {"momentum": 0.5}
+    by_loop, by_fit = models.mlp(), models.mlp()
+    of_loop, of_fit = groups_of(kind, by_loop, **more), groups_of(kind, by_fit, **more)
+    scheduler, other = BY_STEP[name](of_loop), BY_STEP[name](of_fit)
+    expected = plain_loop(by_loop, of_loop, 10, by_step=[scheduler])
+    run = fitted(by_fit, of_fit, 10, scheduler=other, scheduler_every="step")
+    assert run.losses == pytest.approx(expected, rel=1e-6)
+    assert other.get_last_lr() == scheduler.get_last_lr()
+    assert_same_state(of_loop, of_fit)
+
+
+def test_one_cycle_moves_the_momentum_too():
+    module = models.mlp()
+    optimizer = optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
+    scheduler = schedules.OneCycleLR(optimizer, 0.1, total_steps=10 * STEPS)
+    fitted(module, optimizer, 5, scheduler=scheduler, scheduler_every="step")
+    steady = models.mlp()
+    fixed = optim.SGD(steady.parameters(), lr=0.01, momentum=0.9)
+    other = schedules.OneCycleLR(fixed, 0.1, total_steps=10 * STEPS, cycle_momentum=False)
+    fitted(steady, fixed, 5, scheduler=other, scheduler_every="step")
+    assert optimizer.param_groups[0]["momentum"] < 0.9
+    assert models.parameters(module)["0.weight"].tolist() != (
+        models.parameters(steady)["0.weight"].tolist()
+    )
+
+
+def test_several_schedules():
+    by_loop, by_fit = models.mlp(), models.mlp()
+    of_loop, of_fit = (optim.SGD(m.parameters(), lr=0.1) for m in (by_loop, by_fit))
+    both = [
+        [schedules.ExponentialLR(o, 0.9), schedules.StepLR(o, 3, 0.5)] for o in (of_loop, of_fit)
+    ]
+    expected = plain_loop(by_loop, of_loop, 10, by_epoch=[s.step for s in both[0]])
+    run = fitted(by_fit, of_fit, 10, scheduler=both[1])
+    assert run.losses == pytest.approx(expected, rel=1e-6)
+    assert of_fit.param_groups[0]["lr"] == of_loop.param_groups[0]["lr"]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_plateau_of_the_validation_loss(workers):
+    by_loop, by_fit = models.mlp(), models.mlp()
+    of_loop, of_fit = (optim.SGD(m.parameters(), lr=2.0) for m in (by_loop, by_fit))
+    scheduler, other = (
+        schedules.ReduceLROnPlateau(o, patience=0, factor=0.5) for o in (of_loop, of_fit)
+    )
+    held_out = X[:10].flip(0).contiguous(), CLASSES[:10].contiguous()
+
+    def judge():
+        with torch.no_grad():
+            scheduler.step(functional.cross_entropy(by_loop(held_out[0]), held_out[1]).item())
+
+    shards = 1 if workers == 1 else 3
+    expected = plain_loop(by_loop, of_loop, 12, by_epoch=[judge])
+    run = fitted(by_fit, of_fit, 12, scheduler=other, validation=held_out, shards=shards,
+                 workers=workers)  # fmt: skip
+    assert run.losses == pytest.approx(expected, rel=1e-6 if workers == 1 else 1e-4)
+    assert of_fit.param_groups[0]["lr"] == of_loop.param_groups[0]["lr"] < 2.0
+    assert run.rates[-1] < run.rates[0] == 2.0
+
+
+@pytest.mark.parametrize("name", ["momentum", "adam", "adafactor"])
+def test_clipping_by_norm_is_torchs(name):
+    by_loop, by_fit = models.mlp(), models.mlp()
+    expected = plain_loop(by_loop, OPTIMIZERS[name](list(by_loop.parameters())), 25, clip=0.05)
+    of_fit = OPTIMIZERS[name](list(by_fit.parameters()))
+    run = fitted(by_fit, of_fit, 25, clip_norm=0.05)
+    assert run.losses == pytest.approx(expected, rel=1e-6)
+    models.assert_alike(by_loop, by_fit, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["cnn", "lstm", "transformer", "tied"])
+def test_other_models_without_dropout(kind):
+    make, x, y = models.KINDS[kind]
+    by_loop, by_fit = make(), make()
+    for module in (by_loop, by_fit):
+        for part in module.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+            if isinstance(part, torch.nn.MultiheadAttention):
+                part.dropout = 0.0
+    expected = plain_loop(by_loop, optim.SGD(by_loop.parameters(), lr=0.1), 25, x, y)
+    run = phalanx.fit(
+        by_fit, (x, y), optimizer=optim.SGD(by_fit.parameters(), lr=0.1), epochs=25, **PLAIN
+    )
+    assert run.losses == pytest.approx(expected, rel=1e-6)
+    models.assert_alike(by_loop, by_fit, rtol=1e-4, atol=1e-6)
+
+
+def test_double_precision():
+    by_loop, by_fit = models.mlp().double(), models.mlp().double()
+    x = X.double()
+    expected = plain_loop(by_loop, optim.Adam(by_loop.parameters()), 25, x)
+    run = phalanx.fit(by_fit, (x.numpy(), CLASSES), epochs=25, **PLAIN)
+    assert run.losses == pytest.approx(expected, rel=1e-12)
+    models.assert_alike(by_loop, by_fit, rtol=1e-10)
+    assert next(by_fit.parameters()).dtype is torch.float64
+
+
+def test_a_last_batch_that_is_smaller_weighs_less():
+    by_loop, by_fit = models.mlp(), models.mlp()
+    expected = plain_loop(by_loop, optim.Adam(by_loop.parameters()), 10, X[:40], CLASSES[:40])
+    run = phalanx.fit(by_fit, (X[:40], CLASSES[:40]), epochs=10, **PLAIN)
+    assert run.losses == pytest.approx(expected, rel=1e-6)
+    assert run.steps == 10 * STEPS
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "nadam", "radam"])
+def test_an_optimizer_by_name_has_torchs_own_settings(name):
+    kinds = {kind.lower(): getattr(optim, kind) for kind in dir(optim)}
+    more = {"lr": 0.01} if name == "sgd" else {}
+    by_name, by_object = models.mlp(), models.mlp()
+    fitted(by_name, name, 2)
+    fitted(by_object, kinds[name](by_object.parameters(), **more), 2)
+    models.assert_alike(by_name, by_object)
+
+
+def test_the_settings_may_be_changed_between_two_fits():
+    by_loop, by_fit = models.mlp(), models.mlp()
+    of_loop, of_fit = (optim.Adam(m.parameters(), lr=0.01) for m in (by_loop, by_fit))
+    expected, losses = [], []
+    for rate in (0.01, 0.001):
+        of_loop.param_groups[0]["lr"] = of_fit.param_groups[0]["lr"] = rate
+        expected += plain_loop(by_loop, of_loop, 3)
+        losses += fitted(by_fit, of_fit, 3).losses
+    assert losses == pytest.approx(expected, rel=1e-6)
+    assert np.all(np.diff(losses) < 0)
