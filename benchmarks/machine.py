@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 PACKAGES = ("phalanx", "numpy", "scikit-learn", "torch")
 
 
-def describe() -> dict[str, str]:
+def describe(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Processor, cores, and versions, by name."""
     facts = {
         "processor": processor(),
@@ -18,7 +19,7 @@ def describe() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
     }
-    return facts | {name: version(name) for name in PACKAGES} | {"BLAS": blas()}
+    return facts | {name: version(name) for name in packages} | {"BLAS": blas()}
 
 
 def processor() -> str:

@@ -43,6 +43,13 @@ def time_case(case: Case, rounds: int) -> Timed:
 
 def take_turns(case: Case, source: str, everybody: Mapping[str, Contestant], rounds: int) -> Timed:
     """Let the contestants train the case in turn, and end what they started."""
+    return Timed(case, source, *rounds_of(case.key, case.epochs, everybody, rounds))
+
+
+def rounds_of(
+    key: str, epochs: int, everybody: Mapping[str, Contestant], rounds: int
+) -> tuple[Times, list[float]]:
+    """What everybody took in each round, and the cores kept busy by others before it."""
     with ExitStack() as stack:
         for contestant in everybody.values():
             stack.callback(contestant.close)
@@ -51,10 +58,10 @@ def take_turns(case: Case, source: str, everybody: Mapping[str, Contestant], rou
         others: list[float] = []
         for number in range(1, rounds + 1):
             others.append(busy_cores())
-            print(f"{case.key}: round {number} of {rounds}", file=sys.stderr)
-            for name, seconds in turn_of_each(everybody, case.epochs).items():
+            print(f"{key}: round {number} of {rounds}", file=sys.stderr)
+            for name, seconds in turn_of_each(everybody, epochs).items():
                 times[name].append(seconds)
-    return Timed(case, source, times, others)
+    return times, others
 
 
 def turn_of_each(everybody: Mapping[str, Contestant], epochs: int) -> dict[str, float]:

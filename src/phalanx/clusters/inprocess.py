@@ -38,7 +38,7 @@ class InProcess:
         outputs_BO = np.empty(work.out_shape, work.dtype)
         aligned_N = aligned_empty(params_N.shape, params_N.dtype)
         aligned_N[...] = params_N
-        with one_blas_thread():
+        with one_blas_thread(), work.model.as_guest():
             predict_chunks(work, aligned_N, samples, outputs_BO, rank=0)
         return outputs_BO
 
@@ -51,7 +51,8 @@ class _Session:
         def halt() -> None:
             self._worker.board.door[HALT] = INTERRUPT
 
-        with on_interrupt(halt), watched(self.arena, watch):
+        guest = self._worker.post.job.model.as_guest()
+        with on_interrupt(halt), watched(self.arena, watch), guest:
             self._worker.run(lease)
 
     def resize(self, n_workers: int) -> None:

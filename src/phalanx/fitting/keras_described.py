@@ -29,7 +29,8 @@ from phalanx.models.keras3.optimizers import (
     slot_names,
 )
 from phalanx.models.pytorch.batches import first_rows
-from phalanx.models.pytorch.describing import blocks_within, undisturbed
+from phalanx.models.pytorch.describing import blocks_within
+from phalanx.models.pytorch.generators import undisturbed
 from phalanx.models.pytorch.vector import Vector
 from phalanx.state import State
 

@@ -23,7 +23,8 @@ from phalanx.models.pytorch.batches import (
     NestedSamples,
     first_rows,
 )
-from phalanx.models.pytorch.describing import Described, Generators, undisturbed
+from phalanx.models.pytorch.describing import Described
+from phalanx.models.pytorch.generators import undisturbed
 from phalanx.models.pytorch.network import Settings, TorchSpec, differ
 from phalanx.models.pytorch.objective import LOSSES, METRICS, Objective
 from phalanx.models.pytorch.packing import packed, unpacked
@@ -92,8 +93,7 @@ def fit_module(
     if following.resume is not None:
         follower.catch_up(following.resume)
     start = follower.start()
-    with undisturbed() as follower.generators:
-        trained = train(job, start, training, validating, Progress(0.0), following)
+    trained = train(job, start, training, validating, Progress(0.0), following)
     return follower.take(trained)
 
 
@@ -113,7 +113,6 @@ class Follower:
         self.module, self.described, self.spec, self.agenda = module, described, spec, agenda
         self.names = ("loss", *objective.metrics)
         self.callbacks, self.verbose = callbacks, verbose
-        self.generators = Generators()
 
     def values(self) -> Array:
         """The module's parameters and buffers as one vector [N]."""
@@ -159,8 +158,7 @@ class Follower:
         if self.verbose:
             figures = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
             print(f"epoch {epoch}  {figures}  {record.seconds:.2f} s")
-        with self.generators.used():
-            wishes = [bool(callback(epoch, logs)) for callback in self.callbacks]  # all are called
+        wishes = [bool(callback(epoch, logs)) for callback in self.callbacks]  # all are called
         return any(wishes)
 
     def logs(self, record: EpochRecord, epoch: int) -> dict[str, float]:

@@ -20,7 +20,7 @@ from phalanx.fitting.modules import (
 )
 from phalanx.fitting.wishes import n_workers
 from phalanx.layout import Region
-from phalanx.models.pytorch.describing import undisturbed
+from phalanx.models.pytorch.generators import undisturbed
 from phalanx.models.pytorch.network import TorchSpec
 from phalanx.models.pytorch.objective import Objective
 from phalanx.models.pytorch.packing import packed
@@ -42,8 +42,7 @@ def predict_module(
     model = spec.build(values_N.copy())
     trial = _tried(model.outputs, samples)
     count = n_workers(workers)
-    with undisturbed():
-        return predict(spec, values_N, samples, count, trial.shape[1:], trial.dtype)
+    return predict(spec, values_N, samples, count, trial.shape[1:], trial.dtype)
 
 
 def evaluate_module(
@@ -62,9 +61,9 @@ def evaluate_module(
     objective = objective_of(loss, step, metrics)
     spec, values_N, samples = _described(module, data, collate, precision, device, objective)
     trial = _tried(spec.build(values_N.copy()).measures, samples)
-    count, floats = n_workers(workers), np.dtype(np.float64)
-    with undisturbed():
-        sums_VM = predict(spec, values_N, samples, count, trial.shape, floats, True)
+    sums_VM = predict(
+        spec, values_N, samples, n_workers(workers), trial.shape, np.dtype(np.float64), True
+    )
     total, weight, *others = sums_VM.sum(axis=0).tolist()
     figures = dict(zip(objective.metrics, others, strict=True))
     return {"loss": total / weight, **{name: value / weight for name, value in figures.items()}}

@@ -8,6 +8,7 @@ L2 penalty shrinks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -73,6 +74,10 @@ class ModelSpec(Protocol):
     @property
     def draws(self) -> bool:
         """Whether `gradient` needs random numbers (dropout)."""
+
+    def as_guest(self) -> AbstractContextManager[None]:
+        """Within it, the caller's own process may compute the model, and its random numbers stay
+        as they were, as they do when workers compute it."""
 
     def build(self, params_N: Array) -> Model:
         """The model over `params_N`, which it reads and never writes."""

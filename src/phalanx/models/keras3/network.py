@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from phalanx.arrays import Array
 from phalanx.errors import UserFunctionError
 from phalanx.layout import Region
+from phalanx.models.pytorch.generators import undisturbed
 from phalanx.models.pytorch.vector import Vector
 
 OUTPUT_SEED = 0  # of a model that draws while it predicts
@@ -56,9 +58,13 @@ class KerasSpec:
         """What a checkpoint knows the model by; its code may change."""
         return f"KerasSpec({self.vector})"
 
+    def as_guest(self) -> AbstractContextManager[None]:
+        return undisturbed()
+
     def build(self, params_N: Array) -> KerasModel:
         os.environ["KERAS_BACKEND"] = "torch"  # in a worker, before Keras is imported
-        return KerasModel(self, pickle.loads(self.packed).build(), params_N)
+        with undisturbed():  # a layer that is made draws a seed from Python's generator
+            return KerasModel(self, pickle.loads(self.packed).build(), params_N)
 
 
 class KerasModel:

@@ -8,6 +8,7 @@ on wide layers. scikit-learn's `coefs_` are the transposed views.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -78,6 +79,9 @@ class MLPSpec:
     @property
     def draws(self) -> bool:
         return self.dropout > 0
+
+    def as_guest(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def build(self, params_N: Array) -> Network:
         return Network(self, params_N)

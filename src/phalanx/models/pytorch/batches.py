@@ -18,6 +18,7 @@ import torch
 
 from phalanx.arrays import Array, aligned_empty
 from phalanx.errors import InvalidInput, UserFunctionError
+from phalanx.models.pytorch.generators import seed_everything
 
 SHARED = 4096  # bytes from which an array inside a dataset is shared rather than copied
 
@@ -227,17 +228,6 @@ class DatasetGatherer:
                 f"a Dataset must return the sample of every index below its length; "
                 f"{type(self.dataset).__name__}[{index}] raised {type(error).__name__}: {error}."
             ) from error
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the generators that a user's dataset or module may draw from."""
-    import random
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed costs 0.6 ms for absent devices
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.manual_seed_all(seed)
 
 
 class _Packer:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -16,6 +13,7 @@ import torch
 from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
 from phalanx.layout import Kind, Region, blocks_of
+from phalanx.models.pytorch.fused_trial import is_direct
 from phalanx.models.pytorch.optimizers import (
     BEGUN,
     FUSED,
@@ -91,6 +89,7 @@ class Described:
             len(groups),
             None,
             type(self.live).__name__,
+            is_direct(self.live, groups, slots, scalars),
         )
 
     def _probe(
@@ -249,38 +248,3 @@ def check_separable(optimizer: torch.optim.Optimizer) -> None:
             f"{type(optimizer).__name__} gives another result for two parameters together than "
             "apart. Use one of torch.optim, and clip_norm= for clipping."
         )
-
-
-class Generators:
-    """The states of torch's, NumPy's and Python's generators, as the user's program left them."""
-
-    def __init__(self) -> None:
-        self._note()
-
-    def _note(self) -> None:
-        self._states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-
-    def restore(self) -> None:
-        """Go on from these states."""
-        torch.set_rng_state(self._states[0])
-        np.random.set_state(self._states[1])
-        random.setstate(self._states[2])
-
-    @contextmanager
-    def used(self) -> Iterator[None]:
-        """Within it, the user's program draws, and these states move on."""
-        self.restore()
-        try:
-            yield
-        finally:
-            self._note()
-
-
-@contextmanager
-def undisturbed() -> Iterator[Generators]:
-    """Within it, whatever draws from torch's, NumPy's or Python's generators leaves no trace."""
-    generators = Generators()
-    try:
-        yield generators
-    finally:
-        generators.restore()

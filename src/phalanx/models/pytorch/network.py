@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from phalanx.arrays import Array
 from phalanx.errors import UserFunctionError
 from phalanx.layout import Region
-from phalanx.models.pytorch.batches import Batch, seed_everything
+from phalanx.models.pytorch.batches import Batch
+from phalanx.models.pytorch.generators import seed_everything, undisturbed
 from phalanx.models.pytorch.objective import Objective, called
 from phalanx.models.pytorch.packing import unpacked
 from phalanx.models.pytorch.vector import Vector
@@ -77,6 +79,9 @@ class TorchSpec:
     def __repr__(self) -> str:
         """What a checkpoint knows the model by; its code may change."""
         return f"TorchSpec({self.vector}, {self.settings})"
+
+    def as_guest(self) -> AbstractContextManager[None]:
+        return undisturbed()
 
     def build(self, params_N: Array) -> TorchModel:
         views = self.vector.param_views(params_N)

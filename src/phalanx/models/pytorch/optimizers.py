@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from phalanx.arrays import Array
+from phalanx.models.pytorch.fused import Direct
 from phalanx.optimizers import Slice, Update
 from phalanx.timetable import Moment
 
@@ -30,8 +31,8 @@ class TorchOptimizer:
 
     slots: names of the state that has a row. scalars: names of the state that is a number, each
     with its type: int, float, bool, or the dtype of a tensor. settings: (name, place in a tuple or
-    None) of what a schedule may change. shapes: where the blocks are whole
-    parameters, the shape of each by its start.
+    None) of what a schedule may change. shapes: where the blocks are whole parameters, the shape of
+    each by its start. is_direct: whether the fused kernel may be called in place of `step`.
     """
 
     packed: bytes
@@ -41,6 +42,7 @@ class TorchOptimizer:
     n_groups: int
     shapes: dict[int, tuple[int, ...]] | None
     name: str
+    is_direct: bool = False
 
     largest_block: ClassVar[int] = LARGEST_BLOCK
 
@@ -74,6 +76,10 @@ class BlockOptimizer:
         self._optimizer = bare(kind, attributes, [self._group])
         self._step = unhooked_step(self._optimizer)
         self._rows = dict(zip(described.slots, at.state_Mn, strict=True))
+        self._direct: Direct | None = None
+        if described.is_direct:
+            rows = [torch.from_numpy(row_n) for row_n in self._rows.values()]
+            self._direct = Direct(kind, self._param.data, rows)
         self._known: bytes | None = None
         self._is_bound = False
 
@@ -83,6 +89,9 @@ class BlockOptimizer:
         assert at.scalars_2C is not None
         before_C, after_C = at.scalars_2C[moment.updates % 2], at.scalars_2C[1 - moment.updates % 2]
         self._take_settings(moment)
+        if self._direct and self._direct.is_ready and before_C[BEGUN]:
+            self._direct.update(at.grad_n, before_C, after_C)
+            return
         if before_C[BEGUN]:
             self._bind_state(before_C)
         else:
@@ -102,6 +111,8 @@ class BlockOptimizer:
         if row_H.tobytes() != self._known:
             self._known = row_H.tobytes()
             set_numbers(self._group, self._described.settings, row_H.tolist())
+            if self._direct:
+                self._direct.take_settings(self._group)
 
     def _bind_state(self, scalars_C: Array) -> None:
         """Give the optimiser the state that lies in the arena."""
