@@ -66,3 +66,20 @@ def test_the_users_generators_are_left_alone(draws, workers):
         draw(2, {})
 
     assert numbers(trained) == numbers(idle)
+
+
+def test_a_keras_model_that_is_made_next_is_the_same(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    keras = pytest.importorskip("keras")
+    x, y = (part.numpy() for part in data())
+
+    def next_numbers(workers):
+        keras.utils.set_random_seed(0)
+        layers = [keras.Input((4,)), keras.layers.Dropout(0.2), keras.layers.Dense(2)]
+        model = keras.Sequential(layers)
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(True))
+        options = dict(batch_size=16, verbose=0, workers=workers)
+        phalanx.fit(model, x, y, shards=4, **options)
+        return random.random(), float(np.random.rand()), torch.rand(1).item()
+
+    assert next_numbers(1) == next_numbers(2)

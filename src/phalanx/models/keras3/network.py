@@ -63,7 +63,8 @@ class KerasSpec:
 
     def build(self, params_N: Array) -> KerasModel:
         os.environ["KERAS_BACKEND"] = "torch"  # in a worker, before Keras is imported
-        return KerasModel(self, pickle.loads(self.packed).build(), params_N)
+        with undisturbed():  # a layer that is made draws a seed from Python's generator
+            return KerasModel(self, pickle.loads(self.packed).build(), params_N)
 
 
 class KerasModel:
