@@ -115,6 +115,14 @@ def test_auto_shards_of_known_jobs(batch, parameters, shards):
     assert auto_shards(batch, parameters) == shards
 
 
+@pytest.mark.parametrize(
+    ("batch", "shards"), [(8, 1), (31, 1), (32, 2), (64, 4), (128, 4), (256, 4), (512, 8)]
+)
+def test_auto_shards_of_deep_models_may_be_small(batch, shards):
+    assert auto_shards(batch, 1_000_000, is_deep=True) == shards
+    assert auto_shards(batch, 1_000, is_deep=True) == 1
+
+
 @given(st.integers(1, 10**5), st.integers(1, 10**9))
 def test_auto_shards_is_a_power_of_two_that_leaves_rows(batch, parameters):
     shards = auto_shards(batch, parameters)

@@ -21,6 +21,7 @@ from phalanx.randomness import ORDER, keyed
 from phalanx.registry import name_of
 
 MIN_ROWS_A_SHARD = 64
+MIN_DEEP_ROWS, FEW_SHARDS = 16, 4
 MIN_FLOPS_A_SHARD = 4e6
 MAX_AUTO_SHARDS = 16
 FLOPS_A_PARAMETER = 6  # forward, and backward to the weights and to the layer below: 2 each
@@ -163,15 +164,20 @@ class Plan:
         return shards[s] if s < len(shards) else (end, end)
 
 
-def auto_shards(batch_size: int, n_parameters: int) -> int:
+def auto_shards(batch_size: int, n_parameters: int, is_deep: bool = False) -> int:
     """The power of two that leaves each shard rows and arithmetic worth a worker's while.
 
     Depends on the job alone, never on the workers. At least 64 rows, so that matrix products run
     near full speed, and 4 MFLOP (about 40 microseconds of one core), which a step's two waits
     do not outweigh. At most 16, since every shard holds a gradient of its own.
+    is_deep: a parameter may be used many times for a sample, as in convolutions; then up to four
+    shards may have 16 rows only.
     """
     flops = FLOPS_A_PARAMETER * n_parameters * batch_size
-    most = min(batch_size / MIN_ROWS_A_SHARD, flops / MIN_FLOPS_A_SHARD, MAX_AUTO_SHARDS)
+    by_rows = batch_size / MIN_ROWS_A_SHARD
+    if is_deep:
+        by_rows = max(by_rows, min(batch_size / MIN_DEEP_ROWS, FEW_SHARDS))
+    most = min(by_rows, flops / MIN_FLOPS_A_SHARD, MAX_AUTO_SHARDS)
     return 1 << max(0, int(most).bit_length() - 1)
 
 

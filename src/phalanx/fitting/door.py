@@ -20,7 +20,9 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
 
     The result is the same, bit for bit, for any number of workers, whichever of them dies.
 
-    `fit(module, data, loss=, optimizer=, ...)` for a `torch.nn.Module` returns a `phalanx.Run`:
+    `fit(module, data, loss=, optimizer=, ...)` for a `torch.nn.Module` returns a `phalanx.Run`. Its
+    `history` has a list of figures by epoch for "loss", "lr", and, with validation, for "val_loss"
+    and each "val_" metric.
 
     data : (X, y) of arrays or tensors, nested tuples and dicts of them, a Dataset, a DataLoader
         With a row for each sample. Of a DataLoader, the dataset and collate function are taken.
@@ -30,22 +32,26 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
     step : callable (module, batch) -> mean loss, or (mean loss, weight)
         Instead of `loss`, for what is not loss(module(x), y). The weight is that of the mean among
         others, where it is not the number of samples (e.g. the number of tokens).
-    optimizer : torch.optim.Optimizer over the module's parameters, callable, or name, "adam"
+    optimizer : torch.optim.Optimizer over the module's parameters, callable, or name
+        "adam" by default, with torch's own settings.
     scheduler : one or several of torch.optim.lr_scheduler
-    scheduler_every : {"epoch", "step"}
+    scheduler_every : {"epoch", "step"}, default "epoch"
     metrics : names ("accuracy", "mse", "mae"), callables (outputs, target) -> [n], or a dict
-        Of the validation samples.
+        Of the validation samples, e.g. `run.history["val_accuracy"]`.
     collate : callable, as of a DataLoader
     validation : data that is judged after each epoch
     callbacks : callable (epoch, logs), or several; True stops the training
         Called in this process after each epoch; the module is then as it was trained so far.
-    epochs, batch_size : int
-        batch_size is the whole batch of a step, for any number of workers.
-    workers : int, -1 for one a core, or "auto"
+    epochs, batch_size : int, default 1 and 32
+        batch_size is the whole batch of a step, for any number of workers. The last batch of an
+        epoch takes what is left: there are ceil(samples / batch_size) steps.
+    workers : int, -1 for one a core (the default), or "auto" for the number that proves quickest
     shards : int or "auto"
-        Slices of a batch that are computed apart. Part of the answer, as batch_size is.
-    seed : int
-        Of the order of the samples, and of whatever the module draws.
+        Slices of a batch that are computed apart: so many workers find something to compute.
+        "auto" goes by batch and parameters. Part of the answer, as batch_size is.
+    seed : int, default 0
+        Of the order of the samples, and of whatever the module draws while it is trained. Its
+        initial weights are drawn before: see torch.manual_seed.
     data_distribution : {"random", "sequential", "strided", "stratified"} or callable
     task_assignment : {"round_robin", "load_balanced", "dynamic"} or callable
     aggregation : {"mean", "sum", "max", "median", "trimmed_mean"} or callable

@@ -83,7 +83,7 @@ class Wishes:
         batch_size = min(self.batch_size, n_samples)
         shards = self.shards
         if shards == AUTO:
-            shards = auto_shards(batch_size, n_parameters)
+            shards = auto_shards(batch_size, n_parameters, is_deep=True)
         check_shards(shards, batch_size)
         distribution = choose("data_distribution", self.data_distribution, DISTRIBUTIONS)
         stratifies = self.data_distribution not in DISTRIBUTIONS or (
