@@ -240,6 +240,29 @@ def test_a_loss_of_its_own_with_weights():
     assert_same_for_any_workers((X, VALUES), models.regressor, loss=weighted)
 
 
+def test_a_loss_may_look_at_the_module_that_is_trained():
+    def trained(workers):
+        module = models.mlp()
+
+        def decayed(outputs, target):
+            squares = sum(p.square().sum() for p in module.parameters())
+            return functional.cross_entropy(outputs, target) + 0.01 * squares
+
+        run = phalanx.fit(
+            module, (X, CLASSES), optimizer=sgd, **{**SETTINGS, "loss": decayed, "workers": workers}
+        )
+        return module, run
+
+    module, run = trained(1)
+    assert run.digest == trained(2)[1].digest
+    by_step = fitted((X, CLASSES), optimizer=decaying_sgd)[0]
+    models.assert_alike(module, by_step, rtol=1e-4, atol=1e-6)
+
+
+def decaying_sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.1, weight_decay=0.02)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_frozen_parameters_stay(workers):
     module = models.mlp()
