@@ -216,6 +216,10 @@ class Several(nn.Module):
         return self.layer(x), x
 
 
+def normed():
+    return nn.Sequential(nn.ReLU(), nn.utils.parametrizations.weight_norm(nn.Linear(6, 3)))
+
+
 MODULES = [
     (lambda: nn.LazyLinear(3), "must have their shapes; 'weight' is not initialised.*Call the mod"),
     (lambda: nn.Sequential(nn.EmbeddingBag(9, 3, sparse=True)), "embedding '0' has sparse=True"),
@@ -225,6 +229,7 @@ MODULES = [
     (lambda: models.mlp().bfloat16(), "got torch.bfloat16.*precision='bf16'"),
     (lambda: nn.Sequential(nn.Linear(6, 4).double(), nn.Linear(4, 3)), "float32, torch.float64"),
     (Locked, r"must be picklable.*module\.guard\['lock'\] \(a lock\) is not.*__getstate__"),
+    (normed, r"picklable.*module\.1 \(a ParametrizedLinear\) is not.*Serialization of paramet"),
     (lambda: nn.Linear(5, 3), r"must take the data; a trial with 4 samples raised.*Try loss"),
     (lambda: nn.Linear(6, 2), "must take the data; a trial with 4 samples raised"),
     (Several, "must take the data; a trial"),

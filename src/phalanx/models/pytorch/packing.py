@@ -71,6 +71,8 @@ def _culprit_in(module: torch.nn.Module) -> str | None:
         for attribute, value in vars(part).items():
             if attribute != "_modules" and not _is_picklable(value):
                 return _deepest(".".join(filter(None, ("module", name, attribute))), value, DEPTH)
+        if not _is_picklable(part):  # though all of its attributes are
+            return f"{'.'.join(filter(None, ('module', name)))} (a {type(part).__name__})"
     return None
 
 
