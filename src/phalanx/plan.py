@@ -156,7 +156,7 @@ class Plan:
         return shards[s] if s < len(shards) else (end, end)
 
 
-def auto_shards(batch_size: int, n_parameters: int) -> int:
+def auto_shards(batch_size: int, n_parameters: int, min_rows: int = MIN_ROWS_A_SHARD) -> int:
     """The power of two that leaves each shard rows and arithmetic worth a worker's while.
 
     Depends on the job alone, never on the workers. At least 64 rows, so that matrix products run
@@ -164,7 +164,7 @@ def auto_shards(batch_size: int, n_parameters: int) -> int:
     do not outweigh. At most 16, since every shard holds a gradient of its own.
     """
     flops = FLOPS_A_PARAMETER * n_parameters * batch_size
-    most = min(batch_size / MIN_ROWS_A_SHARD, flops / MIN_FLOPS_A_SHARD, MAX_AUTO_SHARDS)
+    most = min(batch_size / min_rows, flops / MIN_FLOPS_A_SHARD, MAX_AUTO_SHARDS)
     return 1 << max(0, int(most).bit_length() - 1)
 
 

@@ -21,13 +21,15 @@ from phalanx.job import Job
 from phalanx.layout import blocks_of
 from phalanx.models.base import ModelSpec, Score
 from phalanx.optimizers import Optimizer
-from phalanx.plan import DISTRIBUTIONS, Plan, auto_shards
+from phalanx.plan import DISTRIBUTIONS, MIN_ROWS_A_SHARD, Plan, auto_shards
 from phalanx.registry import choose
 from phalanx.schedules import Constant
 from phalanx.stopping import Rule
 from phalanx.training import Following, seats_for, useful_workers
 
 NONFINITE = ("stop", "skip", "keep")
+LARGE = 4_000_000  # parameters, above which a shard's gradient goes through memory, not the cache,
+ROWS_IF_LARGE = 128  # so that more rows are to share the cost of it
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class Wishes:
         batch_size = min(self.batch_size, n_samples)
         shards = self.shards
         if shards == AUTO:
-            shards = auto_shards(batch_size, n_parameters)
+            rows = ROWS_IF_LARGE if n_parameters > LARGE else MIN_ROWS_A_SHARD
+            shards = auto_shards(batch_size, n_parameters, rows)
         check_shards(shards, batch_size)
         distribution = choose("data_distribution", self.data_distribution, DISTRIBUTIONS)
         stratifies = self.data_distribution not in DISTRIBUTIONS or (
