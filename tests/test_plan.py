@@ -121,6 +121,8 @@ def test_auto_shards_of_known_jobs(batch, parameters, shards):
 def test_auto_shards_of_deep_models_may_be_small(batch, shards):
     assert auto_shards(batch, 1_000_000, is_deep=True) == shards
     assert auto_shards(batch, 1_000, is_deep=True) == 1
+    assert auto_shards(batch, 2_000_000, is_deep=True) == auto_shards(batch, 2_000_000)
+    assert auto_shards(batch, 5_000_000, is_deep=True) == max(1, batch // 128)
 
 
 @given(st.integers(1, 10**5), st.integers(1, 10**9))

@@ -21,7 +21,8 @@ from phalanx.randomness import ORDER, keyed
 from phalanx.registry import name_of
 
 MIN_ROWS_A_SHARD = 64
-MIN_DEEP_ROWS, FEW_SHARDS = 16, 4
+MIN_DEEP_ROWS, FEW_SHARDS, CACHED_PARAMETERS = 16, 4, 1_000_000
+MIN_LARGE_ROWS, LARGE_PARAMETERS = 128, 4_000_000
 MIN_FLOPS_A_SHARD = 4e6
 MAX_AUTO_SHARDS = 16
 FLOPS_A_PARAMETER = 6  # forward, and backward to the weights and to the layer below: 2 each
@@ -171,12 +172,15 @@ def auto_shards(batch_size: int, n_parameters: int, is_deep: bool = False) -> in
     near full speed, and 4 MFLOP (about 40 microseconds of one core), which a step's two waits
     do not outweigh. At most 16, since every shard holds a gradient of its own.
     is_deep: a parameter may be used many times for a sample, as in convolutions; then up to four
-    shards may have 16 rows only.
+    shards may have 16 rows only, unless their gradients are too large for a cache, and above 4
+    million parameters they have 128 at least, to share the cost of writing a gradient to memory.
     """
     flops = FLOPS_A_PARAMETER * n_parameters * batch_size
     by_rows = batch_size / MIN_ROWS_A_SHARD
-    if is_deep:
+    if is_deep and n_parameters <= CACHED_PARAMETERS:
         by_rows = max(by_rows, min(batch_size / MIN_DEEP_ROWS, FEW_SHARDS))
+    if is_deep and n_parameters > LARGE_PARAMETERS:
+        by_rows = batch_size / MIN_LARGE_ROWS
     most = min(by_rows, flops / MIN_FLOPS_A_SHARD, MAX_AUTO_SHARDS)
     return 1 << max(0, int(most).bit_length() - 1)
 
