@@ -44,7 +44,7 @@ METHOD = """\
   processes is included for nobody, and all do an untimed turn first.
 - Everybody trains the same network in float32 with Adam (learning rate 0.001) on the same samples,
   in a new random order every epoch, with the same global batch, without callbacks and metrics.
-- `phalanx.fit` is called with `optimizer="adam"` and its defaults, so `shards="auto"`.
+- `phalanx.fit` gets `shards=2`: a shard for each of two workers, as DistributedDataParallel has.
 - torch runs as its users write it; DDP and Fabric over gloo, with half of the batch in each of two
   processes. `torch.optim.Adam` is torch's default, which is not fused on a CPU; Phalanx calls
   torch's fused kernel.

@@ -30,7 +30,7 @@ from deep_names import (
     TORCH_2,
 )
 
-CORES = 2
+CORES = SHARDS = 2
 
 
 class PhalanxTorch:
@@ -47,7 +47,7 @@ class PhalanxTorch:
         begun = perf_counter()
         phalanx.fit(
             module, self._data, loss="cross_entropy", optimizer="adam", epochs=epochs,
-            batch_size=self._case.batch, workers=self._workers,
+            batch_size=self._case.batch, workers=self._workers, shards=SHARDS,
         )  # fmt: skip
         return (perf_counter() - begun) / (epochs * self._case.steps)
 
@@ -68,7 +68,7 @@ class PhalanxKeras:
         begun = perf_counter()
         phalanx.fit(
             model, *self._data, batch_size=self._case.batch, epochs=epochs, verbose=0,
-            workers=self._workers,
+            workers=self._workers, shards=SHARDS,
         )  # fmt: skip
         return (perf_counter() - begun) / (epochs * self._case.steps)
 
