@@ -144,23 +144,23 @@ def perceptron_case(
 
 EVERY = (
     perceptron_case(
-        "digits", data.digits, (64, 100, CLASSES), 200, 1797, 100, goals(5.0, 3.0, False)
+        "digits", data.digits, (64, 100, CLASSES), 200, 1797, 300, goals(5.0, 3.0, False)
     ),
     perceptron_case(
-        "mnist-small", data.mnist, (784, 256, 128, CLASSES), 256, 60 * 256, 4,
+        "mnist-small", data.mnist, (784, 256, 128, CLASSES), 256, 60 * 256, 8,
         goals(2.0, 2.0, False),
     ),
     perceptron_case(
-        "mnist-wide", data.mnist, (784, 2048, 2048, CLASSES), 256, 12 * 256, 2,
+        "mnist-wide", data.mnist, (784, 2048, 2048, CLASSES), 256, 20 * 256, 2,
         goals(1.4, 1.5, True),
     ),
     DeepCase(
         "mnist-cnn", "MNIST CNN, batch 128", data.mnist, (1, 28, 28), (28, 28, 1),
-        convolutional_module, convolutional_model, 128, 8 * 128, 1, goals(1.1, 1.2, True),
+        convolutional_module, convolutional_model, 128, 10 * 128, 2, goals(1.1, 1.2, True),
     ),
     DeepCase(
         "mnist-lstm", "MNIST LSTM of 128 over rows, batch 128", data.mnist, (28, 28), (28, 28),
-        recurrent_module, recurrent_model, 128, 30 * 128, 2, goals(1.15, 1.8, True),
+        recurrent_module, recurrent_model, 128, 30 * 128, 4, goals(1.15, 1.8, True),
     ),
 )  # fmt: skip
 DEEP_CASES = {case.key: case for case in EVERY}
