@@ -143,8 +143,10 @@ class DescribedModel:
             None if part is None else keras.tree.map_structure(lambda a: a[rows], part)
             for part in (self.x, self.y, self.weight, self.predicted)
         )
-        for metric in self.metrics:
-            metric.reset_state()
+        self.model.reset_metrics()
+        self.model._compute_loss(
+            x=x, y=y, y_pred=predicted, sample_weight=weight, training=False
+        )  # which also notes the loss of each output
         self.model.compute_metrics(x, y, predicted, sample_weight=weight)
         values = [_numpy(v).reshape(-1) for v in self.metric_variables]
         return np.concatenate(values) if values else np.zeros(0)
@@ -195,13 +197,15 @@ class DescribedModel:
         self.groups = [int(not self._decays(v)) for v in self.live]
         config = {**optimizer.get_config(), "learning_rate": 0.001}
         config |= {"clipvalue": None, "global_clipnorm": None}
-        configs = [config, {**config, "weight_decay": None}]
+        undecayed = {key: None for key in config if key.endswith("weight_decay")}
+        configs = [config, {**config, **undecayed}]
+        paths = {start: v.path for v, (start, _) in zip(self.live, self.vector.params, strict=True)}
         constraints = {
             start: keras.saving.serialize_keras_object(v.constraint)
             for v, (start, _) in zip(self.live, self.vector.params, strict=True)
             if v.constraint is not None
         }
-        packed = cloudpickle.dumps((OptimizerKind.of(optimizer), configs, constraints))
+        packed = cloudpickle.dumps((OptimizerKind.of(optimizer), configs, constraints, paths))
         self.optimizer = KerasOptimizer(
             packed,
             slot_names(optimizer, len(self.live)),
@@ -339,9 +343,10 @@ class DescribedModel:
         """(place of a variable, row, slot variable) of all of the live optimiser's."""
         live = self.model.optimizer
         return [
-            (piece, m, getattr(live, name)[i])
+            (piece, m, slot)
             for m, name in enumerate(self.optimizer.slots)
-            for i, piece in enumerate(self.vector.params)
+            for piece, slot in zip(self.vector.params, getattr(live, name), strict=True)
+            if slot is not None
         ]
 
 
