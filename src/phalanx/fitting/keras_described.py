@@ -195,17 +195,15 @@ class DescribedModel:
         )
         self.is_whole = is_whole
         self.groups = [int(not self._decays(v)) for v in self.live]
-        config = {**optimizer.get_config(), "learning_rate": 0.001}
+        config = {**_untracked(optimizer.get_config()), "learning_rate": 0.001}
         config |= {"clipvalue": None, "global_clipnorm": None}
-        undecayed = {key: None for key in config if key.endswith("weight_decay")}
-        configs = [config, {**config, **undecayed}]
         paths = {start: v.path for v, (start, _) in zip(self.live, self.vector.params, strict=True)}
         constraints = {
             start: keras.saving.serialize_keras_object(v.constraint)
             for v, (start, _) in zip(self.live, self.vector.params, strict=True)
             if v.constraint is not None
         }
-        packed = cloudpickle.dumps((OptimizerKind.of(optimizer), configs, constraints, paths))
+        packed = cloudpickle.dumps((OptimizerKind.of(optimizer), config, constraints, paths))
         self.optimizer = KerasOptimizer(
             packed,
             slot_names(optimizer, len(self.live)),
@@ -359,6 +357,16 @@ def _check_alike(copy: Any, model: Any) -> None:
             f"{type(model).__name__} then has {len(shapes[0])} of other shapes than its "
             f"{len(shapes[1])}. Implement get_config() and from_config()."
         )
+
+
+def _untracked(nest: Any) -> Any:
+    """A nest without the lists and dicts of Keras that cannot be pickled."""
+    if isinstance(nest, dict):
+        return {key: _untracked(part) for key, part in nest.items()}
+    if isinstance(nest, (list, tuple)):
+        parts = [_untracked(part) for part in nest]
+        return tuple(parts) if isinstance(nest, tuple) else parts
+    return nest
 
 
 def as_numpy(content: Any) -> Any:
