@@ -102,3 +102,20 @@ def tied():
 
 def weights_of(model):
     return [np.array(weight) for weight in model.get_weights()]
+
+
+def cnn_of_x():
+    """Classes of X by a network with running statistics and dropout."""
+    keras.utils.set_random_seed(8)
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Reshape((6, 1)),
+            layers.Conv1D(3, 2),
+            layers.BatchNormalization(),
+            layers.Flatten(),
+            layers.Dropout(0.2),
+            layers.Dense(3, "softmax"),
+        ]
+    )
+    return compiled(model, metrics=["accuracy"])

@@ -34,6 +34,9 @@ from phalanx.models.pytorch.vector import Vector
 from phalanx.state import State
 
 TRIAL_ROWS = 4
+PLAIN = (bool, int, float, str)
+OWN = ("name", "built", "compiled", "loss", "training", "stop_training", "jit_compile", "run_eagerly",
+       "steps_per_execution", "seed")  # fmt: skip
 
 
 class DescribedModel:
@@ -46,7 +49,7 @@ class DescribedModel:
         self.model, self.is_trained = model, is_trained
         with undisturbed():
             content = as_numpy(first_rows(samples, TRIAL_ROWS).content)
-        self.x, self.y, self.weight = unpacked(content)
+        self.x, self.y, self.weight = unpacked(as_tensors(content))
         changing = self._try()
         self.live = list(model.trainable_variables)
         if not self.live:
@@ -245,7 +248,8 @@ class DescribedModel:
             config_of(model),
             custom_of(model),
             compiled_of(model) if self.is_trained else {},
-            self.x,
+            as_numpy(self.x),
+            tuple(layer.trainable for layer in model._flatten_layers()),
             constants,
             keras.config.floatx(),
             keras.config.image_data_format(),
@@ -357,6 +361,16 @@ def _check_alike(copy: Any, model: Any) -> None:
             f"{type(model).__name__} then has {len(shapes[0])} of other shapes than its "
             f"{len(shapes[1])}. Implement get_config() and from_config()."
         )
+    for one, other in zip(copy._flatten_layers(), model._flatten_layers(), strict=True):
+        for name, value in vars(other).items():
+            found = vars(one).get(name, value)
+            if name in OWN or name.startswith("_") or type(value) not in PLAIN or found == value:
+                continue
+            raise InvalidInput(
+                "a model that is created anew from its class and arguments must be the same; "
+                f"{name} of {type(other).__name__} then is {found!r} instead of {value!r}. "
+                "Implement get_config() and from_config()."
+            )
 
 
 def _untracked(nest: Any) -> Any:
@@ -370,10 +384,13 @@ def _untracked(nest: Any) -> Any:
 
 
 def as_numpy(content: Any) -> Any:
-    """Torch tensors as arrays."""
-    return keras.tree.map_structure(
-        lambda part: part.numpy().copy() if hasattr(part, "numpy") else np.array(part), content
-    )
+    """Tensors as arrays."""
+    return keras.tree.map_structure(_numpy, content)
+
+
+def as_tensors(content: Any) -> Any:
+    """Arrays as tensors of this process's backend."""
+    return keras.tree.map_structure(keras.ops.convert_to_tensor, content)
 
 
 def _numpy(value: Any) -> Array:

@@ -28,6 +28,7 @@ class KerasFollower:
         plan: Plan,
         callbacks: Any,
         verbose: Any,
+        first_epoch: int,
         epochs: int,
         validation_freq: Any,
     ) -> None:
@@ -56,23 +57,21 @@ class KerasFollower:
         self.changes = self._schedule is not None or self.is_followed
         self._iterations = int(keras.ops.convert_to_numpy(self._optimizer.iterations))
         self._tables: dict[int, Array] = {}
-        self._first_epoch: int | None = None
+        self._first_epoch, self._n_told = first_epoch, 0
 
     def begin(self, resume: Any) -> None:
         """The training is about to begin; what a checkpoint knows was seen before is told anew."""
         self.model.stop_training = False
         self.callbacks.on_train_begin()
         if resume is not None:
-            for epoch, packed in enumerate(resume.facts["records"]):
-                self.settings(epoch)
-                self.epoch_ended(epoch + 1, record_from(packed))
+            for count, packed in enumerate(resume.facts["records"], 1):
+                self.settings(self._first_epoch + count - 1)
+                self.epoch_ended(count, record_from(packed))
             self.model.stop_training = False
 
     def settings(self, epoch: int) -> Array:
         """The learning rate of each step of an epoch, [T, 2, 1]."""
         if epoch not in self._tables:
-            if self._first_epoch is None:
-                self._first_epoch = epoch
             if self.is_followed:
                 self.callbacks.on_epoch_begin(epoch)
             self._tables = {epoch: self._rates(epoch)}
@@ -83,7 +82,6 @@ class KerasFollower:
         if self._schedule is None:
             table[...] = float(keras.ops.convert_to_numpy(self._optimizer.learning_rate))
             return table
-        assert self._first_epoch is not None
         first = self._iterations + (epoch - self._first_epoch) * self._n_steps
         for t in range(self._n_steps):
             table[t] = float(keras.ops.convert_to_numpy(self._schedule(first + t)))
@@ -104,13 +102,9 @@ class KerasFollower:
 
     def epoch_ended(self, count: int, record: EpochRecord) -> bool:
         """Tell the callbacks; whether one wants to stop."""
-        epoch = count - 1 + self._offset
+        epoch, self._n_told = self._first_epoch + count - 1, count
         self.callbacks.on_epoch_end(epoch, self.logs(record, epoch))
         return bool(self.model.stop_training)
-
-    @property
-    def _offset(self) -> int:
-        return self._first_epoch or 0
 
     def logs(self, record: EpochRecord, epoch: int) -> dict[str, Any]:
         """An epoch's figures by name, as Keras calls them."""
@@ -132,10 +126,10 @@ class KerasFollower:
         scalars_KC = np.zeros((1, 0)) if state.scalars_KC is None else state.scalars_KC
         self.described.take_optimizer(state.state_MN, scalars_KC)
         if not self.is_followed:
-            for count, record in enumerate(trained.records, 1):
-                self.epoch_ended(count, record)
+            for record in trained.records[self._n_told :]:
+                self.epoch_ended(self._n_told + 1, record)
         history = self.model.history
-        logs = self.logs(trained.records[-1], self._offset + len(trained.records) - 1)
+        logs = self.logs(trained.records[-1], self._first_epoch + len(trained.records) - 1)
         self.callbacks.on_train_end(logs=logs)
         run.history = {name: list(values) for name, values in history.history.items()}
         run.scores = [float(value) for value in run.history.get("val_loss", [])]

@@ -58,7 +58,9 @@ def fit(
     n_validation = validating.n_samples if validating else 0
     job = wishes.job(spec, plan, described.optimizer, n_validation, score, epsilon=0.0)
     following = wishes.following()
-    follower = KerasFollower(described, plan, callbacks, verbose, epochs, validation_freq)
+    follower = KerasFollower(
+        described, plan, callbacks, verbose, initial_epoch, epochs, validation_freq
+    )
     following.agenda = following.mirror = follower
     following.on_epoch = follower.epoch_ended if follower.is_followed else None
     state = described.start()

@@ -28,9 +28,9 @@ NO_SLOTS = ("_variables", "_trainable_variables")
 
 @dataclass(frozen=True)
 class KerasOptimizer:
-    """packed: the pickle of (class, its config, constraints and names of variables). slots: names of the attributes
-    that hold a variable for each of the model's. scalars: of those that are one number. shapes:
-    where the blocks are whole variables, the shape of each by its start.
+    """packed: the pickle of (class, its config, constraints and names of variables). slots: names
+    of the attributes that hold a variable for each of the model's. scalars: of those that are one
+    number. shapes: where the blocks are whole variables, the shape of each by its start.
     """
 
     packed: bytes
@@ -80,7 +80,7 @@ class BlockOptimizer:
         self._variable._path = paths.get(place, self._variable.path)  # some are treated by name
         self._optimizer = kind.from_config(config)
         if at.block.group == UNDECAYED:
-            self._optimizer.exclude_from_weight_decay(var_list=[self._variable])
+            self._optimizer.weight_decay = self._optimizer.adam_weight_decay = None
         self._optimizer.build([self._variable])
         for name, row_n in zip(described.slots, at.state_Mn, strict=True):
             slot = getattr(self._optimizer, name)[0]
