@@ -27,6 +27,12 @@ class KerasData:
     @classmethod
     def of(cls, x: Any, y: Any, sample_weight: Any, class_weight: Any) -> KerasData:
         """Raises InvalidInput."""
+        if isinstance(x, (keras.utils.PyDataset, str, bytes)) or _is_text(x):
+            raise InvalidInput(
+                "x must be samples as numbers: an array, a list or dict of arrays, or a torch "
+                f"Dataset or DataLoader; got {type(x).__name__}. Put batches together into arrays, "
+                "and encode text first, e.g. by keras.layers.TextVectorization."
+            )
         if hasattr(x, "dataset") and hasattr(x, "collate_fn"):
             return cls(x.dataset, x.collate_fn)
         if hasattr(x, "__getitem__") and hasattr(x, "__len__") and not _is_arrays(x):
@@ -36,6 +42,11 @@ class KerasData:
                 "x must be an array, a list or dict of arrays, or a torch Dataset or DataLoader; "
                 f"got {type(x).__name__}. Samples of a stream cannot be counted once each: pass "
                 "arrays (numpy.memmap for what is larger than memory), or a Dataset."
+            )
+        if y is None and (sample_weight is not None or class_weight is not None):
+            raise InvalidInput(
+                "weights of samples need a target y that they belong to; got y=None. Pass y, or "
+                "weigh the loss in the model's compute_loss."
             )
         weights = weighted(y, sample_weight, class_weight)
         given = [x] if y is None else [x, y]
@@ -74,6 +85,10 @@ def _is_arrays(x: Any) -> bool:
     return hasattr(x, "shape") or hasattr(x, "to_numpy")
 
 
+def _is_text(x: Any) -> bool:
+    return isinstance(x, (list, tuple)) and any(isinstance(part, (str, bytes)) for part in x)
+
+
 def weighted(y: Any, sample_weight: Any, class_weight: Any) -> Any:
     """Weights of the samples from their own and from their classes'. Raises InvalidInput."""
     if class_weight is None:
@@ -85,6 +100,16 @@ def weighted(y: Any, sample_weight: Any, class_weight: Any) -> Any:
             "Use sample_weight instead."
         )
     y = np.asarray(y)
+    if (
+        y.ndim > 2
+        or y.dtype.kind not in "biuf"
+        or (sample_weight is not None and len(sample_weight) != len(y))
+    ):
+        raise InvalidInput(
+            "class_weight needs one class index a sample, or a one-hot row, and sample_weight one "
+            f"number for each; got a target of shape {y.shape} and dtype {y.dtype}. Use "
+            "sample_weight alone."
+        )
     classes = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(len(y))
     weights = np.array([class_weight.get(int(c), 1.0) for c in classes], keras.config.floatx())
     return weights if sample_weight is None else weights * np.asarray(sample_weight)

@@ -35,8 +35,10 @@ from phalanx.state import State
 
 TRIAL_ROWS = 4
 PLAIN = (bool, int, float, str)
-OWN = ("name", "built", "compiled", "loss", "training", "stop_training", "jit_compile", "run_eagerly",
-       "steps_per_execution", "seed")  # fmt: skip
+OWN = (
+    "name", "built", "compiled", "loss", "training", "stop_training", "jit_compile", "run_eagerly",
+    "steps_per_execution", "seed",
+)  # fmt: skip
 
 
 class DescribedModel:
@@ -52,7 +54,7 @@ class DescribedModel:
         self.x, self.y, self.weight = unpacked(as_tensors(content))
         changing = self._try()
         self.live = list(model.trainable_variables)
-        if not self.live:
+        if not self.live and is_trained:
             raise InvalidInput(
                 "a model must have weights to train; all of this one's are frozen. Set trainable = "
                 "True on some layers and compile it again."
@@ -61,7 +63,7 @@ class DescribedModel:
         self.vector = Vector.of(
             [_empty(v) for v in self.live],
             {str(i): _empty(w) for i, w in zip(changing, self.changing, strict=True)},
-            _dtype_of(self.live),
+            _dtype_of(self.live) if self.live else torch.float32,
         )
         whole = (Region(0, self.vector.size),)
         regions = self._describe_optimizer() if is_trained else whole
@@ -76,9 +78,9 @@ class DescribedModel:
                 model(self.x)
             before = [_numpy(weight) for weight in model.weights]
             seeds = [_numpy(state) for state in seed_states(model)]
-            self.predicted = self._call(training=False)
+            self.predicted = self._call(self.x, training=False)
             if self.is_trained:
-                self._call(training=True)
+                self._call(self.x, training=True)
             after = [_numpy(weight) for weight in model.weights]
             if self.is_trained:
                 self._build_metrics()
@@ -101,11 +103,11 @@ class DescribedModel:
             if not np.array_equal(b, a) and id(model.weights[i]) not in trained
         )
 
-    def _call(self, training: bool) -> Any:
+    def _call(self, x: Any, training: bool) -> Any:
         with torch.no_grad():
             if self.model._call_has_training_arg:
-                return self.model(self.x, training=training)
-            return self.model(self.x)
+                return self.model(x, training=training)
+            return self.model(x)
 
     def _build_metrics(self) -> None:
         """Build loss and metrics, and see that the metrics are sums over samples."""
@@ -113,25 +115,44 @@ class DescribedModel:
             loss = self.model._compute_loss(
                 x=self.x, y=self.y, y_pred=self.predicted, sample_weight=self.weight, training=False
             )
-            if np.size(_numpy(loss)) != 1:
-                raise InvalidInput(
-                    "a loss must be one number, the mean over the samples; got an array of shape "
-                    f"{np.shape(_numpy(loss))}. Use reduction='sum_over_batch_size', or ops.mean."
-                )
             self._check_reductions()
+            _check_loss(loss)
             whole = self._measured(slice(None))
             count = len(keras.tree.flatten(self.x)[0])
             parts = [self._measured(slice(0, count // 2)), self._measured(slice(count // 2, count))]
         self.model.reset_metrics()
         if count > 1 and not np.allclose(sum(parts), whole, rtol=1e-3, atol=1e-4, equal_nan=True):
-            names = ", ".join(metric.name for metric in self.metrics)
+            parts_of = [getattr(metric, "metrics", [metric]) for metric in self.metrics]
+            names = ", ".join(metric.name for several in parts_of for metric in several)
             raise InvalidInput(
                 "a metric's state must be sums over samples, so that those of shards can be added; "
                 f"one of {names} is not. Use metrics of Keras, or compute it from predictions."
             )
 
+    def check_fits(self, samples: Samples) -> None:
+        """Raise InvalidInput where model and loss do not take samples that are to be judged."""
+        with undisturbed():
+            content = as_numpy(first_rows(samples, TRIAL_ROWS).content)
+        x, y, weight = unpacked(as_tensors(content))
+        try:
+            with torch.no_grad():
+                predicted = self._call(x, training=False)
+                self.model._compute_loss(
+                    x=x, y=y, y_pred=predicted, sample_weight=weight, training=False
+                )
+                self.model.compute_metrics(x, y, predicted, sample_weight=weight)
+        except Exception as error:
+            raise InvalidInput(
+                "the model, its loss and its metrics must take the validation data; a trial with "
+                f"{TRIAL_ROWS} samples raised {type(error).__name__}: {error}. Compare its shapes "
+                "with those of the training data."
+            ) from error
+        finally:
+            self.model.reset_metrics()
+
     def _check_reductions(self) -> None:
-        for name in ("sum", "none"):
+        weighted = ("mean_with_sample_weight",) if self.weight is not None else ()
+        for name in ("sum", "none", *weighted):
             for loss in keras.tree.flatten(self.model._compile_config.config.get("loss")):
                 if getattr(loss, "reduction", None) == name:
                     raise InvalidInput(
@@ -190,6 +211,12 @@ class DescribedModel:
                 f"the optimizer must fit the model's trainable weights; {error} Compile the model "
                 "again after a change of what is trainable."
             ) from error
+        if [id(v) for v in optimizer._trainable_variables] != [id(v) for v in self.live]:
+            raise InvalidInput(
+                "the optimizer must be of the model's trainable weights; it has "
+                f"{len(optimizer._trainable_variables)}, the model {len(self.live)}. Compile the "
+                "model again after a change of what is trainable."
+            )
         is_whole = (
             not is_own(optimizer)
             or type(optimizer).__name__ not in ELEMENT_WISE
@@ -274,7 +301,7 @@ class DescribedModel:
             packed,
             self.vector,
             regions,
-            sum(int(np.prod(v.shape)) for v in self.live),
+            sum(int(np.prod(v.shape)) for v in (self.live if self.is_trained else model.weights)),
             changing,
             n_measures if self.is_trained else 0,
             keras.backend.backend() != "torch",
@@ -350,6 +377,17 @@ class DescribedModel:
             for piece, slot in zip(self.vector.params, getattr(live, name), strict=True)
             if slot is not None
         ]
+
+
+def _check_loss(loss: Any) -> None:
+    """Raise InvalidInput unless it is one number."""
+    shape = None if loss is None else np.shape(_numpy(loss))
+    if shape is None or np.prod(shape) != 1:
+        raise InvalidInput(
+            "a loss must be one number, the mean over the samples; got "
+            f"{'None' if shape is None else f'an array of shape {shape}'}. Use "
+            "reduction='sum_over_batch_size', or return ops.mean(...)."
+        )
 
 
 def _check_alike(copy: Any, model: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from phalanx import checks
 from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras_described import DescribedModel
@@ -36,6 +37,7 @@ class KerasFollower:
         self._optimizer, self._n_steps = described.model.optimizer, plan.n_steps
         self._validation_freq = validation_freq
         given = _checked(callbacks)
+        _check_shown(verbose, validation_freq)
         shown = 1 if verbose == "auto" else int(verbose)
         self.is_followed = bool(given) or shown > 0
         self.callbacks = (
@@ -135,6 +137,20 @@ class KerasFollower:
         run.scores = [float(value) for value in run.history.get("val_loss", [])]
         history.run = run
         return history
+
+
+def _check_shown(verbose: Any, validation_freq: Any) -> None:
+    """Raise InvalidInput for what is no level of verbosity, or says no epochs."""
+    if not isinstance(verbose, (bool, int, str)) or verbose not in ("auto", 0, 1, 2):
+        raise InvalidInput(
+            f"verbose must be 'auto', 0, 1 or 2; got {verbose!r}. 0 shows nothing, 1 a bar."
+        )
+    if isinstance(validation_freq, (list, tuple, set)):
+        for epoch in validation_freq:
+            checks.number("an epoch of validation_freq", epoch, integer=True, at_least=1)
+    else:
+        hint = "Or a list of epochs."
+        checks.number("validation_freq", validation_freq, integer=True, at_least=1, hint=hint)
 
 
 def _checked(callbacks: Any) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+from dataclasses import fields
 from typing import Any
 
 import keras
@@ -43,7 +43,11 @@ def fit(
 ) -> Any:
     """See `phalanx.fit`."""
     check_model(model, is_trained=True)
+    for name in others:
+        checks.one_of("an argument", name, [field.name for field in fields(Wishes)])
+    checks.boolean("shuffle", shuffle)
     others.setdefault("data_distribution", "random" if shuffle else "sequential")
+    checks.number("epochs", epochs, integer=True, at_least=1)
     checks.number("initial_epoch", initial_epoch, integer=True, at_least=0, below=epochs)
     clips = clips_of(model.optimizer)
     batch_size = 32 if batch_size is None else batch_size
@@ -52,6 +56,8 @@ def fit(
     data, validation = split_off(data, validation_data, validation_split)
     training, validating = data.samples(), None if validation is None else validation.samples()
     described = DescribedModel(model, training)
+    if validating is not None:
+        described.check_fits(validating)
     spec = described.spec
     plan = wishes.plan(training.n_samples, spec.n_parameters, data.labels(), steps_per_epoch)
     score = OwnScore(2 + spec.n_measures) if validating else None
@@ -138,20 +144,13 @@ def clips_of(optimizer: Any) -> dict[str, float]:
 
 def check_model(model: Any, is_trained: bool) -> None:
     """Raise InvalidInput for a model that cannot be trained, or used, as it stands."""
-    if importlib.util.find_spec("torch") is None:
-        raise InvalidInput(
-            "workers compute Keras models by the torch backend; torch is not installed here. "
-            "Run `pip install phalanx[keras]`; your own process may keep its backend."
-        )
     if not is_trained:
         return
-    if not getattr(model, "compiled", False) or model._compile_loss is None:
-        has_own_loss = type(model).compute_loss is not keras.Model.compute_loss
-        if not (model.compiled and has_own_loss):
-            raise InvalidInput(
-                "a model must be compiled with an optimizer and a loss; this one is not. Call e.g. "
-                "model.compile(optimizer='adam', loss='mse') first."
-            )
+    if not model.compiled:
+        raise InvalidInput(
+            "a model must be compiled with an optimizer and a loss; this one is not. Call e.g. "
+            "model.compile(optimizer='adam', loss='mse') first."
+        )
     if model.optimizer is None:
         raise InvalidInput(
             "a model must be compiled with an optimizer; this one has none. Call "

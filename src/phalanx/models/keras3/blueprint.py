@@ -118,7 +118,7 @@ def compiled_of(model: Any) -> dict[str, Any]:
 def custom_of(model: Any) -> dict[str, Any]:
     """The user's own classes and functions that a model refers to, by name."""
     found: dict[str, Any] = dict(functions_of(model))
-    kept = model._compile_config.config
+    kept = model._compile_config.config if model.compiled else {}
     for value in _parts(model, kept):
         thing = value if isinstance(value, (type, FunctionType)) else type(value)
         if _is_users(thing):
@@ -185,7 +185,8 @@ def _parts(model: Any, kept: dict[str, Any]) -> Iterator[Any]:
         yield layer
         yield from (value for value in _held(layer).values() if isinstance(value, kinds))
     yield from _leaves([value for name, value in kept.items() if name != "optimizer"])
-    yield model.optimizer
+    if model.compiled:
+        yield model.optimizer
 
 
 def _leaves(nest: Any) -> Iterator[Any]:
