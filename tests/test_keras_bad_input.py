@@ -7,14 +7,14 @@ from functools import cache
 
 import numpy as np
 import pytest
-from keras import layers, ops, optimizers
 
 import keras_models as km
 import phalanx
+from keras_models import keras
 from phalanx import InvalidInput
 
 pytestmark = km.marks
-keras = km.keras
+layers, ops, optimizers = keras.layers, keras.ops, keras.optimizers
 NAN = float("nan")
 
 

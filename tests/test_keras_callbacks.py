@@ -13,13 +13,13 @@ from textwrap import dedent
 
 import numpy as np
 import pytest
-from keras import callbacks, optimizers
 
 import keras_models as km
 import phalanx
+from keras_models import keras
 
 pytestmark = km.marks
-keras = km.keras
+callbacks, optimizers = keras.callbacks, keras.optimizers
 HELD = dict(validation_data=(km.X[:13], km.LABELS[:13]))
 
 
@@ -289,6 +289,38 @@ def test_callbacks_go_on_from_a_checkpoint_as_if_nothing_had_been(tmp_path):
     assert resumed.history == undisturbed.history
 
 
+def test_models_saved_before_a_checkpoint_are_left_as_they_are(tmp_path):
+    def saving():
+        path = tmp_path / "best.weights.h5"
+        return callbacks.ModelCheckpoint(path, "loss", save_best_only=True, save_weights_only=True)
+
+    def make():
+        return km.plain(optimizers.SGD(5.0), clipped())  # from the first epoch on, it gets worse
+
+    def clipped():
+        return lambda a, b: km.keras.ops.mean(km.keras.ops.minimum((a - b) ** 2, 1e6), axis=-1)
+
+    def fit(model, **more):
+        settings = {**km.SETTINGS, "workers": 1, "callbacks": saving(), **more}
+        return phalanx.fit(model, km.X, km.VALUES, **settings)
+
+    first = fit(make(), epochs=2, checkpoint=tmp_path / "kept")
+    assert first.history["loss"][1] > first.history["loss"][0]
+    saved = (tmp_path / "best.weights.h5").read_bytes()
+    model = make()
+    fit(model, epochs=3, resume=tmp_path / "kept")
+    assert (tmp_path / "best.weights.h5").read_bytes() == saved
+    model.save_weights(tmp_path / "own.weights.h5")
+    assert (tmp_path / "own.weights.h5").exists()
+
+
+def test_the_best_weights_of_epochs_before_a_checkpoint_are_not_made_up(tmp_path):
+    trained(km.mlp(), checkpoint=tmp_path)
+    stopping = callbacks.EarlyStopping("loss", restore_best_weights=True)
+    with pytest.raises(phalanx.InvalidInput, match="EarlyStopping with restore_best_weights=True"):
+        trained(km.mlp(), epochs=4, resume=tmp_path, callbacks=stopping)
+
+
 SCRIPT = """
 import json
 import sys
@@ -361,11 +393,12 @@ def test_a_script_without_a_main_guard_trains_classes_of_its_own():
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("jax") is None, reason="Keras' numpy backend needs jax"
+    importlib.util.find_spec("jax") is None, reason="Keras' numpy backend needs jax, too"
 )
-def test_a_process_of_the_numpy_backend_trains_to_the_same_bits():
-    here, there = script_on("torch"), script_on("numpy")
-    assert there["backend"] == "numpy"
+@pytest.mark.parametrize("backend", ["numpy", "jax"])
+def test_a_process_of_another_backend_trains_to_the_same_bits(backend):
+    here, there = script_on("torch"), script_on(backend)
+    assert there["backend"] == backend
     assert there["1"] == there["2"]
     assert there["1"][0] == here["1"][0]
     for a, b in zip(there["1"][1:], here["1"][1:], strict=True):

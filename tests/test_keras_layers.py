@@ -6,13 +6,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from keras import Model, Sequential, layers, ops
 
 import keras_models as km
 import phalanx
+from keras_models import keras
 
 pytestmark = km.marks
-keras = km.keras
+Model, Sequential, layers, ops = keras.Model, keras.Sequential, keras.layers, keras.ops
 SETTINGS = {**km.SETTINGS, "shards": 2}
 IMAGES = np.random.default_rng(2).normal(size=(km.N, 8, 8, 1)).astype(np.float32)
 COUNTS = np.random.default_rng(3).normal(size=(km.N, 4)).astype(np.float32)

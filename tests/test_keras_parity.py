@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from keras import layers, metrics, optimizers, regularizers
 
 import keras_models as km
 import phalanx
+from keras_models import keras
 
 pytestmark = km.marks
+layers, metrics, optimizers, regularizers = (
+    keras.layers,
+    keras.metrics,
+    keras.optimizers,
+    keras.regularizers,
+)
 STEPS_AN_EPOCH, EPOCHS = 10, 10
 N = 40
 X, VALUES, LABELS = km.X[:N], km.VALUES[:N], km.LABELS[:N]

@@ -111,7 +111,7 @@ class DescribedModel:
 
     def _build_metrics(self) -> None:
         """Build loss and metrics, and see that the metrics are sums over samples."""
-        with torch.no_grad():
+        with torch.no_grad(), np.errstate(all="ignore"):
             loss = self.model._compute_loss(
                 x=self.x, y=self.y, y_pred=self.predicted, sample_weight=self.weight, training=False
             )
@@ -135,7 +135,7 @@ class DescribedModel:
             content = as_numpy(first_rows(samples, TRIAL_ROWS).content)
         x, y, weight = unpacked(as_tensors(content))
         try:
-            with torch.no_grad():
+            with torch.no_grad(), np.errstate(all="ignore"):
                 predicted = self._call(x, training=False)
                 self.model._compute_loss(
                     x=x, y=y, y_pred=predicted, sample_weight=weight, training=False

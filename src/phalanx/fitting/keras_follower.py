@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -63,13 +65,16 @@ class KerasFollower:
 
     def begin(self, resume: Any) -> None:
         """The training is about to begin; what a checkpoint knows was seen before is told anew."""
+        records = [] if resume is None else resume.facts["records"]
+        if records:
+            _check_resumable(self.callbacks.callbacks)
         self.model.stop_training = False
         self.callbacks.on_train_begin()
-        if resume is not None:
-            for count, packed in enumerate(resume.facts["records"], 1):
+        with _unsaved(self.model):
+            for count, packed in enumerate(records, 1):
                 self.settings(self._first_epoch + count - 1)
                 self.epoch_ended(count, record_from(packed))
-            self.model.stop_training = False
+        self.model.stop_training = False
 
     def settings(self, epoch: int) -> Array:
         """The learning rate of each step of an epoch, [T, 2, 1]."""
@@ -151,6 +156,29 @@ def _check_shown(verbose: Any, validation_freq: Any) -> None:
     else:
         hint = "Or a list of epochs."
         checks.number("validation_freq", validation_freq, integer=True, at_least=1, hint=hint)
+
+
+def _check_resumable(callbacks: Sequence[Any]) -> None:
+    """Raise InvalidInput for a callback that would need the weights of epochs before."""
+    for callback in callbacks:
+        if getattr(callback, "restore_best_weights", False):
+            raise InvalidInput(
+                "a callback that goes on from a checkpoint must not need the weights of the epochs "
+                f"before, of which only figures are kept; got {type(callback).__name__} with "
+                "restore_best_weights=True. Use ModelCheckpoint with save_best_only=True."
+            )
+
+
+@contextmanager
+def _unsaved(model: Any) -> Iterator[None]:
+    """Within it, callbacks save nothing: they are told of epochs whose weights are not there."""
+    names = ("save", "save_weights")
+    vars(model).update({name: lambda *path, **options: None for name in names})
+    try:
+        yield
+    finally:
+        for name in names:
+            vars(model).pop(name)
 
 
 def _checked(callbacks: Any) -> list[Any]:
