@@ -402,3 +402,107 @@ def test_a_torch_dataset_and_a_loader_are_data():
         phalanx.fit(km.tied(), given, workers=2, **SETTINGS).run.digest for given in (data, loader)
     }
     assert digests == {trained(km.tied(), km.X).run.digest}
+
+
+@pytest.fixture
+def global_bfloat16():
+    """The policy of all layers that name none."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.usefixtures("global_bfloat16")
+def test_layers_created_anew_in_a_worker_have_the_policy_of_the_caller():
+    def make():
+        keras.utils.set_random_seed(0)
+        model = Undescribed()
+        model(km.X[:2])
+        return km.compiled(model)
+
+    assert make().blocks[0].compute_dtype == "bfloat16"
+    assert_learns(make, km.X)
+
+
+def test_policies_do_not_outlive_a_training():
+    assert keras.config.dtype_policy().name == "float32"
+    one, two = (trained(km.compiled(km.mlp()), km.X, workers=n).run.digest for n in (1, 2))
+    assert one == two
+
+
+def test_masked_sequences():
+    def make(shards=None):
+        keras.utils.set_random_seed(0)
+        parts = [
+            keras.Input((5,)), layers.Embedding(12, 4, mask_zero=True),
+            layers.LSTM(3, return_sequences=True), layers.Dense(2),
+        ]  # fmt: skip
+        return km.compiled(Sequential(parts), "mse")
+
+    y = np.stack([km.TOKENS, km.TOKENS % 3], axis=-1).astype(np.float32) / 12
+    assert (km.TOKENS == 0).any()
+    assert_learns(make, km.TOKENS, y)
+    theirs, ours = make(), make()
+    settings = dict(batch_size=16, epochs=3, shuffle=False, verbose=0)
+    expected = theirs.fit(km.TOKENS, y, **settings)
+    found = phalanx.fit(ours, km.TOKENS, y, shards=1, workers=1, **settings)
+    np.testing.assert_allclose(found.history["loss"], expected.history["loss"], rtol=1e-6)
+
+
+class Penalised(Model):
+    """Whose only loss is one that it adds in `call`."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = layers.Dense(3), layers.Dense(6)
+
+    def call(self, x):
+        decoded = self.decoder(self.encoder(x))
+        self.add_loss(ops.mean((decoded - x) ** 2))
+        return decoded
+
+
+def test_a_model_whose_loss_is_added_in_its_call():
+    def make():
+        keras.utils.set_random_seed(0)
+        model = Penalised()
+        model.compile("adam")
+        model(km.X[:2])
+        return model
+
+    assert_learns(make, km.X, None)
+
+
+def test_normalised_and_augmented_images():
+    def make():
+        keras.utils.set_random_seed(0)
+        normalisation = layers.Normalization()
+        normalisation.adapt(IMAGES + 3)
+        parts = [
+            keras.Input((8, 8, 1)), normalisation, layers.RandomFlip(), layers.RandomTranslation(
+                0.1, 0.1), layers.Conv2D(3, 3), layers.GlobalMaxPooling2D(),
+            layers.Dense(3, "softmax"),
+        ]  # fmt: skip
+        return km.compiled(Sequential(parts))
+
+    assert_learns(make, IMAGES + 3)
+
+
+def test_a_training_leaves_the_callers_generators_alone():
+    import torch
+
+    drawn = []
+    for workers in (1, 2):
+        torch.manual_seed(5)
+        np.random.seed(5)
+        trained(km.mlp(), km.X, workers=workers)
+        drawn.append((float(torch.rand(())), float(np.random.rand())))
+    assert drawn[0] == drawn[1]
+
+
+def test_more_predictions_than_one_chunk_has():
+    model = km.mlp()
+    x = np.tile(km.X, (60, 1))
+    found = phalanx.predict(model, x, workers=2)
+    np.testing.assert_allclose(found, model.predict(x, verbose=0), rtol=1e-4, atol=1e-6)

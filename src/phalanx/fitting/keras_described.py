@@ -279,6 +279,7 @@ class DescribedModel:
             tuple(layer.trainable for layer in model._flatten_layers()),
             constants,
             keras.config.floatx(),
+            keras.config.dtype_policy().name,
             keras.config.image_data_format(),
             keras.config.epsilon(),
         )

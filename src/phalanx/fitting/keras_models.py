@@ -16,6 +16,7 @@ from phalanx.fitting.keras_follower import KerasFollower
 from phalanx.fitting.wishes import Wishes, n_workers
 from phalanx.models.base import OwnScore
 from phalanx.models.keras3.network import flat_outputs
+from phalanx.models.pytorch.describing import undisturbed
 from phalanx.stopping import Progress
 from phalanx.training import predict as pass_over
 from phalanx.training import train
@@ -72,7 +73,8 @@ def fit(
     state = described.start()
     state.epochs = initial_epoch
     follower.begin(following.resume)
-    trained = train(job, state, training, validating, Progress(0.0), following)
+    with undisturbed():
+        trained = train(job, state, training, validating, Progress(0.0), following)
     return follower.take(trained)
 
 
@@ -92,7 +94,8 @@ def evaluate(
     described = DescribedModel(model, samples)
     spec, values_N = described.spec, described.values()
     count, shape = n_workers(workers), (2 + spec.n_measures,)
-    sums_VM = pass_over(spec, values_N, samples, count, shape, np.dtype(np.float64), True)
+    with undisturbed():
+        sums_VM = pass_over(spec, values_N, samples, count, shape, np.dtype(np.float64), True)
     total, weight, *measures = sums_VM.sum(axis=0).tolist()
     figures = described.figures(total / weight, measures)
     if return_dict:
@@ -112,14 +115,15 @@ def predict(
     shapes = [part.shape[1:] for part in parts]
     sizes = [int(np.prod(shape)) for shape in shapes]
     single = len(parts) == 1
-    outputs = pass_over(
-        described.spec,
-        described.values(),
-        samples,
-        n_workers(workers),
-        shapes[0] if single else (sum(sizes),),
-        np.dtype(np.float32),
-    )
+    with undisturbed():
+        outputs = pass_over(
+            described.spec,
+            described.values(),
+            samples,
+            n_workers(workers),
+            shapes[0] if single else (sum(sizes),),
+            np.dtype(np.float32),
+        )
     if single:
         return outputs
     columns = np.split(outputs, np.cumsum(sizes)[:-1], axis=1)

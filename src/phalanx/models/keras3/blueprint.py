@@ -51,6 +51,7 @@ class Blueprint:
     trainable: tuple[bool, ...]
     constants: dict[int, Array]
     floatx: str
+    policy: str
     image_data_format: str
     epsilon: float
 
@@ -59,6 +60,8 @@ class Blueprint:
         import keras
 
         keras.config.set_floatx(self.floatx)
+        if keras.config.dtype_policy().name != self.policy:
+            keras.config.set_dtype_policy(self.policy)
         keras.config.set_image_data_format(self.image_data_format)
         keras.config.set_epsilon(self.epsilon)
         with keras.saving.custom_object_scope(self.custom):
