@@ -248,6 +248,12 @@ def test_validation_data(data, message):
         phalanx.fit(trained_never(), X, Y, validation_data=data, **{**km.SETTINGS, "workers": 2})
 
 
+@pytest.mark.parametrize("y", [Y[:-1], np.concatenate([Y, Y])])
+def test_a_split_of_data_that_do_not_belong_together(y):
+    with pytest.raises(InvalidInput, match=r"one row a sample.*belong together"):
+        phalanx.fit(trained_never(), X, y, validation_split=0.2, **km.SETTINGS)
+
+
 def test_weights_without_a_target():
     with pytest.raises(InvalidInput, match=r"need a target y.*got y=None"):
         phalanx.fit(trained_never(), X, sample_weight=np.ones(len(X)), **km.SETTINGS)

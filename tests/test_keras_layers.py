@@ -393,6 +393,15 @@ def test_all_kinds_of_arrays_are_data():
     assert len(digests) == 1
 
 
+def test_lists_are_split_like_arrays():
+    runs = [
+        trained(km.mlp(), x, y, validation_split=0.2, class_weight={0: 2.0}).run
+        for x, y in [(km.X, km.LABELS), (km.X.tolist(), km.LABELS.tolist())]
+    ]
+    assert runs[0].digest == runs[1].digest
+    assert runs[0].scores == runs[1].scores
+
+
 def test_a_torch_dataset_and_a_loader_are_data():
     import torch
 

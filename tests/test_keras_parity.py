@@ -130,7 +130,9 @@ def test_class_weights():
     def make():
         return km.plain("adam", "sparse_categorical_crossentropy", 3, metrics=["accuracy"])
 
-    _, ours = assert_same(softmax(make), y=LABELS, class_weight={0: 3.0, 1: 0.5, 2: 1.0})
+    weights = {0: 3.0, 1: 0.5, 2: 1.0}
+    assert_same(softmax(make), y=LABELS, class_weight=weights, validation_split=0.3)
+    _, ours = assert_same(softmax(make), y=LABELS, class_weight=weights)
     without = softmax(make)()
     phalanx.fit(without, X, LABELS, **SETTINGS, **ALONE)
     assert not np.allclose(km.weights_of(without)[0], km.weights_of(ours)[0])
@@ -264,6 +266,15 @@ def test_evaluate_and_predict(workers):
     np.testing.assert_array_equal(listed, list(found.values()))
     predicted = phalanx.predict(model, X, workers=workers)
     np.testing.assert_allclose(predicted, model.predict(X, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", [optimizers.Adam(use_ema=True), "sgd"])
+def test_evaluate_needs_no_optimizer_that_can_be_shared_and_no_trainable_weights(optimizer):
+    model = km.plain(optimizer)
+    model.trainable = optimizer != "sgd"
+    km.compiled(model, "mse", optimizer)
+    expected = model.evaluate(X, VALUES, verbose=0)
+    assert phalanx.evaluate(model, X, VALUES) == pytest.approx(expected, rel=1e-6)
 
 
 def test_evaluate_without_metrics_gives_one_number():

@@ -47,8 +47,10 @@ class DescribedModel:
 
     optimizer: KerasOptimizer
 
-    def __init__(self, model: Any, samples: Samples, is_trained: bool = True) -> None:
-        self.model, self.is_trained = model, is_trained
+    def __init__(
+        self, model: Any, samples: Samples, is_trained: bool = True, is_measured: bool = True
+    ) -> None:
+        self.model, self.is_trained, self.is_measured = model, is_trained, is_measured
         with undisturbed():
             content = as_numpy(first_rows(samples, TRIAL_ROWS).content)
         self.x, self.y, self.weight = unpacked(as_tensors(content))
@@ -82,7 +84,7 @@ class DescribedModel:
             if self.is_trained:
                 self._call(self.x, training=True)
             after = [_numpy(weight) for weight in model.weights]
-            if self.is_trained:
+            if self.is_measured:
                 self._build_metrics()
         except InvalidInput:
             raise
@@ -274,7 +276,7 @@ class DescribedModel:
         blueprint = Blueprint(
             config_of(model),
             custom_of(model),
-            compiled_of(model) if self.is_trained else {},
+            compiled_of(model) if self.is_measured else {},
             as_numpy(self.x),
             tuple(layer.trainable for layer in model._flatten_layers()),
             constants,
@@ -304,7 +306,7 @@ class DescribedModel:
             regions,
             sum(int(np.prod(v.shape)) for v in (self.live if self.is_trained else model.weights)),
             changing,
-            n_measures if self.is_trained else 0,
+            n_measures if self.is_measured else 0,
             keras.backend.backend() != "torch",
         )
 

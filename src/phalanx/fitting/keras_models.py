@@ -53,8 +53,9 @@ def fit(
     clips = clips_of(model.optimizer)
     batch_size = 32 if batch_size is None else batch_size
     wishes = Wishes(epochs - initial_epoch, batch_size, **{**clips, **others})
-    data = KerasData.of(x, y, sample_weight, class_weight)
+    data = KerasData.of(x, y, sample_weight)
     data, validation = split_off(data, validation_data, validation_split)
+    data = data.weighted(class_weight)
     training, validating = data.samples(), None if validation is None else validation.samples()
     described = DescribedModel(model, training)
     if validating is not None:
@@ -89,9 +90,9 @@ def evaluate(
     workers: Any = -1,
 ) -> Any:
     """See `phalanx.evaluate`."""
-    check_model(model, is_trained=True)
-    samples = KerasData.of(x, y, sample_weight, None).samples()
-    described = DescribedModel(model, samples)
+    check_model(model, is_trained=False)
+    samples = KerasData.of(x, y, sample_weight).samples()
+    described = DescribedModel(model, samples, is_trained=False)
     spec, values_N = described.spec, described.values()
     count, shape = n_workers(workers), (2 + spec.n_measures,)
     with undisturbed():
@@ -107,9 +108,8 @@ def predict(
     model: Any, x: Any, batch_size: int | None = None, verbose: Any = "auto", workers: Any = -1
 ) -> Any:
     """See `phalanx.predict`."""
-    check_model(model, is_trained=False)
-    samples = KerasData.of(x, None, None, None).samples()
-    described = DescribedModel(model, samples, is_trained=False)
+    samples = KerasData.of(x).samples()
+    described = DescribedModel(model, samples, is_trained=False, is_measured=False)
     nest = described.predicted
     parts = [np.asarray(keras.ops.convert_to_numpy(part)) for part in flat_outputs(nest)]
     shapes = [part.shape[1:] for part in parts]
@@ -147,27 +147,26 @@ def clips_of(optimizer: Any) -> dict[str, float]:
 
 
 def check_model(model: Any, is_trained: bool) -> None:
-    """Raise InvalidInput for a model that cannot be trained, or used, as it stands."""
-    if not is_trained:
-        return
+    """Raise InvalidInput for a model that cannot be trained, or evaluated, as it stands."""
     if not model.compiled:
         raise InvalidInput(
             "a model must be compiled with an optimizer and a loss; this one is not. Call e.g. "
             "model.compile(optimizer='adam', loss='mse') first."
         )
-    if model.optimizer is None:
+    if is_trained and model.optimizer is None:
         raise InvalidInput(
             "a model must be compiled with an optimizer; this one has none. Call "
             "model.compile(optimizer='adam', loss=...)."
         )
-    for name in ("train_step", "test_step", "fit"):
+    for name in ("train_step", "test_step", "fit") if is_trained else ("test_step",):
         # Keras' NumPy backend has no train_step
         if getattr(type(model), name, None) is not getattr(keras.Model, name, None):
             raise InvalidInput(
                 f"the gradient's computation must be Keras' own, so that it can be shared out; "
                 f"{type(model).__name__} overrides {name}. Override compute_loss instead."
             )
-    _check_optimizer(model.optimizer)
+    if is_trained:
+        _check_optimizer(model.optimizer)
     stateful = [
         layer.name for layer in model._flatten_layers() if getattr(layer, "stateful", False)
     ]
