@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from inspect import signature
 from typing import Any
@@ -142,6 +143,11 @@ def _front(model: Any) -> Any:
     """Who trains this kind of model. Raises InvalidInput for what nobody does."""
     keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
     if keras is not None and isinstance(model, keras.Model):
+        if importlib.util.find_spec("torch") is None:
+            raise InvalidInput(
+                "workers compute Keras models by the torch backend; torch is not installed here. "
+                "Run `pip install phalanx[keras]`; your own process may keep its backend."
+            )
         from phalanx.fitting import keras_models
 
         return keras_models

@@ -25,8 +25,14 @@ class KerasData:
     collate: Any = None
 
     @classmethod
-    def of(cls, x: Any, y: Any, sample_weight: Any, class_weight: Any) -> KerasData:
+    def of(cls, x: Any, y: Any = None, sample_weight: Any = None) -> KerasData:
         """Raises InvalidInput."""
+        if isinstance(x, (keras.utils.PyDataset, str, bytes)) or _is_text(x):
+            raise InvalidInput(
+                "x must be samples as numbers: an array, a list or dict of arrays, or a torch "
+                f"Dataset or DataLoader; got {type(x).__name__}. Put batches together into arrays, "
+                "and encode text first, e.g. by keras.layers.TextVectorization."
+            )
         if hasattr(x, "dataset") and hasattr(x, "collate_fn"):
             return cls(x.dataset, x.collate_fn)
         if hasattr(x, "__getitem__") and hasattr(x, "__len__") and not _is_arrays(x):
@@ -37,9 +43,12 @@ class KerasData:
                 f"got {type(x).__name__}. Samples of a stream cannot be counted once each: pass "
                 "arrays (numpy.memmap for what is larger than memory), or a Dataset."
             )
-        weights = weighted(y, sample_weight, class_weight)
-        given = [x] if y is None else [x, y]
-        return cls(tuple(given if weights is None else [*given, weights]))
+        if y is None and sample_weight is not None:
+            raise InvalidInput(
+                "weights of samples need a target y that they belong to; got y=None. Pass y, or "
+                "weigh the loss in the model's compute_loss."
+            )
+        return cls(tuple(_of_list(part) for part in (x, y, sample_weight) if part is not None))
 
     @property
     def is_arrays(self) -> bool:
@@ -60,6 +69,34 @@ class KerasData:
             y = y.argmax(axis=1)
         return np.unique(y.reshape(len(y), -1)[:, 0], return_inverse=True)[1]
 
+    def weighted(self, class_weight: Any) -> KerasData:
+        """The samples with weights from their own and from their classes'. Raises InvalidInput."""
+        if class_weight is None:
+            return self
+        x, y, sample_weight = (*self.parts, None, None)[:3] if self.is_arrays else (None,) * 3
+        if not isinstance(class_weight, dict) or y is None or isinstance(y, (list, dict, tuple)):
+            raise InvalidInput(
+                "class_weight must be a dict from class index to weight, for one target of "
+                f"classes; got {type(class_weight).__name__} and a target of {type(y).__name__}. "
+                "Use sample_weight instead."
+            )
+        y = np.asarray(y)
+        if (
+            y.ndim > 2
+            or y.dtype.kind not in "biuf"
+            or (sample_weight is not None and len(sample_weight) != len(y))
+        ):
+            raise InvalidInput(
+                "class_weight needs one class index a sample, or a one-hot row, and sample_weight "
+                f"one number for each; got a target of shape {y.shape} and dtype {y.dtype}. Use "
+                "sample_weight alone."
+            )
+        classes = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(len(y))
+        weights = np.array([class_weight.get(int(c), 1.0) for c in classes], keras.config.floatx())
+        if sample_weight is not None:
+            weights = weights * np.asarray(sample_weight)
+        return KerasData((x, y, weights))
+
     def take(self, start: int, stop: int) -> KerasData:
         """Some of the samples."""
         return KerasData(keras.tree.map_structure(lambda part: part[start:stop], self.parts))
@@ -74,20 +111,16 @@ def _is_arrays(x: Any) -> bool:
     return hasattr(x, "shape") or hasattr(x, "to_numpy")
 
 
-def weighted(y: Any, sample_weight: Any, class_weight: Any) -> Any:
-    """Weights of the samples from their own and from their classes'. Raises InvalidInput."""
-    if class_weight is None:
-        return sample_weight
-    if not isinstance(class_weight, dict) or y is None or isinstance(y, (list, dict, tuple)):
-        raise InvalidInput(
-            "class_weight must be a dict from class index to weight, for one target of classes; "
-            f"got {type(class_weight).__name__} and a target of {type(y).__name__}. "
-            "Use sample_weight instead."
-        )
-    y = np.asarray(y)
-    classes = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(len(y))
-    weights = np.array([class_weight.get(int(c), 1.0) for c in classes], keras.config.floatx())
-    return weights if sample_weight is None else weights * np.asarray(sample_weight)
+def _of_list(part: Any) -> Any:
+    """A list of numbers, or of lists of them, as an array; anything else as it is."""
+    is_flat = isinstance(part, list) and all(
+        isinstance(value, (int, float, bool, list)) for value in part
+    )
+    return np.asarray(part) if is_flat else part
+
+
+def _is_text(x: Any) -> bool:
+    return isinstance(x, (list, tuple)) and any(isinstance(part, (str, bytes)) for part in x)
 
 
 def split_off(
@@ -98,15 +131,20 @@ def split_off(
     if validation_data is not None:
         if isinstance(validation_data, (tuple, list)):
             x, y, weight = (*validation_data, None, None)[:3]
-            return data, KerasData.of(x, y, weight, None)
-        return data, KerasData.of(validation_data, None, None, None)
+            return data, KerasData.of(x, y, weight)
+        return data, KerasData.of(validation_data)
     if not validation_split:
         return data, None
     if not data.is_arrays:
         raise InvalidInput(
             "validation_split needs arrays; got a dataset. Pass validation_data instead."
         )
-    n_samples = len(keras.tree.flatten(data.parts)[0])
+    n_samples, *others = {len(part) for part in keras.tree.flatten(data.parts)}
+    if others:
+        raise InvalidInput(
+            "all arrays of the data must have one row a sample; got lengths "
+            f"{', '.join(map(str, [n_samples, *others]))}. Check that x and y belong together."
+        )
     kept = int(np.floor(n_samples * (1 - validation_split)))
     if not 0 < kept < n_samples:
         raise InvalidInput(

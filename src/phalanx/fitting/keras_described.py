@@ -35,6 +35,11 @@ from phalanx.models.pytorch.vector import Vector
 from phalanx.state import State
 
 TRIAL_ROWS = 4
+PLAIN = (bool, int, float, str)
+OWN = (
+    "name", "built", "compiled", "loss", "training", "stop_training", "jit_compile", "run_eagerly",
+    "steps_per_execution", "seed",
+)  # fmt: skip
 
 
 class DescribedModel:
@@ -43,14 +48,16 @@ class DescribedModel:
 
     optimizer: KerasOptimizer
 
-    def __init__(self, model: Any, samples: Samples, is_trained: bool = True) -> None:
-        self.model, self.is_trained = model, is_trained
+    def __init__(
+        self, model: Any, samples: Samples, is_trained: bool = True, is_measured: bool = True
+    ) -> None:
+        self.model, self.is_trained, self.is_measured = model, is_trained, is_measured
         with undisturbed():
             content = as_numpy(first_rows(samples, TRIAL_ROWS).content)
-        self.x, self.y, self.weight = unpacked(content)
+        self.x, self.y, self.weight = unpacked(as_tensors(content))
         changing = self._try()
         self.live = list(model.trainable_variables)
-        if not self.live:
+        if not self.live and is_trained:
             raise InvalidInput(
                 "a model must have weights to train; all of this one's are frozen. Set trainable = "
                 "True on some layers and compile it again."
@@ -59,7 +66,7 @@ class DescribedModel:
         self.vector = Vector.of(
             [_empty(v) for v in self.live],
             {str(i): _empty(w) for i, w in zip(changing, self.changing, strict=True)},
-            _dtype_of(self.live),
+            _dtype_of(self.live) if self.live else torch.float32,
         )
         whole = (Region(0, self.vector.size),)
         regions = self._describe_optimizer() if is_trained else whole
@@ -74,11 +81,11 @@ class DescribedModel:
                 model(self.x)
             before = [_numpy(weight) for weight in model.weights]
             seeds = [_numpy(state) for state in seed_states(model)]
-            self.predicted = self._call(training=False)
+            self.predicted = self._call(self.x, training=False)
             if self.is_trained:
-                self._call(training=True)
+                self._call(self.x, training=True)
             after = [_numpy(weight) for weight in model.weights]
-            if self.is_trained:
+            if self.is_measured:
                 self._build_metrics()
         except InvalidInput:
             raise
@@ -99,37 +106,56 @@ class DescribedModel:
             if not np.array_equal(b, a) and id(model.weights[i]) not in trained
         )
 
-    def _call(self, training: bool) -> Any:
+    def _call(self, x: Any, training: bool) -> Any:
         with torch.no_grad():
             if self.model._call_has_training_arg:
-                return self.model(self.x, training=training)
-            return self.model(self.x)
+                return self.model(x, training=training)
+            return self.model(x)
 
     def _build_metrics(self) -> None:
         """Build loss and metrics, and see that the metrics are sums over samples."""
-        with torch.no_grad():
+        with torch.no_grad(), np.errstate(all="ignore"):
             loss = self.model._compute_loss(
                 x=self.x, y=self.y, y_pred=self.predicted, sample_weight=self.weight, training=False
             )
-            if np.size(_numpy(loss)) != 1:
-                raise InvalidInput(
-                    "a loss must be one number, the mean over the samples; got an array of shape "
-                    f"{np.shape(_numpy(loss))}. Use reduction='sum_over_batch_size', or ops.mean."
-                )
             self._check_reductions()
+            _check_loss(loss)
             whole = self._measured(slice(None))
             count = len(keras.tree.flatten(self.x)[0])
             parts = [self._measured(slice(0, count // 2)), self._measured(slice(count // 2, count))]
         self.model.reset_metrics()
         if count > 1 and not np.allclose(sum(parts), whole, rtol=1e-3, atol=1e-4, equal_nan=True):
-            names = ", ".join(metric.name for metric in self.metrics)
+            parts_of = [getattr(metric, "metrics", [metric]) for metric in self.metrics]
+            names = ", ".join(metric.name for several in parts_of for metric in several)
             raise InvalidInput(
                 "a metric's state must be sums over samples, so that those of shards can be added; "
                 f"one of {names} is not. Use metrics of Keras, or compute it from predictions."
             )
 
+    def check_fits(self, samples: Samples) -> None:
+        """Raise InvalidInput where model and loss do not take samples that are to be judged."""
+        with undisturbed():
+            content = as_numpy(first_rows(samples, TRIAL_ROWS).content)
+        x, y, weight = unpacked(as_tensors(content))
+        try:
+            with torch.no_grad(), np.errstate(all="ignore"):
+                predicted = self._call(x, training=False)
+                self.model._compute_loss(
+                    x=x, y=y, y_pred=predicted, sample_weight=weight, training=False
+                )
+                self.model.compute_metrics(x, y, predicted, sample_weight=weight)
+        except Exception as error:
+            raise InvalidInput(
+                "the model, its loss and its metrics must take the validation data; a trial with "
+                f"{TRIAL_ROWS} samples raised {type(error).__name__}: {error}. Compare its shapes "
+                "with those of the training data."
+            ) from error
+        finally:
+            self.model.reset_metrics()
+
     def _check_reductions(self) -> None:
-        for name in ("sum", "none"):
+        weighted = ("mean_with_sample_weight",) if self.weight is not None else ()
+        for name in ("sum", "none", *weighted):
             for loss in keras.tree.flatten(self.model._compile_config.config.get("loss")):
                 if getattr(loss, "reduction", None) == name:
                     raise InvalidInput(
@@ -144,8 +170,10 @@ class DescribedModel:
             None if part is None else keras.tree.map_structure(lambda a: a[rows], part)
             for part in (self.x, self.y, self.weight, self.predicted)
         )
-        for metric in self.metrics:
-            metric.reset_state()
+        self.model.reset_metrics()
+        self.model._compute_loss(
+            x=x, y=y, y_pred=predicted, sample_weight=weight, training=False
+        )  # which also notes the loss of each output
         self.model.compute_metrics(x, y, predicted, sample_weight=weight)
         values = [_numpy(v).reshape(-1) for v in self.metric_variables]
         return np.concatenate(values) if values else np.zeros(0)
@@ -186,6 +214,12 @@ class DescribedModel:
                 f"the optimizer must fit the model's trainable weights; {error} Compile the model "
                 "again after a change of what is trainable."
             ) from error
+        if [id(v) for v in optimizer._trainable_variables] != [id(v) for v in self.live]:
+            raise InvalidInput(
+                "the optimizer must be of the model's trainable weights; it has "
+                f"{len(optimizer._trainable_variables)}, the model {len(self.live)}. Compile the "
+                "model again after a change of what is trainable."
+            )
         is_whole = (
             not is_own(optimizer)
             or type(optimizer).__name__ not in ELEMENT_WISE
@@ -194,15 +228,15 @@ class DescribedModel:
         )
         self.is_whole = is_whole
         self.groups = [int(not self._decays(v)) for v in self.live]
-        config = {**optimizer.get_config(), "learning_rate": 0.001}
+        config = {**_untracked(optimizer.get_config()), "learning_rate": 0.001}
         config |= {"clipvalue": None, "global_clipnorm": None}
-        configs = [config, {**config, "weight_decay": None}]
+        paths = {start: v.path for v, (start, _) in zip(self.live, self.vector.params, strict=True)}
         constraints = {
             start: keras.saving.serialize_keras_object(v.constraint)
             for v, (start, _) in zip(self.live, self.vector.params, strict=True)
             if v.constraint is not None
         }
-        packed = cloudpickle.dumps((OptimizerKind.of(optimizer), configs, constraints))
+        packed = cloudpickle.dumps((OptimizerKind.of(optimizer), config, constraints, paths))
         self.optimizer = KerasOptimizer(
             packed,
             slot_names(optimizer, len(self.live)),
@@ -243,10 +277,12 @@ class DescribedModel:
         blueprint = Blueprint(
             config_of(model),
             custom_of(model),
-            compiled_of(model) if self.is_trained else {},
-            self.x,
+            compiled_of(model) if self.is_measured else {},
+            as_numpy(self.x),
+            tuple(layer.trainable for layer in model._flatten_layers()),
             constants,
             keras.config.floatx(),
+            keras.config.dtype_policy().name,
             keras.config.image_data_format(),
             keras.config.epsilon(),
         )
@@ -269,9 +305,9 @@ class DescribedModel:
             packed,
             self.vector,
             regions,
-            sum(int(np.prod(v.shape)) for v in self.live),
+            sum(int(np.prod(v.shape)) for v in (self.live if self.is_trained else model.weights)),
             changing,
-            n_measures if self.is_trained else 0,
+            n_measures if self.is_measured else 0,
             keras.backend.backend() != "torch",
         )
 
@@ -340,10 +376,22 @@ class DescribedModel:
         """(place of a variable, row, slot variable) of all of the live optimiser's."""
         live = self.model.optimizer
         return [
-            (piece, m, getattr(live, name)[i])
+            (piece, m, slot)
             for m, name in enumerate(self.optimizer.slots)
-            for i, piece in enumerate(self.vector.params)
+            for piece, slot in zip(self.vector.params, getattr(live, name), strict=True)
+            if slot is not None
         ]
+
+
+def _check_loss(loss: Any) -> None:
+    """Raise InvalidInput unless it is one number."""
+    shape = None if loss is None else np.shape(_numpy(loss))
+    if shape is None or np.prod(shape) != 1:
+        raise InvalidInput(
+            "a loss must be one number, the mean over the samples; got "
+            f"{'None' if shape is None else f'an array of shape {shape}'}. Use "
+            "reduction='sum_over_batch_size', or return ops.mean(...)."
+        )
 
 
 def _check_alike(copy: Any, model: Any) -> None:
@@ -355,13 +403,36 @@ def _check_alike(copy: Any, model: Any) -> None:
             f"{type(model).__name__} then has {len(shapes[0])} of other shapes than its "
             f"{len(shapes[1])}. Implement get_config() and from_config()."
         )
+    for one, other in zip(copy._flatten_layers(), model._flatten_layers(), strict=True):
+        for name, value in vars(other).items():
+            found = vars(one).get(name, value)
+            if name in OWN or name.startswith("_") or type(value) not in PLAIN or found == value:
+                continue
+            raise InvalidInput(
+                "a model that is created anew from its class and arguments must be the same; "
+                f"{name} of {type(other).__name__} then is {found!r} instead of {value!r}. "
+                "Implement get_config() and from_config()."
+            )
+
+
+def _untracked(nest: Any) -> Any:
+    """A nest without the lists and dicts of Keras that cannot be pickled."""
+    if isinstance(nest, dict):
+        return {key: _untracked(part) for key, part in nest.items()}
+    if isinstance(nest, (list, tuple)):
+        parts = [_untracked(part) for part in nest]
+        return tuple(parts) if isinstance(nest, tuple) else parts
+    return nest
 
 
 def as_numpy(content: Any) -> Any:
-    """Torch tensors as arrays."""
-    return keras.tree.map_structure(
-        lambda part: part.numpy().copy() if hasattr(part, "numpy") else np.array(part), content
-    )
+    """Tensors as arrays."""
+    return keras.tree.map_structure(_numpy, content)
+
+
+def as_tensors(content: Any) -> Any:
+    """Arrays as tensors of this process's backend."""
+    return keras.tree.map_structure(keras.ops.convert_to_tensor, content)
 
 
 def _numpy(value: Any) -> Array:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 
+from phalanx import checks
 from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras_described import DescribedModel
@@ -28,6 +31,7 @@ class KerasFollower:
         plan: Plan,
         callbacks: Any,
         verbose: Any,
+        first_epoch: int,
         epochs: int,
         validation_freq: Any,
     ) -> None:
@@ -35,6 +39,7 @@ class KerasFollower:
         self._optimizer, self._n_steps = described.model.optimizer, plan.n_steps
         self._validation_freq = validation_freq
         given = _checked(callbacks)
+        _check_shown(verbose, validation_freq)
         shown = 1 if verbose == "auto" else int(verbose)
         self.is_followed = bool(given) or shown > 0
         self.callbacks = (
@@ -56,23 +61,24 @@ class KerasFollower:
         self.changes = self._schedule is not None or self.is_followed
         self._iterations = int(keras.ops.convert_to_numpy(self._optimizer.iterations))
         self._tables: dict[int, Array] = {}
-        self._first_epoch: int | None = None
+        self._first_epoch, self._n_told = first_epoch, 0
 
     def begin(self, resume: Any) -> None:
         """The training is about to begin; what a checkpoint knows was seen before is told anew."""
+        records = [] if resume is None else resume.facts["records"]
+        if records:
+            _check_resumable(self.callbacks.callbacks)
         self.model.stop_training = False
         self.callbacks.on_train_begin()
-        if resume is not None:
-            for epoch, packed in enumerate(resume.facts["records"]):
-                self.settings(epoch)
-                self.epoch_ended(epoch + 1, record_from(packed))
-            self.model.stop_training = False
+        with _unsaved(self.model):
+            for count, packed in enumerate(records, 1):
+                self.settings(self._first_epoch + count - 1)
+                self.epoch_ended(count, record_from(packed))
+        self.model.stop_training = False
 
     def settings(self, epoch: int) -> Array:
         """The learning rate of each step of an epoch, [T, 2, 1]."""
         if epoch not in self._tables:
-            if self._first_epoch is None:
-                self._first_epoch = epoch
             if self.is_followed:
                 self.callbacks.on_epoch_begin(epoch)
             self._tables = {epoch: self._rates(epoch)}
@@ -83,7 +89,6 @@ class KerasFollower:
         if self._schedule is None:
             table[...] = float(keras.ops.convert_to_numpy(self._optimizer.learning_rate))
             return table
-        assert self._first_epoch is not None
         first = self._iterations + (epoch - self._first_epoch) * self._n_steps
         for t in range(self._n_steps):
             table[t] = float(keras.ops.convert_to_numpy(self._schedule(first + t)))
@@ -104,13 +109,9 @@ class KerasFollower:
 
     def epoch_ended(self, count: int, record: EpochRecord) -> bool:
         """Tell the callbacks; whether one wants to stop."""
-        epoch = count - 1 + self._offset
+        epoch, self._n_told = self._first_epoch + count - 1, count
         self.callbacks.on_epoch_end(epoch, self.logs(record, epoch))
         return bool(self.model.stop_training)
-
-    @property
-    def _offset(self) -> int:
-        return self._first_epoch or 0
 
     def logs(self, record: EpochRecord, epoch: int) -> dict[str, Any]:
         """An epoch's figures by name, as Keras calls them."""
@@ -132,15 +133,52 @@ class KerasFollower:
         scalars_KC = np.zeros((1, 0)) if state.scalars_KC is None else state.scalars_KC
         self.described.take_optimizer(state.state_MN, scalars_KC)
         if not self.is_followed:
-            for count, record in enumerate(trained.records, 1):
-                self.epoch_ended(count, record)
+            for record in trained.records[self._n_told :]:
+                self.epoch_ended(self._n_told + 1, record)
         history = self.model.history
-        logs = self.logs(trained.records[-1], self._offset + len(trained.records) - 1)
+        logs = self.logs(trained.records[-1], self._first_epoch + len(trained.records) - 1)
         self.callbacks.on_train_end(logs=logs)
         run.history = {name: list(values) for name, values in history.history.items()}
         run.scores = [float(value) for value in run.history.get("val_loss", [])]
         history.run = run
         return history
+
+
+def _check_shown(verbose: Any, validation_freq: Any) -> None:
+    """Raise InvalidInput for what is no level of verbosity, or says no epochs."""
+    if not isinstance(verbose, (bool, int, str)) or verbose not in ("auto", 0, 1, 2):
+        raise InvalidInput(
+            f"verbose must be 'auto', 0, 1 or 2; got {verbose!r}. 0 shows nothing, 1 a bar."
+        )
+    if isinstance(validation_freq, (list, tuple, set)):
+        for epoch in validation_freq:
+            checks.number("an epoch of validation_freq", epoch, integer=True, at_least=1)
+    else:
+        hint = "Or a list of epochs."
+        checks.number("validation_freq", validation_freq, integer=True, at_least=1, hint=hint)
+
+
+def _check_resumable(callbacks: Sequence[Any]) -> None:
+    """Raise InvalidInput for a callback that would need the weights of epochs before."""
+    for callback in callbacks:
+        if getattr(callback, "restore_best_weights", False):
+            raise InvalidInput(
+                "a callback that goes on from a checkpoint must not need the weights of the epochs "
+                f"before, of which only figures are kept; got {type(callback).__name__} with "
+                "restore_best_weights=True. Use ModelCheckpoint with save_best_only=True."
+            )
+
+
+@contextmanager
+def _unsaved(model: Any) -> Iterator[None]:
+    """Within it, callbacks save nothing: they are told of epochs whose weights are not there."""
+    names = ("save", "save_weights")
+    vars(model).update({name: lambda *path, **options: None for name in names})
+    try:
+        yield
+    finally:
+        for name in names:
+            vars(model).pop(name)
 
 
 def _checked(callbacks: Any) -> list[Any]:

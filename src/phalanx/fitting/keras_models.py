@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+from dataclasses import fields
 from typing import Any
 
 import keras
@@ -16,6 +16,7 @@ from phalanx.fitting.keras_follower import KerasFollower
 from phalanx.fitting.wishes import Wishes, n_workers
 from phalanx.models.base import OwnScore
 from phalanx.models.keras3.network import flat_outputs
+from phalanx.models.pytorch.describing import undisturbed
 from phalanx.stopping import Progress
 from phalanx.training import predict as pass_over
 from phalanx.training import train
@@ -43,28 +44,38 @@ def fit(
 ) -> Any:
     """See `phalanx.fit`."""
     check_model(model, is_trained=True)
+    for name in others:
+        checks.one_of("an argument", name, [field.name for field in fields(Wishes)])
+    checks.boolean("shuffle", shuffle)
     others.setdefault("data_distribution", "random" if shuffle else "sequential")
+    checks.number("epochs", epochs, integer=True, at_least=1)
     checks.number("initial_epoch", initial_epoch, integer=True, at_least=0, below=epochs)
     clips = clips_of(model.optimizer)
     batch_size = 32 if batch_size is None else batch_size
     wishes = Wishes(epochs - initial_epoch, batch_size, **{**clips, **others})
-    data = KerasData.of(x, y, sample_weight, class_weight)
+    data = KerasData.of(x, y, sample_weight)
     data, validation = split_off(data, validation_data, validation_split)
+    data = data.weighted(class_weight)
     training, validating = data.samples(), None if validation is None else validation.samples()
     described = DescribedModel(model, training)
+    if validating is not None:
+        described.check_fits(validating)
     spec = described.spec
     plan = wishes.plan(training.n_samples, spec.n_parameters, data.labels(), steps_per_epoch)
     score = OwnScore(2 + spec.n_measures) if validating else None
     n_validation = validating.n_samples if validating else 0
     job = wishes.job(spec, plan, described.optimizer, n_validation, score, epsilon=0.0)
     following = wishes.following()
-    follower = KerasFollower(described, plan, callbacks, verbose, epochs, validation_freq)
+    follower = KerasFollower(
+        described, plan, callbacks, verbose, initial_epoch, epochs, validation_freq
+    )
     following.agenda = following.mirror = follower
     following.on_epoch = follower.epoch_ended if follower.is_followed else None
     state = described.start()
     state.epochs = initial_epoch
     follower.begin(following.resume)
-    trained = train(job, state, training, validating, Progress(0.0), following)
+    with undisturbed():
+        trained = train(job, state, training, validating, Progress(0.0), following)
     return follower.take(trained)
 
 
@@ -79,12 +90,13 @@ def evaluate(
     workers: Any = -1,
 ) -> Any:
     """See `phalanx.evaluate`."""
-    check_model(model, is_trained=True)
-    samples = KerasData.of(x, y, sample_weight, None).samples()
-    described = DescribedModel(model, samples)
+    check_model(model, is_trained=False)
+    samples = KerasData.of(x, y, sample_weight).samples()
+    described = DescribedModel(model, samples, is_trained=False)
     spec, values_N = described.spec, described.values()
     count, shape = n_workers(workers), (2 + spec.n_measures,)
-    sums_VM = pass_over(spec, values_N, samples, count, shape, np.dtype(np.float64), True)
+    with undisturbed():
+        sums_VM = pass_over(spec, values_N, samples, count, shape, np.dtype(np.float64), True)
     total, weight, *measures = sums_VM.sum(axis=0).tolist()
     figures = described.figures(total / weight, measures)
     if return_dict:
@@ -96,22 +108,22 @@ def predict(
     model: Any, x: Any, batch_size: int | None = None, verbose: Any = "auto", workers: Any = -1
 ) -> Any:
     """See `phalanx.predict`."""
-    check_model(model, is_trained=False)
-    samples = KerasData.of(x, None, None, None).samples()
-    described = DescribedModel(model, samples, is_trained=False)
+    samples = KerasData.of(x).samples()
+    described = DescribedModel(model, samples, is_trained=False, is_measured=False)
     nest = described.predicted
     parts = [np.asarray(keras.ops.convert_to_numpy(part)) for part in flat_outputs(nest)]
     shapes = [part.shape[1:] for part in parts]
     sizes = [int(np.prod(shape)) for shape in shapes]
     single = len(parts) == 1
-    outputs = pass_over(
-        described.spec,
-        described.values(),
-        samples,
-        n_workers(workers),
-        shapes[0] if single else (sum(sizes),),
-        np.dtype(np.float32),
-    )
+    with undisturbed():
+        outputs = pass_over(
+            described.spec,
+            described.values(),
+            samples,
+            n_workers(workers),
+            shapes[0] if single else (sum(sizes),),
+            np.dtype(np.float32),
+        )
     if single:
         return outputs
     columns = np.split(outputs, np.cumsum(sizes)[:-1], axis=1)
@@ -135,33 +147,26 @@ def clips_of(optimizer: Any) -> dict[str, float]:
 
 
 def check_model(model: Any, is_trained: bool) -> None:
-    """Raise InvalidInput for a model that cannot be trained, or used, as it stands."""
-    if importlib.util.find_spec("torch") is None:
+    """Raise InvalidInput for a model that cannot be trained, or evaluated, as it stands."""
+    if not model.compiled:
         raise InvalidInput(
-            "workers compute Keras models by the torch backend; torch is not installed here. "
-            "Run `pip install phalanx[keras]`; your own process may keep its backend."
+            "a model must be compiled with an optimizer and a loss; this one is not. Call e.g. "
+            "model.compile(optimizer='adam', loss='mse') first."
         )
-    if not is_trained:
-        return
-    if not getattr(model, "compiled", False) or model._compile_loss is None:
-        has_own_loss = type(model).compute_loss is not keras.Model.compute_loss
-        if not (model.compiled and has_own_loss):
-            raise InvalidInput(
-                "a model must be compiled with an optimizer and a loss; this one is not. Call e.g. "
-                "model.compile(optimizer='adam', loss='mse') first."
-            )
-    if model.optimizer is None:
+    if is_trained and model.optimizer is None:
         raise InvalidInput(
             "a model must be compiled with an optimizer; this one has none. Call "
             "model.compile(optimizer='adam', loss=...)."
         )
-    for name in ("train_step", "test_step", "fit"):
-        if getattr(type(model), name) is not getattr(keras.Model, name):
+    for name in ("train_step", "test_step", "fit") if is_trained else ("test_step",):
+        # Keras' NumPy backend has no train_step
+        if getattr(type(model), name, None) is not getattr(keras.Model, name, None):
             raise InvalidInput(
                 f"the gradient's computation must be Keras' own, so that it can be shared out; "
                 f"{type(model).__name__} overrides {name}. Override compute_loss instead."
             )
-    _check_optimizer(model.optimizer)
+    if is_trained:
+        _check_optimizer(model.optimizer)
     stateful = [
         layer.name for layer in model._flatten_layers() if getattr(layer, "stateful", False)
     ]

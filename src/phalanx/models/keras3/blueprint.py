@@ -8,12 +8,15 @@ change, beside the blueprint.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
 from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
+
+LAMBDA = "<lambda>"
 
 
 @dataclass(frozen=True)
@@ -36,16 +39,19 @@ class Constructed:
 class Blueprint:
     """config: of the model. custom: the user's classes and functions by name. compiled: the
     arguments of `compile`, without the optimiser. example: inputs with the shapes of a few
-    samples, for a model that is built when it is first called. constants: values of the weights
-    that training does not change, by place among `model.weights`.
+    samples, for a model that is built when it is first called. trainable: whether each of the
+    layers is. constants: values of the weights that training does not change, by place among
+    `model.weights`.
     """
 
     config: Any
     custom: dict[str, Any]
     compiled: dict[str, Any]
     example: Any
+    trainable: tuple[bool, ...]
     constants: dict[int, Array]
     floatx: str
+    policy: str
     image_data_format: str
     epsilon: float
 
@@ -54,6 +60,8 @@ class Blueprint:
         import keras
 
         keras.config.set_floatx(self.floatx)
+        if keras.config.dtype_policy().name != self.policy:
+            keras.config.set_dtype_policy(self.policy)
         keras.config.set_image_data_format(self.image_data_format)
         keras.config.set_epsilon(self.epsilon)
         with keras.saving.custom_object_scope(self.custom):
@@ -62,6 +70,9 @@ class Blueprint:
             keras.Model.compile(model, optimizer=None, **arguments)
         if not model.built:
             model(self.example)
+        for layer, trainable in zip(model._flatten_layers(), self.trainable, strict=False):
+            if layer.trainable is not trainable:
+                layer.trainable = trainable
         weights = model.weights
         for place, value in self.constants.items():
             weights[place].assign(value)
@@ -81,17 +92,22 @@ def config_of(model: Any) -> Any:
 
     kind = type(model)
     if kind.get_config is keras.Model.get_config:
-        arguments = getattr(model, "_auto_config", None)
-        return Constructed(kind.__name__, _portable(arguments.config if arguments else {}))
+        known = getattr(model, "_auto_config", None)
+        arguments = known.config if known else {}  # the defaults: Keras keeps nothing else
+        kept = {key: vars(model).get(key, value) for key, value in arguments.items()}
+        return Constructed(kind.__name__, _portable(kept))
+    was_compiled, model.compiled = model.compiled, False
     try:
-        config = keras.saving.serialize_keras_object(model)
+        with _named(functions_of(model)):
+            config = keras.saving.serialize_keras_object(model)
     except Exception as error:
         raise InvalidInput(
             "a model must be serialisable, so that workers can have their own; "
             f"{type(model).__name__} is not ({type(error).__name__}: {error}). Implement "
             "get_config() in your classes, as for model.save()."
         ) from error
-    config.pop("compile_config", None)
+    finally:
+        model.compiled = was_compiled
     return config
 
 
@@ -104,14 +120,58 @@ def compiled_of(model: Any) -> dict[str, Any]:
 
 def custom_of(model: Any) -> dict[str, Any]:
     """The user's own classes and functions that a model refers to, by name."""
-    found: dict[str, Any] = {}
-    kept = model._compile_config.config
+    found: dict[str, Any] = dict(functions_of(model))
+    kept = model._compile_config.config if model.compiled else {}
     for value in _parts(model, kept):
         thing = value if isinstance(value, (type, FunctionType)) else type(value)
-        module = getattr(thing, "__module__", "") or ""
-        if module.split(".")[0] not in ("keras", "builtins", "numpy", "torch", "jax", "tensorflow"):
-            found[thing.__name__] = thing
+        if _is_users(thing):
+            found.setdefault(thing.__name__, thing)
     return found
+
+
+def functions_of(model: Any) -> dict[str, FunctionType]:
+    """The user's functions that layers hold (activations ...), each by a name of its own."""
+    found: dict[str, FunctionType] = {}
+    for layer in model._flatten_layers():
+        for value in _held(layer).values():
+            if isinstance(value, FunctionType) and _is_users(value):
+                name = value.__name__
+                if name == LAMBDA or found.get(name, value) is not value:
+                    name = f"function_{len(found)}"
+                if value not in found.values():
+                    found[name] = value
+    return found
+
+
+@contextmanager
+def _named(functions: dict[str, FunctionType]) -> Iterator[None]:
+    """Within it, they bear these names: Keras serialises functions by name, and lambdas without
+    what they refer to."""
+    before = [function.__name__ for function in functions.values()]
+    try:
+        for name, function in functions.items():
+            function.__name__ = name
+        yield
+    finally:
+        for name, function in zip(before, functions.values(), strict=True):
+            function.__name__ = name
+
+
+def _is_users(thing: Any) -> bool:
+    module = getattr(thing, "__module__", "") or ""
+    return module.split(".")[0] not in (
+        "keras", "builtins", "numpy", "torch", "jax", "tensorflow",
+    )  # fmt: skip
+
+
+def _held(layer: Any) -> dict[str, Any]:
+    """What a layer holds as attributes, but for its own methods, which Keras wraps."""
+    kind = type(layer)
+    return {
+        name: value
+        for name, value in vars(layer).items()
+        if not (isinstance(value, FunctionType) and hasattr(kind, name))
+    }
 
 
 def _parts(model: Any, kept: dict[str, Any]) -> Iterator[Any]:
@@ -126,11 +186,10 @@ def _parts(model: Any, kept: dict[str, Any]) -> Iterator[Any]:
     )
     for layer in model._flatten_layers():
         yield layer
-        for value in vars(layer).values():
-            if isinstance(value, kinds):
-                yield value
+        yield from (value for value in _held(layer).values() if isinstance(value, kinds))
     yield from _leaves([value for name, value in kept.items() if name != "optimizer"])
-    yield model.optimizer
+    if model.compiled:
+        yield model.optimizer
 
 
 def _leaves(nest: Any) -> Iterator[Any]:

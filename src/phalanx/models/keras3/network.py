@@ -85,7 +85,8 @@ class KerasModel:
         }
         self._common = list(self._views(values_N))
         self._seeds = seed_states(model)
-        self._metrics = [m for m in model.metrics if m is not model._loss_tracker]
+        self._metrics = self._known_metrics()
+        self._is_measured = False
         self._takes_training = model._call_has_training_arg
         self._slots: dict[int, tuple[Array, list[Any], list[Any]]] = {}
         self._is_training: bool | None = None
@@ -133,6 +134,8 @@ class KerasModel:
         if self._is_training is not training:
             self.model.train(training)
             self._is_training = training
+        for metric in self._metrics:
+            metric.reset_state()
         seeds = seeds or [OUTPUT_SEED] * (2 * len(self._seeds) + 1)
         self.torch.default_generator.manual_seed(seeds[-1])
         with self.torch.no_grad():
@@ -157,14 +160,18 @@ class KerasModel:
 
     def _measured(self, x: Any, y: Any, predicted: Any, weight: Any) -> list[float]:
         """The variables of the metrics after these samples alone."""
-        if not self._metrics:
-            return []
-        for metric in self._metrics:
-            metric.reset_state()
-        self.model.compute_metrics(x, y, predicted, sample_weight=weight)
+        if not self._is_measured:
+            self.model.compute_metrics(x, y, predicted, sample_weight=weight)
+            self._metrics, self._is_measured = self._known_metrics(), True
+        elif self._metrics:
+            self.model.compute_metrics(x, y, predicted, sample_weight=weight)
         values = [v._value.reshape(-1) for m in self._metrics for v in m.variables]
         figures: list[float] = self.torch.cat(values).tolist() if values else []
         return figures
+
+    def _known_metrics(self) -> list[Any]:
+        """All but the loss; those of single outputs are there from the first loss on."""
+        return [m for m in self.model.metrics if m is not self.model._loss_tracker]
 
     def _views(self, flat_N: Array) -> list[Any]:
         views = self.vector.buffer_views(flat_N, self._dtypes)

@@ -22,14 +22,15 @@ ELEMENT_WISE = (
     "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam", "Ftrl", "Lion",
 )  # fmt: skip
 RATE = "_learning_rate"
+UNDECAYED = 1  # the group of the variables that are excluded from the decay of weights
 NO_SLOTS = ("_variables", "_trainable_variables")
 
 
 @dataclass(frozen=True)
 class KerasOptimizer:
-    """packed: the pickle of (class, its config for each group). slots: names of the attributes
-    that hold a variable for each of the model's. scalars: of those that are one number. shapes:
-    where the blocks are whole variables, the shape of each by its start.
+    """packed: the pickle of (class, its config, constraints and names of variables). slots: names
+    of the attributes that hold a variable for each of the model's. scalars: of those that are one
+    number. shapes: where the blocks are whole variables, the shape of each by its start.
     """
 
     packed: bytes
@@ -70,16 +71,21 @@ class BlockOptimizer:
         self._shape = described.shapes[at.block.start] if described.shapes else at.params_n.shape
         self._variable = keras.Variable(at.params_n.reshape(self._shape), dtype=at.params_n.dtype)
         self._view(self._variable, at.params_n)
-        kind, configs, constraints = pickle.loads(described.packed)
-        config, place = configs[at.block.group], at.block.start
+        kind, config, constraints, paths = pickle.loads(described.packed)
+        place = at.block.start
         if constraints.get(place) is not None:
             self._variable.constraint = keras.saving.deserialize_keras_object(
                 constraints[place], safe_mode=False
             )
+        self._variable._path = paths.get(place, self._variable.path)  # some are treated by name
         self._optimizer = kind.from_config(config)
+        if at.block.group == UNDECAYED:
+            self._optimizer.weight_decay = self._optimizer.adam_weight_decay = None
         self._optimizer.build([self._variable])
         for name, row_n in zip(described.slots, at.state_Mn, strict=True):
-            self._view(getattr(self._optimizer, name)[0], row_n)
+            slot = getattr(self._optimizer, name)[0]
+            if slot is not None:
+                self._view(slot, row_n)
         self._scalars = [getattr(self._optimizer, name) for name in described.scalars]
         self._rate = getattr(self._optimizer, RATE)
 
@@ -129,7 +135,8 @@ def is_own(optimizer: Any) -> bool:
 
 
 def slot_names(optimizer: Any, n_variables: int) -> tuple[str, ...]:
-    """Attributes of a built optimiser that hold one variable for each of the model's."""
+    """Attributes of a built optimiser that hold one variable for each of the model's, or for some
+    of them."""
     import keras
 
     return tuple(
@@ -138,7 +145,8 @@ def slot_names(optimizer: Any, n_variables: int) -> tuple[str, ...]:
         if isinstance(value, list)
         and name not in NO_SLOTS
         and len(value) == n_variables
-        and all(isinstance(part, keras.Variable) for part in value)
+        and all(part is None or isinstance(part, keras.Variable) for part in value)
+        and any(part is not None for part in value)
     )
 
 

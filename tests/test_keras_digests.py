@@ -1,0 +1,154 @@
+"""Keras models: the same bits for any number of workers, whatever happens to them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+import keras_models as km
+import phalanx
+from phalanx.testing import Fault, scripted
+
+pytestmark = km.marks
+STEPS = 6  # two epochs of three
+
+
+def trained(make, x, y=km.LABELS, workers=1, **more):
+    model = make()
+    history = phalanx.fit(model, x, y, workers=workers, **{**km.SETTINGS, **more})
+    return model, history
+
+
+def assert_same_for_any_workers(make, x, y=km.LABELS, workers=(2, 3, 4), **more):
+    model, alone = trained(make, x, y, **more)
+    assert len(alone.run.digest) == 64
+    assert alone.run.steps == STEPS
+    for n in workers:
+        other, together = trained(make, x, y, n, **more)
+        assert together.run.workers == n
+        assert together.run.digest == alone.run.digest, n
+        assert together.history == alone.history
+        for a, b in zip(km.weights_of(model), km.weights_of(other), strict=True):
+            np.testing.assert_array_equal(a, b)
+    return alone
+
+
+MODELS = {
+    "mlp": (km.mlp, km.X),
+    "cnn": (km.cnn, km.IMAGES),
+    "lstm": (km.lstm, km.SERIES),
+    "transformer": (km.transformer, km.TOKENS),
+    "tied": (km.tied, km.X),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_any_model(name):
+    assert_same_for_any_workers(*MODELS[name])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_another_seed_is_another_training(name):
+    make, x = MODELS[name]
+    assert trained(make, x, seed=4)[1].run.digest != trained(make, x)[1].run.digest
+
+
+@pytest.mark.parametrize("clip", [{"global_clipnorm": 0.1}, {"clipnorm": 0.1}, {"clipvalue": 0.01}])
+def test_clipping(clip):
+    def make():
+        return km.mlp(km.keras.optimizers.SGD(0.1, momentum=0.9, **clip))
+
+    def free():
+        return km.mlp(km.keras.optimizers.SGD(0.1, momentum=0.9))
+
+    clipped = assert_same_for_any_workers(make, km.X)
+    assert clipped.run.digest != trained(free, km.X)[1].run.digest
+
+
+def test_clip_norm_of_phalanx():
+    alone = assert_same_for_any_workers(km.mlp, km.X, clip_norm=0.1, workers=(3,))
+    assert alone.run.digest != trained(km.mlp, km.X)[1].run.digest
+
+
+def test_mixed_bfloat16():
+    alone = assert_same_for_any_workers(lambda: km.mlp(dtype="mixed_bfloat16"), km.X)
+    assert alone.run.digest != trained(km.mlp, km.X)[1].run.digest
+
+
+OPTIMIZERS = (
+    "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam", "Ftrl", "Lion",
+    "Adafactor", "Lamb", "Muon",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_any_optimizer_though_blocks_change_hands(name):
+    def make():
+        return km.mlp(getattr(km.keras.optimizers, name)(0.01))
+
+    undisturbed = trained(make, km.X)[1]
+    with scripted(Fault(0, 3, "update"), Fault(1, 4, "commit")):
+        disturbed = trained(make, km.X, workers=2)[1]
+    assert disturbed.run.digest == undisturbed.run.digest
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "sum", "max", "median", "trimmed_mean"])
+def test_any_aggregation(aggregation):
+    assert_same_for_any_workers(km.mlp, km.X, workers=(3,), aggregation=aggregation)
+
+
+@pytest.mark.parametrize("assignment", ["load_balanced", "dynamic"])
+@pytest.mark.parametrize("distribution", ["sequential", "strided", "stratified"])
+def test_any_distribution_and_assignment(distribution, assignment):
+    more = dict(data_distribution=distribution, task_assignment=assignment)
+    assert_same_for_any_workers(km.mlp, km.X, workers=(3,), **more)
+
+
+def test_validation_and_weights():
+    weights = km.RNG.random(km.N).astype(np.float32)
+    more = dict(
+        validation_split=0.2, class_weight={0: 2.0, 1: 0.5}, sample_weight=weights, epochs=3,
+        batch_size=17,
+    )  # fmt: skip
+    alone = assert_same_for_any_workers(km.cnn, km.IMAGES, workers=(3,), **more)
+    assert len(alone.history["val_loss"]) == 3
+
+
+@cache
+def undisturbed():
+    """Of the network with the most that could go wrong: running statistics and dropout."""
+    return trained(km.cnn, km.IMAGES)[1].run
+
+
+def survives(n_workers, *faults):
+    with scripted(*faults):
+        run = trained(km.cnn, km.IMAGES, workers=n_workers)[1].run
+    assert run.digest == undisturbed().digest
+    assert run.losses == undisturbed().losses
+    return [event for event in run.events if event.what in ("worker lost", "worker stuck")]
+
+
+@pytest.mark.parametrize("worker", [0, 1])
+@pytest.mark.parametrize("phase", ["enter", "compute", "publish", "reduce", "update", "commit"])
+def test_a_worker_dies(phase, worker):
+    lost = survives(2, Fault(worker, 2, phase))
+    assert [event.worker for event in lost] in ([worker], [])
+    assert lost or phase in ("compute", "publish", "reduce", "update", "commit")
+
+
+def test_all_workers_die_in_the_same_step():
+    lost = survives(3, *(Fault(worker, 2, "enter") for worker in range(3)))
+    assert {event.worker for event in lost} == {0, 1, 2}
+
+
+def test_a_worker_hangs():
+    events = survives(2, Fault(1, 2, "enter", "hang"))
+    assert {event.worker for event in events} <= {1}
+    assert events
+
+
+def test_a_replacement_dies_too():
+    lost = survives(2, Fault(0, 1, "enter"), Fault(0, 1, "join", life=2))
+    assert {event.worker for event in lost} == {0}
