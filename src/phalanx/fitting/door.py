@@ -100,7 +100,7 @@ class _Modules:
 
     @staticmethod
     def fit(model: Any, *data: Any, **options: Any) -> Any:
-        from phalanx.fitting.modules import fit_module
+        from phalanx.fitting.pytorch.modules import fit_module
         from phalanx.fitting.wishes import Wishes
 
         _check_names("fit", options, fit_module, Wishes)
@@ -108,14 +108,14 @@ class _Modules:
 
     @staticmethod
     def evaluate(model: Any, *data: Any, **options: Any) -> Any:
-        from phalanx.fitting.passes import evaluate_module
+        from phalanx.fitting.pytorch.passes import evaluate_module
 
         _check_names("evaluate", options, evaluate_module)
         return evaluate_module(model, *_one(data, "evaluate(module, (X, y), loss=...)"), **options)
 
     @staticmethod
     def predict(model: Any, *data: Any, **options: Any) -> Any:
-        from phalanx.fitting.passes import predict_module
+        from phalanx.fitting.pytorch.passes import predict_module
 
         _check_names("predict", options, predict_module)
         return predict_module(model, *_one(data, "predict(module, X)"), **options)
@@ -148,9 +148,9 @@ def _front(model: Any) -> Any:
                 "workers compute Keras models by the torch backend; torch is not installed here. "
                 "Run `pip install phalanx[keras]`; your own process may keep its backend."
             )
-        from phalanx.fitting import keras_models
+        from phalanx.fitting.keras3 import models
 
-        return keras_models
+        return models
     if torch is not None and isinstance(model, torch.nn.Module):
         return _Modules
     given = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__

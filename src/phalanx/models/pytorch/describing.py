@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import groupby
 from math import prod
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 
 from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
-from phalanx.layout import Kind, Region, blocks_of
+from phalanx.layout import Region, blocks_of
 from phalanx.models.pytorch import byvalue
 from phalanx.models.pytorch.fused_trial import is_direct
 from phalanx.models.pytorch.optimizers import (
@@ -117,23 +116,8 @@ class Described:
 
     def regions(self, vector: Vector) -> tuple[Region, ...]:
         """What the optimiser treats alike, and the buffers."""
-        starts = [start for start, _ in vector.params]
-        ends = [*starts[1:], vector.starts[1]]
-        keys = [
-            (group, i if self.is_whole else self._scalars_of(param))
-            for i, (group, param) in enumerate(zip(self.groups, self.params, strict=True))
-        ]
-        found = []
-        for _, places in groupby(range(len(starts)), key=lambda i: keys[i]):
-            run = list(places)
-            stop = starts[run[0]] + self.params[run[0]].numel() if self.is_whole else ends[run[-1]]
-            group = self.groups[run[0]]
-            found.append(Region(starts[run[0]], stop, Kind.TRAINED, group, self.is_whole))
-        _, *rest = vector.starts
-        for kind, start, stop in zip((Kind.AVERAGED, Kind.COPIED), rest, rest[1:], strict=False):
-            if stop > start:
-                found.append(Region(start, stop, kind))
-        return tuple(found)
+        keys = list(zip(self.groups, map(self._scalars_of, self.params), strict=True))
+        return vector.regions(keys, self.groups, self.is_whole)
 
     def shaped(self, vector: Vector) -> TorchOptimizer:
         """The description, with the shapes where blocks are whole parameters."""

@@ -7,14 +7,16 @@ carried unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from math import prod
 
 import numpy as np
 import torch
 
 from phalanx.arrays import CACHE_LINE, Array
+from phalanx.layout import Kind, Region
 
 Piece = tuple[int, tuple[int, ...]]  # where it begins, and its shape
 
@@ -63,6 +65,24 @@ class Vector:
                     nbytes = buffer.numel() * buffer.element_size()
                     place = _rounded(place + -(-nbytes // width), a_line)
         return cls(name, tuple(placed), *kinds, (*starts, place))  # type: ignore[arg-type]
+
+    def regions(
+        self, keys: Sequence[Hashable], groups: Sequence[int], is_whole: bool
+    ) -> tuple[Region, ...]:
+        """The parameters, neighbours of equal key together, or each of them whole; the buffers."""
+        starts = [start for start, _ in self.params]
+        ends = [*starts[1:], self.starts[1]]
+        found = []
+        for _, places in groupby(range(len(starts)), key=lambda i: i if is_whole else keys[i]):
+            run = list(places)
+            start, shape = self.params[run[0]]
+            stop = start + prod(shape) if is_whole else ends[run[-1]]
+            found.append(Region(start, stop, Kind.TRAINED, groups[run[0]], is_whole))
+        _, *rest = self.starts
+        for kind, start, stop in zip((Kind.AVERAGED, Kind.COPIED), rest, rest[1:], strict=False):
+            if stop > start:
+                found.append(Region(start, stop, kind))
+        return tuple(found)
 
     def param_views(self, flat_N: Array) -> list[torch.Tensor]:
         """The parameters as tensors that share memory with `flat_N` [N]."""

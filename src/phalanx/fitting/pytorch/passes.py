@@ -10,14 +10,14 @@ import torch
 from phalanx.arrays import Array
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
-from phalanx.fitting.modules import (
+from phalanx.fitting.pytorch.modules import (
     check_module,
     dtype_of,
     objective_of,
     samples_of,
     settings_of,
 )
-from phalanx.fitting.trials import tried
+from phalanx.fitting.pytorch.trials import tried
 from phalanx.fitting.wishes import n_workers
 from phalanx.layout import Region
 from phalanx.models.pytorch.network import TorchSpec

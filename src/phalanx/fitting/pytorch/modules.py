@@ -13,8 +13,8 @@ from phalanx import checks
 from phalanx.arrays import Array
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
-from phalanx.fitting.agenda import ModuleAgenda
-from phalanx.fitting.trials import changing_buffers, first_rows_of, tried
+from phalanx.fitting.pytorch.agenda import ModuleAgenda
+from phalanx.fitting.pytorch.trials import changing_buffers, first_rows_of, tried
 from phalanx.fitting.wishes import Wishes, callbacks_of
 from phalanx.keeper import record_from
 from phalanx.models.base import OwnScore

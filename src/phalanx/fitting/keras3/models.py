@@ -10,13 +10,12 @@ import numpy as np
 
 from phalanx import checks
 from phalanx.errors import InvalidInput
-from phalanx.fitting.keras_data import KerasData, split_off
-from phalanx.fitting.keras_described import DescribedModel
-from phalanx.fitting.keras_follower import KerasFollower
+from phalanx.fitting.keras3.data import KerasData, split_off
+from phalanx.fitting.keras3.described import DescribedModel
+from phalanx.fitting.keras3.follower import KerasFollower
 from phalanx.fitting.wishes import Wishes, n_workers
 from phalanx.models.base import OwnScore
 from phalanx.models.keras3.network import flat_outputs
-from phalanx.models.pytorch.describing import undisturbed
 from phalanx.stopping import Progress
 from phalanx.training import predict as pass_over
 from phalanx.training import train
@@ -59,12 +58,12 @@ def fit(
     training, validating = data.samples(), None if validation is None else validation.samples()
     described = DescribedModel(model, training)
     if validating is not None:
-        described.check_fits(validating)
+        described.trial.check_fits(validating)
     spec = described.spec
     plan = wishes.plan(training.n_samples, spec.n_parameters, data.labels(), steps_per_epoch)
     score = OwnScore(2 + spec.n_measures) if validating else None
     n_validation = validating.n_samples if validating else 0
-    job = wishes.job(spec, plan, described.optimizer, n_validation, score, epsilon=0.0)
+    job = wishes.job(spec, plan, described.optimizer.described, n_validation, score, epsilon=0.0)
     following = wishes.following()
     follower = KerasFollower(
         described, plan, callbacks, verbose, initial_epoch, epochs, validation_freq
@@ -74,8 +73,7 @@ def fit(
     state = described.start()
     state.epochs = initial_epoch
     follower.begin(following.resume)
-    with undisturbed():
-        trained = train(job, state, training, validating, Progress(0.0), following)
+    trained = train(job, state, training, validating, Progress(0.0), following)
     return follower.take(trained)
 
 
@@ -95,10 +93,9 @@ def evaluate(
     described = DescribedModel(model, samples, is_trained=False)
     spec, values_N = described.spec, described.values()
     count, shape = n_workers(workers), (2 + spec.n_measures,)
-    with undisturbed():
-        sums_VM = pass_over(spec, values_N, samples, count, shape, np.dtype(np.float64), True)
+    sums_VM = pass_over(spec, values_N, samples, count, shape, np.dtype(np.float64), True)
     total, weight, *measures = sums_VM.sum(axis=0).tolist()
-    figures = described.figures(total / weight, measures)
+    figures = described.trial.figures(total / weight, measures)
     if return_dict:
         return figures
     return list(figures.values()) if len(figures) > 1 else figures["loss"]
@@ -110,20 +107,19 @@ def predict(
     """See `phalanx.predict`."""
     samples = KerasData.of(x).samples()
     described = DescribedModel(model, samples, is_trained=False, is_measured=False)
-    nest = described.predicted
+    nest = described.trial.predicted
     parts = [np.asarray(keras.ops.convert_to_numpy(part)) for part in flat_outputs(nest)]
     shapes = [part.shape[1:] for part in parts]
     sizes = [int(np.prod(shape)) for shape in shapes]
     single = len(parts) == 1
-    with undisturbed():
-        outputs = pass_over(
-            described.spec,
-            described.values(),
-            samples,
-            n_workers(workers),
-            shapes[0] if single else (sum(sizes),),
-            np.dtype(np.float32),
-        )
+    outputs = pass_over(
+        described.spec,
+        described.values(),
+        samples,
+        n_workers(workers),
+        shapes[0] if single else (sum(sizes),),
+        np.dtype(np.float32),
+    )
     if single:
         return outputs
     columns = np.split(outputs, np.cumsum(sizes)[:-1], axis=1)

@@ -13,7 +13,7 @@ import numpy as np
 from phalanx import checks
 from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
-from phalanx.fitting.keras_described import DescribedModel
+from phalanx.fitting.keras3.described import DescribedModel
 from phalanx.keeper import record_from
 from phalanx.plan import Plan
 from phalanx.run import EpochRecord
@@ -96,8 +96,7 @@ class KerasFollower:
 
     def show(self, values_XN: Array, scalars_KC: Array) -> None:
         """See training.Mirror."""
-        self.described.show(values_XN[0])
-        self.described.take_optimizer(values_XN[1:], scalars_KC)
+        self.described.take(values_XN[0], values_XN[1:], scalars_KC)
 
     def changed(self, values_N: Array) -> bool:
         """See training.Mirror."""
@@ -115,10 +114,10 @@ class KerasFollower:
 
     def logs(self, record: EpochRecord, epoch: int) -> dict[str, Any]:
         """An epoch's figures by name, as Keras calls them."""
-        logs = self.described.figures(record.loss, list(record.measures))
+        logs = self.described.trial.figures(record.loss, list(record.measures))
         if record.sums and self._is_validated(epoch):
             total, weight, *measures = record.sums
-            validation = self.described.figures(total / weight, measures)
+            validation = self.described.trial.figures(total / weight, measures)
             logs |= {f"val_{name}": value for name, value in validation.items()}
         return logs
 
@@ -129,9 +128,8 @@ class KerasFollower:
     def take(self, trained: Trained) -> Any:
         """Put what was learnt into the user's model; returns its History with the run."""
         state, run = trained.state, trained.run
-        self.described.show(state.params_N)
         scalars_KC = np.zeros((1, 0)) if state.scalars_KC is None else state.scalars_KC
-        self.described.take_optimizer(state.state_MN, scalars_KC)
+        self.described.take(state.params_N, state.state_MN, scalars_KC)
         if not self.is_followed:
             for record in trained.records[self._n_told :]:
                 self.epoch_ended(self._n_told + 1, record)

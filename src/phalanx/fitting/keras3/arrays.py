@@ -1,0 +1,44 @@
+"""Arrays, tensors and variables of Keras, whatever backend this process has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+
+from phalanx.arrays import Array
+from phalanx.errors import InvalidInput
+
+
+def as_numpy(content: Any) -> Any:
+    """Tensors as arrays."""
+    return keras.tree.map_structure(numpy_of, content)
+
+
+def as_tensors(content: Any) -> Any:
+    """Arrays as tensors of this process's backend."""
+    return keras.tree.map_structure(keras.ops.convert_to_tensor, content)
+
+
+def numpy_of(value: Any) -> Array:
+    """A variable or tensor as an array of its own."""
+    return np.array(keras.ops.convert_tonumpy_of(value))
+
+
+def empty_like(variable: Any) -> torch.Tensor:
+    """A tensor of torch with a variable's shape and dtype."""
+    dtype = getattr(torch, keras.backend.standardize_dtype(variable.dtype))
+    return torch.empty(tuple(variable.shape), dtype=dtype)
+
+
+def dtype_of(variables: list[Any]) -> torch.dtype:
+    """The one dtype of all variables that are trained. Raises InvalidInput."""
+    dtypes = {keras.backend.standardize_dtype(v.dtype) for v in variables}
+    if len(dtypes) != 1 or not dtypes <= {"float32", "float64"}:
+        raise InvalidInput(
+            "all weights must be of one dtype, float32 or float64; got "
+            f"{', '.join(sorted(dtypes))}. Use the policy 'float32' or 'mixed_bfloat16'."
+        )
+    return getattr(torch, dtypes.pop())  # type: ignore[no-any-return]

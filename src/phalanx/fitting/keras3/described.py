@@ -1,0 +1,166 @@
+"""A user's Keras model as the engine takes it, and what was learnt put back into it.
+
+Whatever backend the user's process has: only its own variables are read and assigned here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cloudpickle
+import keras
+import numpy as np
+import torch
+
+from phalanx.arrays import Array
+from phalanx.data.samples import Samples
+from phalanx.errors import InvalidInput
+from phalanx.fitting.keras3.arrays import as_numpy, dtype_of, empty_like, numpy_of
+from phalanx.fitting.keras3.optimizer import DescribedOptimizer
+from phalanx.fitting.keras3.trial import Trial
+from phalanx.layout import Region
+from phalanx.models.keras3.blueprint import Blueprint, compiled_of, config_of, custom_of
+from phalanx.models.keras3.network import KerasSpec
+from phalanx.models.pytorch.generators import undisturbed
+from phalanx.models.pytorch.vector import Vector
+from phalanx.state import State
+
+PLAIN = (bool, int, float, str)
+OWN = (
+    "name", "built", "compiled", "loss", "training", "stop_training", "jit_compile", "run_eagerly",
+    "steps_per_execution", "seed",
+)  # fmt: skip
+
+
+class DescribedModel:
+    """model: the user's own. trial: of it on the first few samples. spec: what workers build.
+    optimizer: the user's, described, where the model is to be trained."""
+
+    optimizer: DescribedOptimizer
+
+    def __init__(
+        self, model: Any, samples: Samples, is_trained: bool = True, is_measured: bool = True
+    ) -> None:
+        self.model, self.is_trained = model, is_trained
+        self.trial = Trial(model, samples, is_trained, is_measured)
+        self.live = list(model.trainable_variables)
+        if not self.live and is_trained:
+            raise InvalidInput(
+                "a model must have weights to train; all of this one's are frozen. Set trainable = "
+                "True on some layers and compile it again."
+            )
+        changing = {i: model.weights[i] for i in self.trial.changing}
+        self.vector = Vector.of(
+            [empty_like(v) for v in self.live],
+            {str(i): empty_like(weight) for i, weight in changing.items()},
+            dtype_of(self.live) if self.live else torch.float32,
+        )
+        regions: tuple[Region, ...] = (Region(0, self.vector.size),)
+        if is_trained:
+            self.optimizer = DescribedOptimizer(model.optimizer, self.live, self.vector)
+            regions = self.optimizer.regions()
+        self.spec = self._spec(regions)
+
+    def _spec(self, regions: tuple[Region, ...]) -> KerasSpec:
+        model, trial = self.model, self.trial
+        shared = {id(v) for v in self.live} | {id(model.weights[i]) for i in trial.changing}
+        constants = {i: numpy_of(w) for i, w in enumerate(model.weights) if id(w) not in shared}
+        blueprint = Blueprint(
+            config_of(model),
+            custom_of(model),
+            compiled_of(model) if trial.is_measured else {},
+            as_numpy(trial.x),
+            tuple(layer.trainable for layer in model._flatten_layers()),
+            constants,
+            keras.config.floatx(),
+            keras.config.dtype_policy().name,
+            keras.config.image_data_format(),
+            keras.config.epsilon(),
+        )
+        try:
+            packed = cloudpickle.dumps(blueprint)
+            if blueprint.custom:
+                with undisturbed():
+                    _check_alike(blueprint.build(), model)
+        except InvalidInput:
+            raise
+        except Exception as error:
+            raise InvalidInput(
+                "a model's own classes and functions must be such that a worker can create them "
+                f"anew; one of {', '.join(blueprint.custom) or 'them'} cannot be "
+                f"({type(error).__name__}: {error}). Implement get_config() in classes that take "
+                "arguments, as for model.save(), and create inside what cannot be pickled."
+            ) from error
+        n_measures = sum(int(np.prod(v.shape)) for v in trial.metric_variables)
+        return KerasSpec(
+            packed,
+            self.vector,
+            regions,
+            sum(int(np.prod(v.shape)) for v in (self.live if self.is_trained else model.weights)),
+            trial.changing,
+            n_measures if trial.is_measured else 0,
+            keras.backend.backend() != "torch",
+        )
+
+    # to and from the flat vector
+
+    def values(self) -> Array:
+        """Parameters and running statistics as one vector [N]."""
+        values_N = np.zeros(self.vector.size, self.vector.dtype)
+        for variable, view in self._pairs(values_N):
+            view.copy_(torch.from_numpy(np.array(numpy_of(variable))))
+        return values_N
+
+    def show(self, values_N: Array) -> None:
+        """Take them from the vector."""
+        for variable, view in self._pairs(np.array(values_N)):
+            variable.assign(view.numpy())
+
+    def _pairs(self, values_N: Array) -> list[tuple[Any, torch.Tensor]]:
+        dtypes = {
+            name: getattr(torch, keras.backend.standardize_dtype(w.dtype))
+            for name, w in zip(
+                (*self.vector.averaged, *self.vector.copied), self._changing_in_order, strict=True
+            )
+        }
+        buffers = self.vector.buffer_views(values_N, dtypes)
+        variables = [*self.live, *self._changing_in_order]
+        return list(
+            zip(variables, [*self.vector.param_views(values_N), *buffers.values()], strict=True)
+        )
+
+    @property
+    def _changing_in_order(self) -> list[Any]:
+        weights = self.model.weights
+        return [weights[int(name)] for name in (*self.vector.averaged, *self.vector.copied)]
+
+    def start(self) -> State:
+        """Where training begins."""
+        state_MN, scalars_KC = self.optimizer.start(self.spec.regions)
+        return State(self.values(), state_MN, scalars_KC=scalars_KC)
+
+    def take(self, values_N: Array, state_MN: Array, scalars_KC: Array) -> None:
+        """Give the user's model and optimiser what the training has reached."""
+        self.show(values_N)
+        self.optimizer.take(self.spec.regions, state_MN, scalars_KC)
+
+
+def _check_alike(copy: Any, model: Any) -> None:
+    """Raise InvalidInput where a model created anew has other weights than the user's."""
+    shapes = [[tuple(weight.shape) for weight in one.weights] for one in (copy, model)]
+    if shapes[0] != shapes[1]:
+        raise InvalidInput(
+            "a model that is created anew from its class and arguments must have the same weights; "
+            f"{type(model).__name__} then has {len(shapes[0])} of other shapes than its "
+            f"{len(shapes[1])}. Implement get_config() and from_config()."
+        )
+    for one, other in zip(copy._flatten_layers(), model._flatten_layers(), strict=True):
+        for name, value in vars(other).items():
+            found = vars(one).get(name, value)
+            if name in OWN or name.startswith("_") or type(value) not in PLAIN or found == value:
+                continue
+            raise InvalidInput(
+                "a model that is created anew from its class and arguments must be the same; "
+                f"{name} of {type(other).__name__} then is {found!r} instead of {value!r}. "
+                "Implement get_config() and from_config()."
+            )

@@ -1,0 +1,132 @@
+"""A user's Keras optimiser as the engine takes it, and its state put back into it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cloudpickle
+import keras
+import numpy as np
+
+from phalanx.arrays import Array
+from phalanx.errors import InvalidInput
+from phalanx.fitting.keras3.arrays import numpy_of
+from phalanx.layout import Region, blocks_of
+from phalanx.models.keras3.optimizers import (
+    ELEMENT_WISE,
+    LARGEST_BLOCK,
+    KerasOptimizer,
+    OptimizerKind,
+    is_own,
+    scalar_names,
+    slot_names,
+)
+from phalanx.models.pytorch.describing import blocks_within
+from phalanx.models.pytorch.vector import Vector
+
+
+class DescribedOptimizer:
+    """live: the user's own. described: how workers are to update. is_whole: whether each variable
+    is one block. groups: of each variable, whether the decay of weights passes it by."""
+
+    def __init__(self, optimizer: Any, variables: list[Any], vector: Vector) -> None:
+        self.live, self.variables, self.vector = optimizer, variables, vector
+        self.described = self._describe()
+
+    def regions(self) -> tuple[Region, ...]:
+        """What is treated alike."""
+        return self.vector.regions(self.groups, self.groups, self.is_whole)
+
+    def _describe(self) -> KerasOptimizer:
+        optimizer = self.live
+        try:
+            optimizer.build(self.variables)
+        except Exception as error:
+            raise InvalidInput(
+                f"the optimizer must fit the model's trainable weights; {error} Compile the model "
+                "again after a change of what is trainable."
+            ) from error
+        if [id(v) for v in optimizer._trainable_variables] != [id(v) for v in self.variables]:
+            raise InvalidInput(
+                "the optimizer must be of the model's trainable weights; it has "
+                f"{len(optimizer._trainable_variables)}, the model {len(self.variables)}. Compile "
+                "the model again after a change of what is trainable."
+            )
+        is_whole = (
+            not is_own(optimizer)
+            or type(optimizer).__name__ not in ELEMENT_WISE
+            or optimizer.clipnorm is not None
+            or any(v.constraint is not None for v in self.variables)
+        )
+        self.is_whole = is_whole
+        self.groups = [int(not self._decays(v)) for v in self.variables]
+        config = {**_untracked(optimizer.get_config()), "learning_rate": 0.001}
+        config |= {"clipvalue": None, "global_clipnorm": None}
+        paths = {
+            start: v.path for v, (start, _) in zip(self.variables, self.vector.params, strict=True)
+        }
+        constraints = {
+            start: keras.saving.serialize_keras_object(v.constraint)
+            for v, (start, _) in zip(self.variables, self.vector.params, strict=True)
+            if v.constraint is not None
+        }
+        packed = cloudpickle.dumps((OptimizerKind.of(optimizer), config, constraints, paths))
+        return KerasOptimizer(
+            packed,
+            slot_names(optimizer, len(self.variables)),
+            scalar_names(optimizer),
+            2,
+            dict(self.vector.params) if is_whole else None,
+            type(optimizer).__name__,
+        )
+
+    def _decays(self, variable: Any) -> bool:
+        optimizer = self.live
+        return optimizer.weight_decay is None or bool(optimizer._use_weight_decay(variable))
+
+    def start(self, regions: tuple[Region, ...]) -> tuple[Array, Array | None]:
+        """State [M, N] and scalars [K, C] to begin with: the optimiser may have trained before."""
+        blocks = blocks_of(regions, LARGEST_BLOCK)
+        state_MN = np.zeros((len(self.described.slots), self.vector.size), self.vector.dtype)
+        for (start, _), m, slot in self._slots():
+            flat = numpy_of(slot).reshape(-1)
+            state_MN[m, start : start + len(flat)] = flat
+        scalars_C = [float(numpy_of(getattr(self.live, name))) for name in self.described.scalars]
+        return state_MN, np.tile(scalars_C, (len(blocks), 1)) if scalars_C else None
+
+    def take(self, regions: tuple[Region, ...], state_MN: Array, scalars_KC: Array) -> None:
+        """Give the live optimiser the state that the training has reached."""
+        for (start, _), m, slot in self._slots():
+            size = int(np.prod(slot.shape))
+            slot.assign(np.array(state_MN[m, start : start + size]).reshape(slot.shape))
+        blocks = blocks_of(regions, LARGEST_BLOCK)
+        first = blocks_within(blocks, *self._first_place())[0]
+        for name, number in zip(self.described.scalars, scalars_KC[first].tolist(), strict=True):
+            variable = getattr(self.live, name)
+            variable.assign(
+                np.asarray(number).astype(keras.backend.standardize_dtype(variable.dtype))
+            )
+
+    def _first_place(self) -> tuple[int, int]:
+        start, shape = self.vector.params[0]
+        return start, int(np.prod(shape))
+
+    def _slots(self) -> list[tuple[Any, int, Any]]:
+        """(place of a variable, row, slot variable) of all of the live optimiser's."""
+        live = self.live
+        return [
+            (piece, m, slot)
+            for m, name in enumerate(self.described.slots)
+            for piece, slot in zip(self.vector.params, getattr(live, name), strict=True)
+            if slot is not None
+        ]
+
+
+def _untracked(nest: Any) -> Any:
+    """A nest without the lists and dicts of Keras that cannot be pickled."""
+    if isinstance(nest, dict):
+        return {key: _untracked(part) for key, part in nest.items()}
+    if isinstance(nest, (list, tuple)):
+        parts = [_untracked(part) for part in nest]
+        return tuple(parts) if isinstance(nest, tuple) else parts
+    return nest

@@ -1,0 +1,178 @@
+"""A trial of a Keras model on a few samples, before any work starts, and its metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+
+from phalanx.arrays import Array
+from phalanx.data.samples import Samples
+from phalanx.errors import InvalidInput
+from phalanx.fitting.keras3.arrays import as_numpy, as_tensors, numpy_of
+from phalanx.models.keras3.network import seed_states, unpacked
+from phalanx.models.pytorch.batches import first_rows
+from phalanx.models.pytorch.generators import undisturbed
+
+TRIAL_ROWS = 4
+
+
+class Trial:
+    """x, y, weight: the first few samples. predicted: what the model gives for them. changing:
+    places of the weights that a call in training changes, though they are not trained."""
+
+    def __init__(self, model: Any, samples: Samples, is_trained: bool, is_measured: bool) -> None:
+        self.model, self.is_trained, self.is_measured = model, is_trained, is_measured
+        self.x, self.y, self.weight = _first_of(samples)
+        self.changing = self._try()
+
+    def _try(self) -> tuple[int, ...]:
+        """Call the model on a few samples, which builds it; places of the weights that a call in
+        training changes. Nothing else is changed. Raises InvalidInput where it fails."""
+        model = self.model
+        try:
+            if not model.built:
+                model(self.x)
+            before = [numpy_of(weight) for weight in model.weights]
+            seeds = [numpy_of(state) for state in seed_states(model)]
+            self.predicted = self._call(self.x, training=False)
+            if self.is_trained:
+                self._call(self.x, training=True)
+            after = [numpy_of(weight) for weight in model.weights]
+            if self.is_measured:
+                self._build_metrics()
+        except InvalidInput:
+            raise
+        except Exception as error:
+            raise InvalidInput(
+                f"the model and its loss must take the data; a trial with {TRIAL_ROWS} samples "
+                f"raised {type(error).__name__}: {error}. Compare the shapes of x and y with the "
+                "model's inputs and outputs (model.summary())."
+            ) from error
+        for weight, value in zip(model.weights, before, strict=True):
+            weight.assign(value)
+        for state, value in zip(seed_states(model), seeds, strict=True):
+            state.assign(value)
+        trained = {id(v) for v in model.trainable_variables}
+        return tuple(
+            i
+            for i, (b, a) in enumerate(zip(before, after, strict=True))
+            if not np.array_equal(b, a) and id(model.weights[i]) not in trained
+        )
+
+    def _call(self, x: Any, training: bool) -> Any:
+        with torch.no_grad():
+            if self.model._call_has_training_arg:
+                return self.model(x, training=training)
+            return self.model(x)
+
+    def _build_metrics(self) -> None:
+        """Build loss and metrics, and see that the metrics are sums over samples."""
+        with torch.no_grad(), np.errstate(all="ignore"):
+            loss = self.model._compute_loss(
+                x=self.x, y=self.y, y_pred=self.predicted, sample_weight=self.weight, training=False
+            )
+            self._check_reductions()
+            _check_loss(loss)
+            whole = self._measured(slice(None))
+            count = len(keras.tree.flatten(self.x)[0])
+            parts = [self._measured(slice(0, count // 2)), self._measured(slice(count // 2, count))]
+        self.model.reset_metrics()
+        if count > 1 and not np.allclose(sum(parts), whole, rtol=1e-3, atol=1e-4, equal_nan=True):
+            parts_of = [getattr(metric, "metrics", [metric]) for metric in self.metrics]
+            names = ", ".join(metric.name for several in parts_of for metric in several)
+            raise InvalidInput(
+                "a metric's state must be sums over samples, so that those of shards can be added; "
+                f"one of {names} is not. Use metrics of Keras, or compute it from predictions."
+            )
+
+    def check_fits(self, samples: Samples) -> None:
+        """Raise InvalidInput where model and loss do not take samples that are to be judged."""
+        x, y, weight = _first_of(samples)
+        try:
+            with torch.no_grad(), np.errstate(all="ignore"):
+                predicted = self._call(x, training=False)
+                self.model._compute_loss(
+                    x=x, y=y, y_pred=predicted, sample_weight=weight, training=False
+                )
+                self.model.compute_metrics(x, y, predicted, sample_weight=weight)
+        except Exception as error:
+            raise InvalidInput(
+                "the model, its loss and its metrics must take the validation data; a trial with "
+                f"{TRIAL_ROWS} samples raised {type(error).__name__}: {error}. Compare its shapes "
+                "with those of the training data."
+            ) from error
+        finally:
+            self.model.reset_metrics()
+
+    def _check_reductions(self) -> None:
+        weighted = ("mean_with_sample_weight",) if self.weight is not None else ()
+        for name in ("sum", "none", *weighted):
+            for loss in keras.tree.flatten(self.model._compile_config.config.get("loss")):
+                if getattr(loss, "reduction", None) == name:
+                    raise InvalidInput(
+                        "a loss must be the mean over the samples, so that shards of any size add "
+                        f"up to the batch; got {loss.name} with reduction={name!r}. Use "
+                        "reduction='sum_over_batch_size'."
+                    )
+
+    def _measured(self, rows: slice) -> Array:
+        """The variables of the metrics after some of the first samples."""
+        x, y, weight, predicted = (
+            None if part is None else keras.tree.map_structure(lambda a: a[rows], part)
+            for part in (self.x, self.y, self.weight, self.predicted)
+        )
+        self.model.reset_metrics()
+        self.model._compute_loss(
+            x=x, y=y, y_pred=predicted, sample_weight=weight, training=False
+        )  # which also notes the loss of each output
+        self.model.compute_metrics(x, y, predicted, sample_weight=weight)
+        values = [numpy_of(v).reshape(-1) for v in self.metric_variables]
+        return np.concatenate(values) if values else np.zeros(0)
+
+    @property
+    def metrics(self) -> list[Any]:
+        """All metrics but the loss."""
+        return [m for m in self.model.metrics if m is not self.model._loss_tracker]
+
+    @property
+    def metric_variables(self) -> list[Any]:
+        return [variable for metric in self.metrics for variable in metric.variables]
+
+    def figures(self, loss: float, measures: list[float]) -> dict[str, Any]:
+        """The loss and the metrics by name, from the sums that the workers made."""
+        model = self.model
+        model.reset_metrics()
+        place = 0
+        for variable in self.metric_variables:
+            size = int(np.prod(variable.shape))
+            variable.assign(np.reshape(measures[place : place + size], variable.shape))
+            place += size
+        model._loss_tracker.update_state(loss)
+        results = model.get_metrics_result()
+        figures = {
+            name: float(numpy_of(value)) if np.size(numpy_of(value)) == 1 else numpy_of(value)
+            for name, value in results.items()
+        }
+        model.reset_metrics()
+        return {**figures, "loss": loss}
+
+
+def _first_of(samples: Samples) -> tuple[Any, Any, Any]:
+    """x, y and weights of the first few samples, as tensors of this process's backend."""
+    with undisturbed():
+        content = as_numpy(first_rows(samples, TRIAL_ROWS).content)
+    return unpacked(as_tensors(content))
+
+
+def _check_loss(loss: Any) -> None:
+    """Raise InvalidInput unless it is one number."""
+    shape = None if loss is None else np.shape(numpy_of(loss))
+    if shape is None or np.prod(shape) != 1:
+        raise InvalidInput(
+            "a loss must be one number, the mean over the samples; got "
+            f"{'None' if shape is None else f'an array of shape {shape}'}. Use "
+            "reduction='sum_over_batch_size', or return ops.mean(...)."
+        )
