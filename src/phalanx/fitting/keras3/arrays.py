@@ -24,7 +24,7 @@ def as_tensors(content: Any) -> Any:
 
 def numpy_of(value: Any) -> Array:
     """A variable or tensor as an array of its own."""
-    return np.array(keras.ops.convert_tonumpy_of(value))
+    return np.array(keras.ops.convert_to_numpy(value))
 
 
 def empty_like(variable: Any) -> torch.Tensor:
