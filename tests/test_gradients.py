@@ -9,7 +9,7 @@ from phalanx.data.samples import Rows
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.activations import ACTIVATIONS
 from phalanx.models.mlp.losses import LOSSES
-from phalanx.randomness import keyed
+from phalanx.randomness import Key
 
 RNG = np.random.default_rng(3)
 ROWS, FEATURES, HIDDEN, OUTPUTS = 7, 5, (6, 4), 3
@@ -63,15 +63,15 @@ def problem(activation, loss, weight=None, dropout=0.0):
     return spec, params, rows, y
 
 
-def objective(spec, params, rows, loss, rng=None):
+def objective(spec, params, rows, loss, key=None):
     """What the gradient is the gradient of: for averaged losses, the sum over outputs."""
-    total, weight = spec.build(params).gradient(rows, np.empty(spec.n_parameters), rng)
+    total, weight = spec.build(params).gradient(rows, np.empty(spec.n_parameters), key)
     return total / weight * (OUTPUTS if loss in AVERAGED else 1)
 
 
-def gradient(spec, params, rows, rng=None):
+def gradient(spec, params, rows, key=None):
     grad = np.empty(spec.n_parameters)
-    spec.build(params).gradient(rows, grad, rng)
+    spec.build(params).gradient(rows, grad, key)
     return grad
 
 
@@ -120,12 +120,12 @@ def test_with_dropout_against_finite_differences(activation):
     spec, params, rows, _ = problem(activation, "log_loss", dropout=0.4)
 
     def value(p):
-        return objective(spec, p, rows, "log_loss", keyed(1, 2, 3))
+        return objective(spec, p, rows, "log_loss", Key(1, 2, 3))
 
     expected = finite_differences(value, params)
-    grad = gradient(spec, params, rows, keyed(1, 2, 3))
+    grad = gradient(spec, params, rows, Key(1, 2, 3))
     np.testing.assert_allclose(grad, expected, rtol=2e-6, atol=2e-8)
-    assert not np.allclose(grad, gradient(spec, params, rows, keyed(1, 2, 4)))
+    assert not np.allclose(grad, gradient(spec, params, rows, Key(1, 2, 4)))
 
 
 def test_samples_of_no_weight_at_all_give_no_gradient():

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from phalanx.arrays import Array, aligned_empty
+from phalanx.randomness import Key
 
 ROWS, COLUMNS, ENTRIES, STARTS = "x", "x_columns", "x_entries", "x_starts"
 CLASSES, TARGETS, WEIGHTS = "y_classes", "y", "weight"
@@ -87,7 +88,7 @@ class Gatherer:
         else:
             self.sparse = _csr(self.arrays, (samples.n_samples, samples.n_features))
 
-    def rows(self, index_B: Array, rng: np.random.Generator | None = None) -> Rows:
+    def rows(self, index_B: Array, key: Key | None = None) -> Rows:
         """The rows that `index_B` names, in its order; nothing about them is random."""
         count = len(index_B)
         if self.sparse is None:

@@ -15,7 +15,7 @@ from phalanx.errors import NonFiniteLoss
 from phalanx.exchange.board import fence
 from phalanx.exchange.tally import Tally
 from phalanx.models.base import Model
-from phalanx.randomness import DROPOUT, keyed
+from phalanx.randomness import Key
 
 
 class Shards:
@@ -24,7 +24,7 @@ class Shards:
 
     def __init__(self, post: Post, arena: Arena, samples: Samples, model: Model) -> None:
         self.post, self.model = post, model
-        self.plan, self._draws = post.job.plan, post.job.model.draws
+        self.plan = post.job.plan
         self._stops = post.job.nonfinite == "stop"
         self.samples = samples.gatherer(self.plan.max_shard_rows)
         self.done = Tally(arena, "shards_done", post.rank)
@@ -104,11 +104,11 @@ class Shards:
         post.share.begin(s, post.tick)
         post.presence.at("read", s)
         start, stop = self._bounds[s]
-        rng = keyed(self.plan.seed, DROPOUT, post.moment.updates, s) if self._draws else None
-        rows = self.samples.rows(self._order[1][start:stop], rng)
+        key = Key(self.plan.seed, post.moment.updates, s)
+        rows = self.samples.rows(self._order[1][start:stop], key)
         post.presence.at("compute", s)
         slots = self._homes if post.share.owners[s] == post.rank else self._away
-        outcome = self.model.gradient(rows, slots[s], rng)
+        outcome = self.model.gradient(rows, slots[s], key)
         if self._stops and not isfinite(outcome[0]):
             moment = post.moment
             raise NonFiniteLoss(outcome[0], moment.updates, moment.epoch, s)

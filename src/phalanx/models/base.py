@@ -17,16 +17,15 @@ import numpy as np
 from phalanx.arrays import Array
 from phalanx.layout import Region
 from phalanx.metrics import Metric
+from phalanx.randomness import Key
 
 
 class Model(Protocol):
     """A network bound to one parameter vector."""
 
-    def gradient(
-        self, rows: Any, grad_N: Array, rng: np.random.Generator | None
-    ) -> Sequence[float]:
+    def gradient(self, rows: Any, grad_N: Array, key: Key) -> Sequence[float]:
         """Write the mean gradient over `rows`; return (sum of weighted losses, sum of weights),
-        and then as many sums of measures as the description says."""
+        and then as many sums of measures as the description says. `key` is for random numbers."""
 
     def outputs(self, rows: Any) -> Array:
         """Predictions [rows, O], a view that the next call overwrites."""
@@ -70,10 +69,6 @@ class ModelSpec(Protocol):
     @property
     def dtype(self) -> np.dtype[np.floating]:
         """Of parameters, gradients and optimiser state."""
-
-    @property
-    def draws(self) -> bool:
-        """Whether `gradient` needs random numbers (dropout)."""
 
     def as_guest(self) -> AbstractContextManager[None]:
         """Within it, the caller's own process may compute the model, and its random numbers stay

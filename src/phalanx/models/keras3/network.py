@@ -16,6 +16,7 @@ from phalanx.errors import UserFunctionError
 from phalanx.layout import Region
 from phalanx.models.pytorch.generators import undisturbed
 from phalanx.models.pytorch.vector import Vector
+from phalanx.randomness import Key
 
 OUTPUT_SEED = 0  # of a model that draws while it predicts
 
@@ -36,7 +37,6 @@ class KerasSpec:
     is_elsewhere: bool
     n_decayed: int = 0
     n_outputs: int = 0
-    draws: bool = True
 
     @property
     def size(self) -> int:
@@ -91,11 +91,9 @@ class KerasModel:
         self._slots: dict[int, tuple[Array, list[Any], list[Any]]] = {}
         self._is_training: bool | None = None
 
-    def gradient(
-        self, rows: Any, grad_N: Array, rng: np.random.Generator | None
-    ) -> Sequence[float]:
-        assert rng is not None
-        self._prepare(True, rng.integers(2**31, size=2 * len(self._seeds) + 1).tolist())
+    def gradient(self, rows: Any, grad_N: Array, key: Key) -> Sequence[float]:
+        n_seeds = 2 * len(self._seeds) + 1
+        self._prepare(True, [key.number(nth) >> 32 for nth in range(n_seeds)])
         x, y, weight = unpacked(rows.content)
         predicted = self._called(x, True)
         loss = self._loss(x, y, predicted, weight, True)

@@ -21,6 +21,7 @@ from phalanx.errors import InvalidInput
 from phalanx.layout import Layout, Region
 from phalanx.models.mlp.activations import ACTIVATIONS, Activation
 from phalanx.models.mlp.losses import LOSSES, Loss
+from phalanx.randomness import Key
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,6 @@ class MLPSpec:
     @property
     def dtype(self) -> np.dtype[np.floating]:
         return np.dtype(self.dtype_name)
-
-    @property
-    def draws(self) -> bool:
-        return self.dropout > 0
 
     def as_guest(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -155,11 +152,9 @@ class Network:
         self._forward(rows, space, [])
         return space.layers[-1].T
 
-    def gradient(
-        self, rows: Rows, grad_N: Array, rng: np.random.Generator | None
-    ) -> tuple[float, float]:
+    def gradient(self, rows: Rows, grad_N: Array, key: Key) -> tuple[float, float]:
         space = self._workspace(rows.count)
-        masks = self._forward(rows, space, self._masks(rows.count, rng))
+        masks = self._forward(rows, space, self._masks(rows.count, key))
         predictions = space.layers[-1]
         target = rows.classes_B if self.loss.takes_classes else rows.target_OB
         loss_B = self.loss.gradient(predictions, target)
@@ -221,10 +216,11 @@ class Network:
             return space.inputs[i]
         return np.asarray(space.layers[i] * (1 - self.spec.dropout))
 
-    def _masks(self, n_rows: int, rng: np.random.Generator | None) -> list[Array]:
+    def _masks(self, n_rows: int, key: Key) -> list[Array]:
         """For each hidden layer, 0 for a dropped neuron and 1 / (1 - dropout) for a kept one."""
-        if rng is None:
+        if not self.spec.dropout:
             return []
+        rng = key.generator()
         keep = 1 - self.spec.dropout
         shapes = [(size, n_rows) for size in self.spec.sizes[1:-1]]
         dtype = self.spec.dtype.type

@@ -20,6 +20,7 @@ from phalanx.arrays import Array, aligned_empty
 from phalanx.errors import InvalidInput, UserFunctionError
 from phalanx.models.pytorch.byvalue import Pickler
 from phalanx.models.pytorch.generators import seed_everything
+from phalanx.randomness import Key
 
 SHARED = 4096  # bytes from which an array inside a dataset is shared rather than copied
 
@@ -158,7 +159,7 @@ class NestedGatherer:
         }
         self._batches: dict[int, Any] = {}
 
-    def rows(self, index_B: Array, rng: np.random.Generator | None = None) -> Batch:
+    def rows(self, index_B: Array, key: Key | None = None) -> Batch:
         """The samples that `index_B` names, in its order."""
         count = len(index_B)
         for name, array in self.arrays.items():
@@ -213,11 +214,11 @@ class DatasetGatherer:
         self.dataset, collate = _Unpacker(samples.packed, samples.arrays).load()
         self.collate = collate or torch.utils.data.default_collate
 
-    def rows(self, index_B: Array, rng: np.random.Generator | None = None) -> Batch:
+    def rows(self, index_B: Array, key: Key | None = None) -> Batch:
         """The samples that `index_B` names. What they draw from torch's, NumPy's and Python's
         generators depends on step and shard alone."""
-        if rng is not None:
-            seed_everything(int(rng.integers(2**32)))
+        if key is not None:
+            seed_everything(key.number(1))
         samples = [self._sample(i) for i in index_B.tolist()]
         try:
             return Batch(self.collate(samples), len(samples))

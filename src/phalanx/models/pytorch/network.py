@@ -18,6 +18,7 @@ from phalanx.models.pytorch.generators import seed_everything, undisturbed
 from phalanx.models.pytorch.objective import Objective, called
 from phalanx.models.pytorch.packing import unpacked
 from phalanx.models.pytorch.vector import Vector
+from phalanx.randomness import Key
 
 OUTPUT_SEED = 0  # of a module that draws while it predicts
 
@@ -58,7 +59,6 @@ class TorchSpec:
     n_decayed: int = 0
     n_outputs: int = 0
     n_measures: int = 0
-    draws: bool = True
 
     @property
     def size(self) -> int:
@@ -115,11 +115,8 @@ class TorchModel:
         self._is_training = True
         self._slots: dict[int, tuple[Array, list[torch.Tensor], dict[str, torch.Tensor]]] = {}
 
-    def gradient(
-        self, rows: Batch, grad_N: Array, rng: np.random.Generator | None
-    ) -> tuple[float, float]:
-        assert rng is not None
-        seed_everything(int(rng.integers(2**63)))
+    def gradient(self, rows: Batch, grad_N: Array, key: Key) -> tuple[float, float]:
+        seed_everything(key.number())
         self._prepare(training=True)
         _, slots, buffer_slots = self._slots_of(grad_N)
         with self.settings.autocast():
