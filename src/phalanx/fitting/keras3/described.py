@@ -69,7 +69,7 @@ class DescribedModel:
             config_of(model),
             custom_of(model),
             compiled_of(model) if trial.is_measured else {},
-            as_numpy(trial.x),
+            as_numpy(tuple(p for p in (trial.x, trial.y, trial.weight) if p is not None)),
             tuple(layer.trainable for layer in model._flatten_layers()),
             constants,
             keras.config.floatx(),

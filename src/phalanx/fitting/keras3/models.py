@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections import Counter
+from dataclasses import fields, replace
 from typing import Any
 
 import keras
@@ -16,9 +17,12 @@ from phalanx.fitting.keras3.follower import KerasFollower
 from phalanx.fitting.wishes import Wishes, n_workers
 from phalanx.models.base import OwnScore
 from phalanx.models.keras3.network import flat_outputs
+from phalanx.plan import Plan
 from phalanx.stopping import Progress
 from phalanx.training import predict as pass_over
 from phalanx.training import train
+
+WORTHWHILE = 100  # steps, after which the second that recording may take is saved
 
 
 def fit(
@@ -63,6 +67,7 @@ def fit(
     plan = wishes.plan(training.n_samples, spec.n_parameters, data.labels(), steps_per_epoch)
     score = OwnScore(2 + spec.n_measures) if validating else None
     n_validation = validating.n_samples if validating else 0
+    spec = replace(spec, counts=counts_of(plan, wishes.epochs))
     job = wishes.job(spec, plan, described.optimizer.described, n_validation, score, epsilon=0.0)
     following = wishes.following()
     follower = KerasFollower(
@@ -75,6 +80,15 @@ def fit(
     follower.begin(following.resume)
     trained = train(job, state, training, validating, Progress(0.0), following)
     return follower.take(trained)
+
+
+def counts_of(plan: Plan, epochs: int) -> tuple[int, ...]:
+    """Sizes of shards that occur in enough steps to record a graph for."""
+    steps: Counter[int] = Counter()
+    for step, times in ((0, (plan.n_steps - 1) * epochs), (plan.n_steps - 1, epochs)):
+        for size in {stop - start for start, stop in plan.shards(step)}:
+            steps[size] += times
+    return tuple(size for size, times in steps.items() if times >= WORTHWHILE)
 
 
 def evaluate(

@@ -38,9 +38,9 @@ class Constructed:
 @dataclass(frozen=True)
 class Blueprint:
     """config: of the model. custom: the user's classes and functions by name. compiled: the
-    arguments of `compile`, without the optimiser. example: inputs with the shapes of a few
-    samples, for a model that is built when it is first called. trainable: whether each of the
-    layers is. constants: values of the weights that training does not change, by place among
+    arguments of `compile`, without the optimiser. example: a few samples, (x,), (x, y) or
+    (x, y, weight), for a model that is built when it is first called. trainable: whether each of
+    the layers is. constants: values of the weights that training does not change, by place among
     `model.weights`.
     """
 
@@ -69,7 +69,7 @@ class Blueprint:
             arguments = _restored(self.compiled)
             keras.Model.compile(model, optimizer=None, **arguments)
         if not model.built:
-            model(self.example)
+            model(self.example[0])
         for layer, trainable in zip(model._flatten_layers(), self.trainable, strict=False):
             if layer.trainable is not trainable:
                 layer.trainable = trainable

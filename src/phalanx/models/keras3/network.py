@@ -25,7 +25,8 @@ OUTPUT_SEED = 0  # of a model that draws while it predicts
 class KerasSpec:
     """packed: the pickle of a Blueprint. changing: places among `model.weights` of what is not
     trained and changes all the same (running statistics). is_elsewhere: whether the caller's
-    process has another backend, so that nothing can be computed there.
+    process has another backend, so that nothing can be computed there. counts: sizes of shards
+    that are worth a graph (tracing.py).
     """
 
     packed: bytes
@@ -35,6 +36,7 @@ class KerasSpec:
     changing: tuple[int, ...]
     n_measures: int
     is_elsewhere: bool
+    counts: tuple[int, ...] = ()
     n_decayed: int = 0
     n_outputs: int = 0
 
@@ -64,14 +66,18 @@ class KerasSpec:
     def build(self, params_N: Array) -> KerasModel:
         os.environ["KERAS_BACKEND"] = "torch"  # in a worker, before Keras is imported
         with undisturbed():  # a layer that is made draws a seed from Python's generator
-            return KerasModel(self, pickle.loads(self.packed).build(), params_N)
+            blueprint = pickle.loads(self.packed)
+            return KerasModel(self, blueprint.build(), params_N, blueprint.example)
 
 
 class KerasModel:
     """See models/base.py: Model. The model is this process's own; its variables are views."""
 
-    def __init__(self, spec: KerasSpec, model: Any, values_N: Array) -> None:
+    def __init__(self, spec: KerasSpec, model: Any, values_N: Array, example: Any) -> None:
+        import keras
         import torch
+
+        from phalanx.models.keras3.tracing import faster_loss
 
         self.torch, self.model, self.vector = torch, model, spec.vector
         self.params = [variable._value for variable in model.trainable_variables]
@@ -90,13 +96,19 @@ class KerasModel:
         self._takes_training = model._call_has_training_arg
         self._slots: dict[int, tuple[Array, list[Any], list[Any]]] = {}
         self._is_training: bool | None = None
+        self._tree, self._nest = keras.tree, example
+        self._graphs = {}
+        if not self.changing:
+            self._prepare(True, None)
+            for count in spec.counts:
+                samples = repeated(keras.tree.flatten(example), count)
+                self._graphs[count] = faster_loss(self._loss_of, self.params, samples)
 
     def gradient(self, rows: Any, grad_N: Array, key: Key) -> Sequence[float]:
         n_seeds = 2 * len(self._seeds) + 1
         self._prepare(True, [key.number(nth) >> 32 for nth in range(n_seeds)])
         x, y, weight = unpacked(rows.content)
-        predicted = self._called(x, True)
-        loss = self._loss(x, y, predicted, weight, True)
+        loss, predicted = self._forward(x, y, weight, rows)
         grads = self.torch.autograd.grad(loss, self.params, allow_unused=True)
         _, slots, changing_slots = self._slots_of(grad_N)
         with self.torch.no_grad():
@@ -110,6 +122,20 @@ class KerasModel:
                 slot.copy_(value)
             measures = self._measured(x, y, predicted, weight)
         return [float(loss.detach()) * rows.count, float(rows.count), *measures]
+
+    def _forward(self, x: Any, y: Any, weight: Any, rows: Any) -> tuple[Any, Any]:
+        """The loss of a training batch, and the predictions."""
+        if rows.count in self._graphs:
+            loss, predicted = self._graphs[rows.count](*self._tree.flatten(rows.content))
+            return loss, predicted
+        predicted = self._called(x, True)
+        return self._loss(x, y, predicted, weight, True), predicted
+
+    def _loss_of(self, *leaves: Any) -> tuple[Any, Any]:
+        """Loss and predictions, by Keras, of the tensors of a batch."""
+        x, y, weight = unpacked(self._tree.pack_sequence_as(self._nest, leaves))
+        predicted = self._called(x, True)
+        return self._loss(x, y, predicted, weight, True), predicted
 
     def outputs(self, rows: Any) -> Array:
         """Predictions [rows, ...]; of several outputs, one beside the other."""
@@ -190,6 +216,14 @@ def seed_states(model: Any) -> list[Any]:
         states += [generator.state for generator in layer._seed_generators]
     unique = {id(state): state for state in states}
     return list(unique.values())
+
+
+def repeated(example: list[Array], count: int) -> list[Any]:
+    """So many samples, made of a few."""
+    import torch
+
+    places = np.arange(count) % len(example[0])
+    return [torch.from_numpy(part[places]) for part in example]
 
 
 def unpacked(content: Any) -> tuple[Any, Any, Any]:

@@ -66,7 +66,10 @@ class BlockOptimizer:
         import keras
         import torch
 
+        from phalanx.models.keras3.tracing import faster_update
+
         assert at.block is not None
+        self._faster = faster_update
         self._at, self._torch = at, torch
         self._shape = described.shapes[at.block.start] if described.shapes else at.params_n.shape
         self._variable = keras.Variable(at.params_n.reshape(self._shape), dtype=at.params_n.dtype)
@@ -88,6 +91,12 @@ class BlockOptimizer:
                 self._view(slot, row_n)
         self._scalars = [getattr(self._optimizer, name) for name in described.scalars]
         self._rate = getattr(self._optimizer, RATE)
+        variables = {id(v): v for v in [self._variable, *self._optimizer.variables, *self._scalars]}
+        self._tensors = [variable._value for variable in variables.values()]
+        self._apply: Any = None
+
+    def _by_keras(self, grad: Any) -> None:
+        self._optimizer.apply([grad], [self._variable])
 
     def _view(self, variable: Any, row_n: Array) -> None:
         """Make a variable's value a view of the arena."""
@@ -105,7 +114,9 @@ class BlockOptimizer:
                 variable._value.fill_(number)
             self._rate._value.fill_(float(at.settings_TH[moment.step, 0]))
             grad = self._torch.from_numpy(at.grad_n).reshape(self._shape)
-            self._optimizer.apply([grad], [self._variable])
+            if self._apply is None:
+                self._apply = self._faster(self._by_keras, self._tensors, grad)
+            self._apply(grad)
             for c, variable in enumerate(self._scalars):
                 after_C[c] = float(variable._value)
 

@@ -1,0 +1,102 @@
+"""A Keras model's forward pass and loss, or an update, as one graph of torch's operations.
+
+Between two operations of torch, Keras spends many times what they take on small batches. A graph is
+recorded once for each batch size, and calls the same operations without what is in between. It is
+used only where a trial gives the same bits as Keras itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+Loss = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+
+Update = Callable[[torch.Tensor], Any]
+
+
+def faster_loss(loss_of: Loss, params: list[torch.Tensor], tensors: list[torch.Tensor]) -> Loss:
+    """`(tensors...) -> (loss, output)` by a graph, if there is one that is exact for tensors of
+    these shapes; with the same samples, every process comes to the same decision.
+
+    params: what it is differentiated by.
+    """
+    state = torch.get_rng_state()
+    try:
+        graph: Loss = recorded(loss_of, tensors)
+        for _ in range(2):  # a graph that holds a value of the first call differs in the second
+            found = []
+            for way in (loss_of, graph):
+                torch.set_rng_state(state)
+                loss, output = way(*tensors)
+                found.append([loss, output, *torch.autograd.grad(loss, params, allow_unused=True)])
+            if not _are_equal(*found):
+                return loss_of
+            tensors = [part.flip(0) for part in tensors]
+    except Exception:  # whatever cannot be recorded is left to Keras
+        return loss_of
+    finally:
+        torch.set_rng_state(state)
+    return graph
+
+
+def faster_update(update: Update, tensors: list[torch.Tensor], grad: torch.Tensor) -> Update:
+    """An update of `tensors` in place by a gradient, by a graph if there is one that is exact.
+
+    tensors: all that it reads and changes. It is tried on other values; theirs stay.
+    """
+    values = [tensor.data for tensor in tensors]
+    generator = torch.Generator().manual_seed(0)
+    try:
+        made = _others_like(values, generator)
+        _set(tensors, made)
+        graph = recorded(update, [torch.randn(grad.shape, generator=generator)])
+        for _ in range(2):
+            before, step = _others_like(values, generator), torch.randn(grad.shape)
+            found = []
+            for way in (update, graph):
+                _set(tensors, [value.clone() for value in before])
+                way(step.clone())
+                found.append([tensor.data for tensor in tensors])
+            if not _are_equal(*found):
+                return update
+    except Exception:  # whatever cannot be recorded is left to Keras
+        return update
+    finally:
+        _set(tensors, values)
+    return graph
+
+
+def _others_like(values: list[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
+    """Positive numbers, since some states are sums of squares, and counts."""
+    return [
+        torch.rand(value.shape, generator=generator).to(value.dtype)
+        if value.is_floating_point()
+        else torch.randint(1, 9, value.shape, generator=generator, dtype=value.dtype)
+        for value in values
+    ]
+
+
+def _set(tensors: list[torch.Tensor], values: list[torch.Tensor]) -> None:
+    for tensor, value in zip(tensors, values, strict=True):
+        tensor.data = value
+
+
+def recorded(function: Callable[..., Any], tensors: list[torch.Tensor]) -> Callable[..., Any]:
+    """The operations that a function calls, as a function of the same arguments."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    def plain(*arguments: torch.Tensor) -> Any:  # a method's `self` would count as an argument
+        return function(*arguments)
+
+    graph: Callable[..., Any] = make_fx(plain)(*tensors)
+    return graph
+
+
+def _are_equal(these: Sequence[Any], those: Sequence[Any]) -> bool:
+    return all(
+        one is other or (one is not None and other is not None and torch.equal(one, other))
+        for one, other in zip(these, those, strict=True)
+    )

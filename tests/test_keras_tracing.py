@@ -1,0 +1,85 @@
+"""A graph of a Keras model's operations gives the bits that Keras gives, or is not used."""
+
+import pytest
+
+import keras_models as km
+import phalanx
+from phalanx.fitting.keras3 import models
+from phalanx.models.keras3 import network, tracing
+
+keras, torch = km.keras, pytest.importorskip("torch")
+
+
+def recurrent():
+    layers = keras.layers
+    sizes = [keras.Input((8,)), layers.Reshape((4, 2)), layers.LSTM(5), layers.Dense(3)]
+    return keras.Sequential(sizes)
+
+
+def dense():
+    layers = keras.layers
+    return keras.Sequential(
+        [keras.Input((8,)), layers.Dense(6, "tanh", kernel_regularizer="l2"), layers.Dropout(0.3),
+         layers.Dense(3)]
+    )  # fmt: skip
+
+
+def fitted(make, workers=1, metrics=None, seed=0):
+    keras.utils.set_random_seed(seed)
+    model = make()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=metrics)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(70, 8, generator=generator).numpy()
+    y = (x[:, 0] > 0).astype("int64") + (x[:, 1] > 0)
+    history = phalanx.fit(
+        model, x, y, batch_size=32, epochs=3, shards=2, workers=workers, verbose=0
+    )
+    return history.run.digest, history.history["loss"], history.history.get("accuracy")
+
+
+@pytest.mark.parametrize("metrics", [None, ["accuracy"]], ids=["plain", "measured"])
+@pytest.mark.parametrize("make", [dense, recurrent])
+def test_a_graph_gives_the_same_bits(make, metrics, monkeypatch):
+    by_keras = fitted(make, metrics=metrics)
+    monkeypatch.setattr(models, "WORTHWHILE", 1)
+    used = []
+    faster = tracing.faster_loss
+    monkeypatch.setattr(
+        tracing, "faster_loss", lambda f, *rest: used.append((g := faster(f, *rest)) != f) or g
+    )
+    assert fitted(make, metrics=metrics) == by_keras
+    assert used == [True, True]  # two sizes of shards: of 16 rows, and of 3
+    assert fitted(make, 2, metrics=metrics) == by_keras
+
+
+def test_what_depends_on_a_value_of_the_first_call_is_left_to_keras():
+    weight = torch.nn.Parameter(torch.ones(3))
+
+    def loss_of(x):
+        scale = float(x.sum())  # a graph would hold the first one
+        out = x @ weight * scale
+        return out.mean(), out
+
+    example = [torch.arange(12.0).reshape(4, 3)]
+    found = tracing.faster_loss(loss_of, [weight], example)
+    assert torch.equal(found(*[part * 2 for part in example])[0], loss_of(*[2 * example[0]])[0])
+
+
+def test_an_update_by_a_graph_changes_the_same_values_in_place():
+    values = [torch.nn.Parameter(torch.ones(5), requires_grad=False) for _ in range(2)]
+
+    def update(grad):
+        values[1].mul_(0.9).add_(grad)
+        values[0].sub_(0.1 * values[1])
+
+    graph = tracing.faster_update(update, values, torch.zeros(5))
+    assert graph is not update
+    assert all(torch.equal(value, torch.ones(5)) for value in values)
+    graph(torch.full((5,), 2.0))
+    assert torch.equal(values[1], torch.ones(5).mul_(0.9).add_(2.0))
+
+
+def test_a_small_example_is_repeated():
+    [rows] = network.repeated([torch.arange(3).numpy()], 7)
+    assert rows.tolist() == [0, 1, 2, 0, 1, 2, 0]
