@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
@@ -31,6 +32,7 @@ class KerasOptimizer:
     """packed: the pickle of (class, its config, constraints and names of variables). slots: names
     of the attributes that hold a variable for each of the model's. scalars: of those that are one
     number. shapes: where the blocks are whole variables, the shape of each by its start.
+    is_recorded: whether updates are worth a graph (tracing.py), which takes 50 ms a block.
     """
 
     packed: bytes
@@ -39,6 +41,7 @@ class KerasOptimizer:
     n_groups: int
     shapes: dict[int, tuple[int, ...]] | None
     name: str
+    is_recorded: bool = False
 
     largest_block: ClassVar[int] = LARGEST_BLOCK
 
@@ -66,10 +69,7 @@ class BlockOptimizer:
         import keras
         import torch
 
-        from phalanx.models.keras3.tracing import faster_update
-
         assert at.block is not None
-        self._faster = faster_update
         self._at, self._torch = at, torch
         self._shape = described.shapes[at.block.start] if described.shapes else at.params_n.shape
         self._variable = keras.Variable(at.params_n.reshape(self._shape), dtype=at.params_n.dtype)
@@ -91,9 +91,17 @@ class BlockOptimizer:
                 self._view(slot, row_n)
         self._scalars = [getattr(self._optimizer, name) for name in described.scalars]
         self._rate = getattr(self._optimizer, RATE)
-        variables = {id(v): v for v in [self._variable, *self._optimizer.variables, *self._scalars]}
-        self._tensors = [variable._value for variable in variables.values()]
-        self._apply: Any = None
+        self._apply = self._recorded() if described.is_recorded else self._by_keras
+
+    def _recorded(self) -> Callable[[Any], Any]:
+        """What updates the block, by a graph if there is one that is exact."""
+        from phalanx.models.keras3.tracing import faster_update
+
+        several = [self._variable, *self._optimizer.variables, *self._scalars]
+        variables = {id(variable): variable for variable in several}
+        tensors = [variable._value for variable in variables.values()]
+        with self._torch.no_grad():
+            return faster_update(self._by_keras, tensors, tensors[0])
 
     def _by_keras(self, grad: Any) -> None:
         self._optimizer.apply([grad], [self._variable])
@@ -114,8 +122,6 @@ class BlockOptimizer:
                 variable._value.fill_(number)
             self._rate._value.fill_(float(at.settings_TH[moment.step, 0]))
             grad = self._torch.from_numpy(at.grad_n).reshape(self._shape)
-            if self._apply is None:
-                self._apply = self._faster(self._by_keras, self._tensors, grad)
             self._apply(grad)
             for c, variable in enumerate(self._scalars):
                 after_C[c] = float(variable._value)

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 Loss = Callable[..., tuple[torch.Tensor, torch.Tensor]]
-
 Update = Callable[[torch.Tensor], Any]
 
 
@@ -52,9 +51,9 @@ def faster_update(update: Update, tensors: list[torch.Tensor], grad: torch.Tenso
     try:
         made = _others_like(values, generator)
         _set(tensors, made)
-        graph = recorded(update, [torch.randn(grad.shape, generator=generator)])
+        graph = recorded(update, [_random_like(grad, generator)])
         for _ in range(2):
-            before, step = _others_like(values, generator), torch.randn(grad.shape)
+            before, step = _others_like(values, generator), _random_like(grad, generator)
             found = []
             for way in (update, graph):
                 _set(tensors, [value.clone() for value in before])
@@ -67,6 +66,10 @@ def faster_update(update: Update, tensors: list[torch.Tensor], grad: torch.Tenso
     finally:
         _set(tensors, values)
     return graph
+
+
+def _random_like(grad: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return torch.randn(grad.shape, generator=generator, dtype=grad.dtype)
 
 
 def _others_like(values: list[torch.Tensor], generator: torch.Generator) -> list[torch.Tensor]:
