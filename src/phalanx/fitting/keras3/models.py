@@ -15,7 +15,6 @@ from phalanx.fitting.keras3.data import KerasData, split_off
 from phalanx.fitting.keras3.described import DescribedModel
 from phalanx.fitting.keras3.follower import KerasFollower
 from phalanx.fitting.wishes import Wishes, n_workers
-from phalanx.layout import blocks_of
 from phalanx.models.base import OwnScore
 from phalanx.models.keras3.network import flat_outputs
 from phalanx.plan import Plan
@@ -23,7 +22,6 @@ from phalanx.stopping import Progress
 from phalanx.training import predict as pass_over
 from phalanx.training import train
 
-FEW_BLOCKS = 8
 WORTHWHILE = 100  # steps, after which the second that recording may take is saved
 
 
@@ -71,8 +69,8 @@ def fit(
     n_validation = validating.n_samples if validating else 0
     spec = replace(spec, counts=counts_of(plan, wishes.epochs))
     optimizer = described.optimizer.described
-    few = len(blocks_of(spec.regions, optimizer.largest_block)) <= FEW_BLOCKS
-    optimizer = replace(optimizer, is_recorded=bool(spec.counts) and few)
+    is_recorded = bool(spec.counts) and not optimizer.shapes  # else every variable has its own
+    optimizer = replace(optimizer, is_recorded=is_recorded)
     job = wishes.job(spec, plan, optimizer, n_validation, score, epsilon=0.0)
     following = wishes.following()
     follower = KerasFollower(

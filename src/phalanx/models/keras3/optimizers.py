@@ -1,8 +1,9 @@
 """Keras' own optimisers, on blocks of the flat vector.
 
-A block becomes a variable of its own, with a copy of the user's optimiser over it, whose slot
-variables are views of the arena. Optimisers that work element by element take any slice of the
-vector; others get each of the model's variables as one block, in its own shape.
+A copy of the user's optimiser over one variable updates all blocks of a shape, one after the other:
+the variable and its slots are views of the arena, of one block at a time. Optimisers that work
+element by element take any slice of the vector; others get each of the model's variables as one
+block, in its own shape.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from math import prod
 from typing import Any, ClassVar
 
-from phalanx.arrays import Array
 from phalanx.optimizers import Slice, Update
 from phalanx.timetable import Moment
 
-LARGEST_BLOCK = 262_144  # elements: a call of an optimiser of Keras costs what 200,000 of them do
+LARGEST_BLOCK = 65_536  # elements: with its state and what is in between, near a core's cache
 ELEMENT_WISE = (
     "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam", "Ftrl", "Lion",
 )  # fmt: skip
@@ -32,7 +33,7 @@ class KerasOptimizer:
     """packed: the pickle of (class, its config, constraints and names of variables). slots: names
     of the attributes that hold a variable for each of the model's. scalars: of those that are one
     number. shapes: where the blocks are whole variables, the shape of each by its start.
-    is_recorded: whether updates are worth a graph (tracing.py), which takes 50 ms a block.
+    is_recorded: whether updates are worth a graph (tracing.py), which takes 50 ms for a shape.
     """
 
     packed: bytes
@@ -58,72 +59,92 @@ class KerasOptimizer:
         return f"keras.{self.name}({', '.join(self.slots)}; {self.n_groups} groups)"
 
     def bind(self, at: Slice) -> Update:
-        return BlockOptimizer(self, at).update
+        assert at.block is not None
+        whole = at.block.start if self.shapes else None
+        shape = self.shapes[at.block.start] if self.shapes else at.params_n.shape
+        key = shape, at.block.group, whole
+        if key not in self._machines:
+            self._machines[key] = Machine(self, at, shape)
+        return BlockUpdate(self._machines[key], at).update
+
+    @cached_property
+    def _machines(self) -> dict[Any, Machine]:
+        """One for all blocks of a shape, since each of them takes time to make."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-class BlockOptimizer:
-    """The user's optimiser over one block."""
+class Machine:
+    """The user's optimiser over one variable, whose values are those of any block of its shape."""
 
-    def __init__(self, described: KerasOptimizer, at: Slice) -> None:
+    def __init__(self, described: KerasOptimizer, at: Slice, shape: tuple[int, ...]) -> None:
         os.environ["KERAS_BACKEND"] = "torch"
         import keras
         import torch
 
         assert at.block is not None
-        self._at, self._torch = at, torch
-        self._shape = described.shapes[at.block.start] if described.shapes else at.params_n.shape
-        self._variable = keras.Variable(at.params_n.reshape(self._shape), dtype=at.params_n.dtype)
-        self._view(self._variable, at.params_n)
+        self.torch, self.shape = torch, shape
+        self.variable = keras.Variable(at.params_n.reshape(shape), dtype=at.params_n.dtype)
         kind, config, constraints, paths = pickle.loads(described.packed)
         place = at.block.start
         if constraints.get(place) is not None:
-            self._variable.constraint = keras.saving.deserialize_keras_object(
+            self.variable.constraint = keras.saving.deserialize_keras_object(
                 constraints[place], safe_mode=False
             )
-        self._variable._path = paths.get(place, self._variable.path)  # some are treated by name
-        self._optimizer = kind.from_config(config)
+        self.variable._path = paths.get(place, self.variable.path)  # some are treated by name
+        self.optimizer = kind.from_config(config)
         if at.block.group == UNDECAYED:
-            self._optimizer.weight_decay = self._optimizer.adam_weight_decay = None
-        self._optimizer.build([self._variable])
-        for name, row_n in zip(described.slots, at.state_Mn, strict=True):
-            slot = getattr(self._optimizer, name)[0]
-            if slot is not None:
-                self._view(slot, row_n)
-        self._scalars = [getattr(self._optimizer, name) for name in described.scalars]
-        self._rate = getattr(self._optimizer, RATE)
-        self._apply = self._recorded() if described.is_recorded else self._by_keras
-
-    def _recorded(self) -> Callable[[Any], Any]:
-        """What updates the block, by a graph if there is one that is exact."""
-        from phalanx.models.keras3.tracing import faster_update
-
-        several = [self._variable, *self._optimizer.variables, *self._scalars]
-        variables = {id(variable): variable for variable in several}
-        tensors = [variable._value for variable in variables.values()]
-        with self._torch.no_grad():
-            return faster_update(self._by_keras, tensors, tensors[0])
+            self.optimizer.weight_decay = self.optimizer.adam_weight_decay = None
+        self.optimizer.build([self.variable])
+        self.slots = [getattr(self.optimizer, name)[0] for name in described.slots]
+        self.scalars = [getattr(self.optimizer, name) for name in described.scalars]
+        self.rate = getattr(self.optimizer, RATE)
+        self.apply = self._recorded() if described.is_recorded else self._by_keras
 
     def _by_keras(self, grad: Any) -> None:
-        self._optimizer.apply([grad], [self._variable])
+        self.optimizer.apply([grad], [self.variable])
 
-    def _view(self, variable: Any, row_n: Array) -> None:
-        """Make a variable's value a view of the arena."""
-        shape = tuple(variable.shape)
-        variable._value.data = self._torch.from_numpy(row_n[: prod(shape)]).reshape(shape)
+    def _recorded(self) -> Callable[[Any], Any]:
+        """What updates the values, by a graph if there is one that is exact."""
+        from phalanx.models.keras3.tracing import faster_update
+
+        several = [self.variable, *self.optimizer.variables, *self.scalars]
+        variables = {id(variable): variable for variable in several}
+        tensors = [variable._value for variable in variables.values()]
+        with self.torch.no_grad():
+            return faster_update(self._by_keras, tensors, tensors[0])
+
+
+class BlockUpdate:
+    """One block, updated by a machine."""
+
+    def __init__(self, machine: Machine, at: Slice) -> None:
+        self._machine, self._at = machine, at
+        rows = [at.params_n, *at.state_Mn]
+        variables = [machine.variable, *machine.slots]
+        self._views = [
+            (variable._value, machine.torch.from_numpy(row_n[: prod(shape)]).reshape(shape))
+            for variable, row_n in zip(variables, rows, strict=True)
+            if variable is not None
+            for shape in [tuple(variable.shape)]
+        ]
 
     def update(self, moment: Moment, rate: float) -> None:
         """One step, with the learning rate of the moment."""
-        at = self._at
+        at, machine = self._at, self._machine
         assert at.scalars_2C is not None
         assert at.settings_TH is not None
         before_C, after_C = at.scalars_2C[moment.updates % 2], at.scalars_2C[1 - moment.updates % 2]
-        with self._torch.no_grad():
-            for variable, number in zip(self._scalars, before_C.tolist(), strict=True):
+        with machine.torch.no_grad():
+            for value, view in self._views:
+                value.data = view
+            for variable, number in zip(machine.scalars, before_C.tolist(), strict=True):
                 variable._value.fill_(number)
-            self._rate._value.fill_(float(at.settings_TH[moment.step, 0]))
-            grad = self._torch.from_numpy(at.grad_n).reshape(self._shape)
-            self._apply(grad)
-            for c, variable in enumerate(self._scalars):
+            machine.rate._value.fill_(float(at.settings_TH[moment.step, 0]))
+            machine.apply(machine.torch.from_numpy(at.grad_n).reshape(machine.shape))
+            for c, variable in enumerate(machine.scalars):
                 after_C[c] = float(variable._value)
 
 
