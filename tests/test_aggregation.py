@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phalanx.aggregation import AGGREGATIONS, checked, max_, mean, median, sum_, trimmed_mean
+from phalanx.arrays import aligned_empty, padded_rows
 from phalanx.errors import UserFunctionError
 
 GRADS = np.array([[1.0, -8.0, 3.0], [2.0, 1.0, -3.0], [6.0, 4.0, 0.0], [3.0, 2.0, 9.0]])
@@ -75,3 +76,17 @@ def test_a_users_rule_cannot_change_the_shards_gradients():
     before = GRADS.copy()
     assert checked(greedy)(GRADS, WEIGHTS).tolist() == [0, 0, 0]
     np.testing.assert_array_equal(GRADS, before)
+
+
+@pytest.mark.parametrize("rule", AGGREGATIONS.values(), ids=AGGREGATIONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_that_were_gathered_are_reduced_to_the_bits_of_rows_at_home(dtype, rule):
+    rng = np.random.default_rng(0)
+    for n in (*range(1, 20), 100, 1027):
+        for shards in (1, 2, 3, 4, 8):
+            home = aligned_empty((shards, 2048), dtype)[:, 16 : 16 + n]
+            home[...] = rng.normal(size=(shards, n))
+            gathered = padded_rows(shards, n, dtype)
+            gathered[...] = home
+            weights = rng.integers(1, 9, shards).astype(float)
+            assert rule(gathered, weights).tobytes() == rule(home, weights).tobytes(), (n, shards)

@@ -152,3 +152,25 @@ def test_a_worker_hangs():
 def test_a_replacement_dies_too():
     lost = survives(2, Fault(0, 1, "enter"), Fault(0, 1, "join", life=2))
     assert {event.worker for event in lost} == {0}
+
+
+@pytest.mark.parametrize("step", range(1, 6))
+def test_blocks_of_one_element_whoever_computes_their_shards(step):
+    """A bias of one output is a block of its own where each variable is clipped by its norm; the
+    shards that others compute in somebody's place are gathered before they are added."""
+
+    def fitted(workers):
+        keras = km.keras
+        keras.utils.set_random_seed(3)
+        layers = [keras.Input((6,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)]
+        model = keras.Sequential(layers)
+        model.compile(keras.optimizers.Adam(0.01, clipnorm=0.3), "mse")
+        x = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
+        history = phalanx.fit(
+            model, x, x.sum(axis=1), batch_size=12, epochs=2, shards=4, workers=workers, verbose=0
+        )
+        return history.run.digest
+
+    with scripted(Fault(1, step, "compute", "kill")):
+        shaken = fitted(2)
+    assert shaken == fitted(1)

@@ -335,3 +335,41 @@ PREDICTIONS = [
 def test_predictions(make, x, options, message):
     with pytest.raises(ERRORS, match=f"(?s){message}"):
         phalanx.predict(make(), x, **options)
+
+
+def renormed():
+    embedding = torch.nn.Embedding(20, 4, max_norm=0.5)
+    return torch.nn.Sequential(embedding, torch.nn.Flatten(), torch.nn.Linear(12, 2))
+
+
+class Queue(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 2)
+        self.register_buffer("seen", torch.zeros(0, 2))
+
+    def forward(self, x):
+        out = self.linear(x.float())
+        self.seen = torch.cat([self.seen, out.detach()])
+        return out
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (renormed, "leave the parameters as they are.*changed '0.weight'.*max_norm"),
+        (Queue, "buffer must keep its name and shape.*'seen'.*full size"),
+    ],
+)
+def test_what_a_forward_pass_changes(make, message):
+    data = torch.arange(24).reshape(8, 3) % 20, torch.arange(8) % 2
+    with pytest.raises(InvalidInput, match=message):
+        phalanx.fit(make(), data, loss="cross_entropy", workers=2, shards=2)
+
+
+def test_hooks_on_the_steps_of_an_optimizer():
+    module = models.mlp()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    optimizer.register_step_post_hook(lambda *arguments: None)
+    with pytest.raises(InvalidInput, match=r"hooks on its steps.*callbacks="):
+        phalanx.fit(module, (X, CLASSES), loss="cross_entropy", optimizer=optimizer)

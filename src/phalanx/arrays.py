@@ -29,3 +29,13 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     raw = np.empty(nbytes + CACHE_LINE, np.uint8)
     start = -raw.ctypes.data % CACHE_LINE
     return raw[start : start + nbytes].view(dtype).reshape(shape)
+
+
+def padded_rows(count: int, size: int, dtype: npt.DTypeLike) -> Array:
+    """An uninitialised array [count, size] whose rows begin on a cache line each, with gaps.
+
+    A reduction over rows that lie end to end may take another path than over rows that lie apart,
+    and end in other last bits: for rows of one element it does.
+    """
+    a_line = CACHE_LINE // np.dtype(dtype).itemsize
+    return aligned_empty((count, -(-size // a_line) * a_line), dtype)[:, :size]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from phalanx.arena import Arena
-from phalanx.arrays import Array, aligned_empty
+from phalanx.arrays import Array, aligned_empty, padded_rows
 from phalanx.job import Job
 from phalanx.layout import Kind, Region
 from phalanx.optimizers import Slice
@@ -37,13 +37,13 @@ class Block:
     def grads(self, live: int, doers: Sequence[int] | None, owners: Sequence[int]) -> Array:
         """The gradients [live, n] of the shards, from where their doers put them.
 
-        With `doers` None all lie at home, side by side. Else they are gathered; rows of equal
-        content are reduced to equal bits wherever they lie.
+        With `doers` None all lie at home, side by side. Else they are gathered into rows that lie
+        as those at home do, so that they are reduced to equal bits.
         """
         if doers is None:
             return self._grads_Sn[:live]
         start, stop = self._bounds
-        gathered_Sn = np.empty((live, stop - start), self._grads_Sn.dtype)
+        gathered_Sn = padded_rows(live, stop - start, self._grads_Sn.dtype)
         for s, (doer, owner) in enumerate(zip(doers, owners[:live], strict=True)):
             home = doer == owner
             gathered_Sn[s] = self._grads_Sn[s] if home else self._away[doer, s, start:stop]

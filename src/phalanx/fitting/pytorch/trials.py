@@ -37,6 +37,7 @@ def changing_buffers(spec: TorchSpec, params: Sequence[torch.Tensor], batch: Bat
             ) from error
         module.to(spec.settings.device)
         before = {name: b.clone() for name, b in module.named_buffers()}
+        values = {name: p.detach().clone() for name, p in module.named_parameters()}
         try:
             with spec.settings.autocast():
                 loss, _ = objective.of_batch(module, batch.content, batch.count)
@@ -49,8 +50,30 @@ def changing_buffers(spec: TorchSpec, params: Sequence[torch.Tensor], batch: Bat
                 f"the module and the loss must take the data; a trial with {batch.count} samples "
                 f"raised {type(error).__name__}: {error}. Try loss(module(x[:4]), y[:4]) yourself."
             ) from error
+        _check_unchanged(module, values)
         after = dict(module.named_buffers())
+        _check_shapes(before, after)
         return {name for name, b in after.items() if differ(b, before.get(name))}
+
+
+def _check_unchanged(module: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
+    for name, param in module.named_parameters():
+        if differ(param.detach(), values[name]):
+            raise InvalidInput(
+                "a forward pass must leave the parameters as they are, since all workers share "
+                f"them; it changed {name!r}. Change them by the optimizer, or by a parametrization "
+                "in forward(); of an Embedding, leave out max_norm."
+            )
+
+
+def _check_shapes(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> None:
+    for name, buffer in after.items():
+        if name not in before or buffer.shape != before[name].shape:
+            raise InvalidInput(
+                "a buffer must keep its name and shape, so that those of shards can be put "
+                f"together; a forward pass made {name!r} {tuple(buffer.shape)}. Register it with "
+                "its full size."
+            )
 
 
 def tried(function: Callable[[Batch], Any], samples: Samples) -> Array:

@@ -204,6 +204,13 @@ def check_optimizer(optimizer: Any) -> None:
             "as 'adam', or a function from parameters to an optimizer; got "
             f"{type(optimizer).__name__}. Pass e.g. torch.optim.Adam(module.parameters(), lr=1e-3)."
         )
+    hooks = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+    if any(getattr(optimizer, name, None) for name in hooks):
+        raise InvalidInput(
+            "an optimizer must update each block by its gradient alone; this "
+            f"{type(optimizer).__name__} has hooks on its steps, which would see single blocks. "
+            "Remove them; clip_norm=, clip_value= and callbacks= do what most of them are for."
+        )
     for kind, reason in INEXACT.items():
         if isinstance(optimizer, getattr(torch.optim, kind)):
             raise InvalidInput(
