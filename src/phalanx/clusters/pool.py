@@ -60,13 +60,13 @@ class Pool:
         """Have the fork server load what the workers of a job need, before they are forked."""
         if set(libraries) - set(self._libraries):
             self._libraries = tuple(dict.fromkeys(self._libraries + libraries))
-            with contextlib.suppress(EOFError, OSError):  # found out, and mended, at the next fork
-                self._ask_to_load()
+            self._ask_to_load()
 
     def _ask_to_load(self) -> None:
         if self._libraries:
-            wire.send(self._server, ("load", self._libraries))
-            wire.receive(self._server)
+            with contextlib.suppress(EOFError, OSError):  # found out, and mended, at the next fork
+                wire.send(self._server, ("load", self._libraries))
+                wire.receive(self._server)
 
     def is_sound(self) -> bool:
         """Whether nobody has ended while there was nothing to do; idle processes say nothing."""
@@ -129,7 +129,8 @@ class Pool:
                 raise
             raise PhalanxError(
                 f"worker {rank} could not be started: the fork server ended, with exit status "
-                f"{self._process.wait()}. What it printed says why; n_jobs=1 needs no process."
+                f"{self._process.wait()}. What it printed, if anything, says why; a single worker "
+                "(n_jobs=1, or workers=1) needs no process."
             ) from error
         member = Member(rank, pid, mine)
         self.members.append(member)
