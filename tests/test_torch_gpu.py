@@ -29,7 +29,7 @@ def fitted(device, workers=1):
 def test_any_number_of_workers_ends_in_the_same_digest():
     (one, alone), (two, together) = fitted("cuda"), fitted("cuda", workers=2)
     assert alone.digest == together.digest
-    models.assert_alike(models.parameters(one), models.parameters(two))
+    models.assert_alike(one, two)
 
 
 def test_the_losses_are_those_of_the_processor():
