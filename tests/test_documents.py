@@ -17,6 +17,7 @@ WITH_EXAMPLES = [name for name, path in INNER if "    >>> " in path.read_text()]
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_readmes_program(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
     programs = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     program, functions, module, keras_model, checkpoints, faults = programs
     names: dict[str, object] = {"__name__": "__main__"}

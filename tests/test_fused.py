@@ -30,18 +30,11 @@ class OwnAdam(torch.optim.Adam):
     pass
 
 
-def hooked(params):
-    optimizer = torch.optim.Adam(params)
-    optimizer.register_step_pre_hook(print)
-    return optimizer
-
-
 @pytest.mark.parametrize(
     "make",
     [
         torch.optim.RMSprop,
         OwnAdam,
-        hooked,
         lambda params: torch.optim.Adam(params, amsgrad=True),
         lambda params: torch.optim.Adam(params, lr=torch.tensor(0.1)),
     ],

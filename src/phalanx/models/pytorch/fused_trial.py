@@ -16,9 +16,7 @@ KNOWN = {  # slots and scalars that the kernels take
     (("momentum_buffer",), ()),
     ((), ()),
 }
-BESIDES = (  # what `step` does besides calling the kernel
-    "grad_scale", "found_inf", "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks",
-)  # fmt: skip
+BESIDES = ("grad_scale", "found_inf")  # what `step` heeds besides
 Scalars = tuple[tuple[str, str], ...]
 
 

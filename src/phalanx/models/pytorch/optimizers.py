@@ -162,11 +162,9 @@ def bare(kind: type, attributes: dict[str, Any], groups: list[dict[str, Any]]) -
 
 
 def unhooked_step(optimizer: Any) -> Callable[[], Any]:
-    """Its `step` without the profiler's wrapper, which costs more than a small block, unless the
-    user has registered hooks there."""
-    hooks = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+    """Its `step` without the profiler's wrapper, which costs more than a small block."""
     plain = getattr(type(optimizer).step, "__wrapped__", None)
-    if plain is None or any(optimizer.__dict__.get(name) for name in hooks):
+    if plain is None:
         return optimizer.step  # type: ignore[no-any-return]
     return lambda: plain(optimizer)
 
