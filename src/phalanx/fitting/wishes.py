@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -76,10 +76,10 @@ class Wishes:
         self,
         n_samples: int,
         n_parameters: int,
-        labels_B: Any = None,
+        labels_of: Callable[[], Any],
         max_steps: int | None = None,
     ) -> Plan:
-        """Which samples form which shard."""
+        """Which samples form which shard; `labels_of` is asked for classes where they count."""
         batch_size = min(self.batch_size, n_samples)
         shards = self.shards
         if shards == AUTO:
@@ -91,7 +91,7 @@ class Wishes:
         )
         if max_steps is not None:
             checks.number("steps_per_epoch", max_steps, integer=True, at_least=1)
-        labels_B = labels_B if stratifies else None
+        labels_B = labels_of() if stratifies else None
         return Plan(n_samples, batch_size, shards, self.seed, distribution, labels_B, max_steps)
 
     def job(

@@ -64,7 +64,7 @@ def fit(
     if validating is not None:
         described.trial.check_fits(validating)
     spec = described.spec
-    plan = wishes.plan(training.n_samples, spec.n_parameters, data.labels(), steps_per_epoch)
+    plan = wishes.plan(training.n_samples, spec.n_parameters, data.labels, steps_per_epoch)
     score = OwnScore(2 + spec.n_measures) if validating else None
     n_validation = validating.n_samples if validating else 0
     spec = replace(spec, counts=counts_of(plan, wishes.epochs))
