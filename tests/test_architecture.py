@@ -15,8 +15,8 @@ FLOORS = [
     ["report", "run_folder", "predictor", "evaluation", "record"],
     ["fitting"],
     ["estimators"],
-    ["training", "lbfgs"],
-    ["keeper"],
+    ["training", "course", "lbfgs"],
+    ["keeper", "handover"],
     ["clusters"],
     ["engine", "state"],
     ["job"],
@@ -25,7 +25,7 @@ FLOORS = [
     [
         "plan", "assignment", "aggregation", "optimizers", "schedules", "stopping", "metrics",
         "scores", "layout", "clipping", "randomness", "checks", "registry", "arrays", "errors",
-        "membership", "timetable", "tuner", "cadence", "faults",
+        "membership", "timetable", "tuner", "cadence", "faults", "hosts", "agreement", "rounding",
     ],
 ]  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(reversed(FLOORS)) for name in names}

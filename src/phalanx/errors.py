@@ -4,10 +4,12 @@ Every message states the rule, what was received, and what to do next.
 
     PhalanxError
     ├── InvalidInput (a ValueError)     arguments or data break a rule; nothing was started
+    │   └── HostsDiffer                 hosts do not agree on what they are to train, or compute by
     ├── UserFunctionError               a function of the caller's raised, or returned nonsense
     ├── WorkerError                     an exception inside a worker, with its traceback and rank
     ├── NonFiniteLoss                   the loss of a shard is NaN or infinite
     ├── WorkerLost                      a task has ended several processes in a row
+    ├── HostLost                        another host has failed, or is out of reach
     ├── CheckpointError (an OSError)    a checkpoint cannot be written, read or gone on from
     └── RunFolderError (an OSError)     a run's folder cannot be written or read
 """
@@ -24,6 +26,10 @@ class PhalanxError(Exception):
 
 class InvalidInput(PhalanxError, ValueError):
     """An argument or the data break a rule. Raised before any work starts."""
+
+
+class HostsDiffer(InvalidInput):
+    """The hosts of a training do not agree on what decides its answer. Nothing was started."""
 
 
 class UserFunctionError(PhalanxError):
@@ -65,6 +71,24 @@ class WorkerLost(PhalanxError):
             f"was not the first one lost while {self.task}: {self.cause}.{which} The run was "
             "stopped and its memory given back. Look at the data and the functions of that task, "
             "or at the host's memory."
+        )
+
+
+class HostLost(PhalanxError):
+    """Another host has failed, has ended, or is out of reach; `host` is its number, where known.
+
+    This host stands at the last step that all hosts have committed.
+    """
+
+    def __init__(self, host: int | None, what: str) -> None:
+        super().__init__(host, what)
+        self.host, self.what = host, what
+
+    def __str__(self) -> str:
+        which = "another host" if self.host is None else f"host {self.host}"
+        return (
+            f"all hosts must stay until the training ends; {which} {self.what}. Start the program "
+            "again on all of them; with a checkpoint folder and resume=True it goes on from there."
         )
 
 

@@ -15,10 +15,12 @@ from phalanx.assignment import Assignment
 from phalanx.clipping import Clip
 from phalanx.exchange.board import board_fields
 from phalanx.exchange.seats import seat_fields
+from phalanx.hosts import ALONE, Place, block_parts, parts
 from phalanx.layout import Region, blocks_of
 from phalanx.models.base import ModelSpec, Score
 from phalanx.optimizers import Optimizer
 from phalanx.plan import Plan
+from phalanx.rounding import EXACT, ROUNDINGS, Rounding
 from phalanx.stopping import Rule
 from phalanx.timetable import Timetable
 
@@ -40,6 +42,8 @@ class Job:
     keeps_snapshots: whether checkpoints are to be written beside the training.
     nonfinite: what to do with a step whose loss is NaN or infinite: "keep" the update that comes
     of it, "skip" it, or "stop" with NonFiniteLoss.
+    place: this host among those that train together; each has seats of its own.
+    wire: how exact gradients are when they travel between hosts; they are as exact on one host.
     """
 
     model: ModelSpec
@@ -56,6 +60,8 @@ class Job:
     keeps_snapshots: bool = False
     clip: Clip = UNCLIPPED
     nonfinite: str = "keep"
+    place: Place = ALONE
+    wire: str = EXACT
 
     @cached_property
     def blocks(self) -> list[Region]:
@@ -67,6 +73,31 @@ class Job:
         """Bounds of the V validation chunks."""
         return chunk_bounds(self.n_validation)
 
+    @cached_property
+    def rounding(self) -> Rounding:
+        """Of gradients."""
+        return ROUNDINGS[self.wire]
+
+    @cached_property
+    def shard_parts(self) -> list[range]:
+        """The shards of each host."""
+        return parts(self.plan.n_shards, self.place.count)
+
+    @cached_property
+    def block_parts(self) -> list[range]:
+        """The blocks that each host reduces."""
+        return block_parts(self.blocks, self.place.count)
+
+    @cached_property
+    def chunk_parts(self) -> list[range]:
+        """The validation chunks of each host."""
+        return parts(len(self.chunks), self.place.count)
+
+    @property
+    def courier(self) -> int:
+        """The rank, behind all seats, of who brings what other hosts have done."""
+        return self.n_seats
+
     @property
     def n_sums(self) -> int:
         """Sums that a validation chunk comes to."""
@@ -77,7 +108,7 @@ class Job:
         """What the arena holds for this job, samples apart.
 
         S shards, K blocks, N elements of the vector, W seats, V validation chunks. With one seat
-        there is nobody to take anything over.
+        there is nobody to take anything over. With several hosts the courier is a doer, too.
         """
         n, w, dtype = self.model.size, self.n_seats, self.model.dtype.name
         s, k, v = self.plan.n_shards, len(self.blocks), len(self.chunks)
@@ -85,25 +116,28 @@ class Job:
         largest_block = max(block.stop - block.start for block in self.blocks)
         groups, settings = self.optimizer.settings_shape
         measures = self.model.n_measures
+        doers, elsewhere = (w, 0) if self.place.is_alone else (w + 1, 1)
         return {
             **board_fields(k),
             **seat_fields(w),
             "shards_begun": Field((w, s), "int64"),
-            "shards_done": Field((w, s), "int64"),
-            "chunks_done": Field((w, v), "int64"),
+            "shards_done": Field((doers, s), "int64"),
+            "chunks_done": Field((doers, v), "int64"),
             "values": Field((rows, n), dtype, aligned=True),
             "best": Field((n if self.rule.by_score else 0,), dtype),
             "grads": Field((s, n), dtype, aligned=True),
             "grads_away": Field((several, s, n), dtype, aligned=True),
-            "results": Field((w, s, 2 + measures)),
+            "reduced": Field((elsewhere * n,), dtype, aligned=True),
+            "results": Field((doers, s, 2 + measures)),
             "journal": Field((several, rows, largest_block), dtype),
             "journal_marks": Field((w,), "int64"),
-            "partials": Field((w, v, self.n_sums)),
+            "partials": Field((doers, v, self.n_sums)),
             "scalars": Field((2, k, self.optimizer.n_scalars)),
             "settings": Field((self.plan.n_steps if groups else 0, groups, settings)),
             "squares": Field((k,)),
             "shard_owner": Field((s,), "int64"),
             "block_owner": Field((k,), "int64"),
+            "block_reducer": Field((elsewhere * k,), "int64"),
             "speed": Field((w, 2)),
             "ledger": Field((LEASE_EPOCHS + 1, LEDGER_COLUMNS)),
             "epoch_sums": Field((LEASE_EPOCHS + 1, measures + self.n_sums)),

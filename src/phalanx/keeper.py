@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -25,22 +24,11 @@ from phalanx.exchange.board import NEVER, OPENED, SNAPSHOT_DUE, SNAPSHOT_TAKEN
 from phalanx.job import EPOCH_SUMS, Job
 from phalanx.registry import name_of
 from phalanx.run import EpochRecord, Event
-from phalanx.state import State
+from phalanx.state import Standing, State
 from phalanx.stopping import Progress, Reason
 from phalanx.timetable import Timetable
 
 FINAL = (Reason.MAX_EPOCHS, Reason.LOSS_THRESHOLD, Reason.NO_IMPROVEMENT)
-
-
-@dataclass
-class Resumption:
-    """Where a training goes on: what it had reached, and why it had ended, if it had."""
-
-    path: Path
-    state: State
-    progress: Progress
-    records: list[EpochRecord] = field(default_factory=list)
-    reason: Reason | None = None
 
 
 class Keeper:
@@ -78,25 +66,15 @@ class Keeper:
         elif self._due is None:
             self._ask(int(door[OPENED]))
 
-    def close(
-        self,
-        state: State,
-        progress: Progress,
-        records: list[EpochRecord],
-        reason: Reason,
-    ) -> None:
+    def close(self, standing: Standing) -> None:
         """The training is over: write the last one, for whoever wants to go on from here."""
         if self._thread is not None:
             self._thread.join()
             self._report()
-        values = {"parameters": state.params_N, "state": state.state_MN}
-        if state.scalars_KC is not None:
-            values["scalars"] = state.scalars_KC
-        # where early stopping took the best parameters, going on means going on from the last
-        if state.last_N is not None:
-            values = {**values, "parameters": state.last_N, "best": state.params_N}
-        place = (state.epochs, state.place, state.updates)
-        self._write(values | state.sums, self._facts(place, progress, records, reason))
+        facts = facts_of(standing)
+        self._write(
+            arrays_of(standing.state), {"identity": self.identity, "extra": self.extra, **facts}
+        )
         self._report()
 
     def _ask(self, tick: int) -> None:
@@ -127,30 +105,14 @@ class Keeper:
         if place:
             sums = {name: arena[f"snapshot_{name}"] for name in EPOCH_SUMS}
             arrays |= {name: array for name, array in sums.items() if array.size}
-        facts = self._facts(
-            (moment.epoch, place, moment.updates), ledger.progress(moment.row), records, None
-        )
+        position = (moment.epoch, place, moment.updates)
+        standing = _facts(position, ledger.progress(moment.row), records, None)
+        facts = {"identity": self.identity, "extra": self.extra, **standing}
         self._last = monotonic()
         self._thread = threading.Thread(
             target=self._write, args=(arrays, facts), name="phalanx-keeper", daemon=True
         )
         self._thread.start()
-
-    def _facts(
-        self,
-        position: tuple[int, int, int],
-        progress: Progress,
-        records: list[EpochRecord],
-        reason: Reason | None,
-    ) -> dict[str, Any]:
-        return {
-            "identity": self.identity,
-            "extra": self.extra,
-            "position": dict(zip(("epoch", "place", "updates"), position, strict=True)),
-            "progress": list(progress),
-            "records": [_packed(record) for record in records],
-            "reason": reason,
-        }
 
     def _write(self, arrays: dict[str, Array], facts: dict[str, Any]) -> None:
         step, begun = facts["position"]["updates"], monotonic()
@@ -170,6 +132,40 @@ class Keeper:
             self._tell(written)
 
 
+def arrays_of(state: State) -> dict[str, Array]:
+    """What a checkpoint keeps of a state, by name."""
+    values = {"parameters": state.params_N, "state": state.state_MN}
+    if state.scalars_KC is not None:
+        values["scalars"] = state.scalars_KC
+    if state.best_N is not None:
+        values["best"] = state.best_N
+    # where early stopping took the best parameters, going on means going on from the last
+    if state.last_N is not None:
+        values |= {"parameters": state.last_N, "best": state.params_N}
+    return values | state.sums
+
+
+def facts_of(standing: Standing) -> dict[str, Any]:
+    """What a checkpoint keeps beside the arrays."""
+    state = standing.state
+    position = (state.epochs, state.place, state.updates)
+    return _facts(position, standing.progress, standing.records, standing.reason)
+
+
+def _facts(
+    position: tuple[int, int, int],
+    progress: Progress,
+    records: list[EpochRecord],
+    reason: Reason | None,
+) -> dict[str, Any]:
+    return {
+        "position": dict(zip(("epoch", "place", "updates"), position, strict=True)),
+        "progress": list(progress),
+        "records": [_packed(record) for record in records],
+        "reason": reason,
+    }
+
+
 def identity_of(job: Job, training: Samples, validation: Samples | None) -> dict[str, Any]:
     """What a training must have in common with a checkpoint to go on from it: all that decides
     the answer, less how long it is to run."""
@@ -186,6 +182,7 @@ def identity_of(job: Job, training: Samples, validation: Samples | None) -> dict
         "alpha": job.alpha,
         "clip": repr(job.clip),
         "nonfinite": job.nonfinite,
+        "wire": job.wire,
         "schedule": repr(rule.schedule),
         "tol": rule.tol,
         "n_iter_no_change": rule.patience,
@@ -195,9 +192,14 @@ def identity_of(job: Job, training: Samples, validation: Samples | None) -> dict
     }
 
 
-def resume(saved: checkpoint.Saved, identity: dict[str, Any]) -> Resumption:
+def resume(saved: checkpoint.Saved, identity: dict[str, Any]) -> Standing:
     """Go on from a checkpoint. Raises CheckpointError where it is of another training."""
     _check_identity(saved, identity)
+    return standing_of(saved)
+
+
+def standing_of(saved: checkpoint.Saved) -> Standing:
+    """Where a training stood."""
     position, arrays = saved.facts["position"], saved.arrays
     sums = {name: arrays[name] for name in EPOCH_SUMS if name in arrays}
     state = State(
@@ -212,8 +214,7 @@ def resume(saved: checkpoint.Saved, identity: dict[str, Any]) -> Resumption:
     )
     records = [record_from(record) for record in saved.facts["records"]]
     reason = saved.facts["reason"]
-    return Resumption(
-        saved.path,
+    return Standing(
         state,
         _progress(saved.facts["progress"]),
         records,

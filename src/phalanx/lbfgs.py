@@ -10,22 +10,17 @@ import numpy as np
 
 from phalanx.arrays import Array
 from phalanx.clusters.base import Session
+from phalanx.clusters.hosts import launched
 from phalanx.clusters.threads import one_blas_thread
+from phalanx.course import Following, History, after, take_spans
 from phalanx.data.samples import Samples
 from phalanx.engine.ledger import Ledger
 from phalanx.exchange.board import LAST, NEVER, OPENED
 from phalanx.job import Job, Lease
 from phalanx.run import EpochRecord
-from phalanx.state import State
+from phalanx.state import Standing, State
 from phalanx.stopping import Progress, Reason
-from phalanx.training import (
-    History,
-    Trained,
-    after,
-    cluster_of,
-    record_run,
-    take_spans,
-)
+from phalanx.training import Trained, agreed, cluster_of, record_run, telling_others
 
 
 @dataclass(frozen=True)
@@ -60,8 +55,12 @@ def minimize(job: Job, start: State, training: Samples, limits: Limits) -> Minim
     path = _Path(limits, start.params_N.astype(np.float64))
     # SciPy's own products run here, on one thread too, or their bits would depend on the cluster
     history = History()
-    cluster = cluster_of(job.model, job.n_seats, job.n_workers)
+    group = launched().join()
+    if group is not None:
+        job, history.events = agreed(group, job, start, training, None, Following())
+    cluster = cluster_of(job.model, job.n_seats, job.n_workers, group)
     with (
+        telling_others(group),
         one_blas_thread(),
         cluster.session(job, training, None, history.events.append) as session,
     ):
@@ -69,9 +68,9 @@ def minimize(job: Job, start: State, training: Samples, limits: Limits) -> Minim
         status, message, reason = _descend(objective, path, limits)
     reached = State(path.x_N.astype(job.model.dtype), np.zeros((0, path.x_N.size), job.model.dtype))
     progress = Progress(rate=0.0)
-    history.records = [EpochRecord(f, None, 0.0, 0.0, progress, None) for f in path.losses]
-    seconds = monotonic() - begun
-    run = record_run(job, reached, history, seconds, reason, objective.evaluations)
+    records = [EpochRecord(f, None, 0.0, 0.0, progress, None) for f in path.losses]
+    standing = Standing(reached, progress, records, reason)
+    run = record_run(job, standing, history, monotonic() - begun, objective.evaluations)
     trained = Trained(reached, [], progress, reason, run)
     iterations = min(len(path.losses), limits.max_iterations)
     return Minimum(trained, path.loss, iterations, status, message)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from phalanx.arena import Arena
 from phalanx.arrays import Array
 from phalanx.job import EPOCH_SUMS, Job, Lease
+from phalanx.run import EpochRecord
+from phalanx.stopping import Progress, Reason
 
 
 @dataclass
@@ -45,6 +47,17 @@ class State:
         """End with the best parameters instead of the last, where they were followed."""
         if self.best_N is not None:
             self.params_N, self.last_N = self.best_N, self.params_N
+
+
+@dataclass
+class Standing:
+    """Where a training stands, with the epochs that it has completed. `reason`: why it has ended,
+    once it has."""
+
+    state: State
+    progress: Progress
+    records: list[EpochRecord] = field(default_factory=list)
+    reason: Reason | None = None
 
 
 def state_of(job: Job, arena: Arena, lease: Lease, is_final: bool) -> State:

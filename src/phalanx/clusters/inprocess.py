@@ -14,8 +14,11 @@ from phalanx.clusters.interrupt import on_interrupt
 from phalanx.clusters.threads import one_blas_thread
 from phalanx.clusters.watching import watched
 from phalanx.data.samples import Samples
+from phalanx.engine.courier import Courier
+from phalanx.engine.exchange import NOBODY
 from phalanx.engine.worker import Worker
 from phalanx.exchange.board import HALT, INTERRUPT, REGROUP, WANTED
+from phalanx.exchange.group import Group
 from phalanx.exchange.seats import Seats
 from phalanx.job import CHUNK_ROWS, Job, Lease, chunk_bounds
 
@@ -25,14 +28,19 @@ class InProcess:
 
     n_workers = 1
 
+    def __init__(self, group: Group | None = None) -> None:
+        self.group = group
+
     @contextmanager
     def session(
         self, job: Job, training: Samples, validation: Samples | None, tell: Tell
     ) -> Iterator[Session]:
         arena = Arena.private(job.fields)
         arena["door"][WANTED] = Seats(arena).admitted[0] = 1
+        courier = Courier(job, arena, self.group) if self.group else None
         with one_blas_thread():
-            yield _Session(arena, Worker(job, arena, training, validation, rank=0))
+            worker = Worker(job, arena, training, validation, rank=0, exchange=courier or NOBODY)
+            yield _Session(arena, worker, courier)
 
     def predict(self, work: Forward, params_N: Array, samples: Samples) -> Array:
         outputs_BO = np.empty(work.out_shape, work.dtype)
@@ -44,20 +52,23 @@ class InProcess:
 
 
 class _Session:
-    def __init__(self, arena: Arena, worker: Worker) -> None:
-        self.arena, self._worker = arena, worker
+    def __init__(self, arena: Arena, worker: Worker, courier: Courier | None) -> None:
+        self.arena, self._worker, self._courier = arena, worker, courier
 
     def run(self, lease: Lease, watch: Watch | None) -> None:
-        def halt() -> None:
-            self._worker.board.door[HALT] = INTERRUPT
-
         guest = self._worker.post.job.model.as_guest()
-        with on_interrupt(halt), watched(self.arena, watch), guest:
+        with on_interrupt(lambda: self._halt(INTERRUPT)), watched(self.arena, watch), guest:
             self._worker.run(lease)
 
     def resize(self, n_workers: int) -> None:
         if n_workers != 1 and not self._worker.board.door[HALT]:
-            self._worker.board.door[HALT] = REGROUP
+            self._halt(REGROUP)
+
+    def _halt(self, why: int) -> None:
+        if self._courier is None:
+            self._worker.board.door[HALT] = why
+        else:
+            self._courier.wish = why  # all hosts are to halt after the same step
 
 
 def predict_chunks(

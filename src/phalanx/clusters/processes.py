@@ -11,6 +11,7 @@ from phalanx import faults, membership
 from phalanx.arena import Arena, Field
 from phalanx.arrays import Array
 from phalanx.clusters.base import Forward, Session, Tell, Watch
+from phalanx.clusters.courier_thread import beside
 from phalanx.clusters.crew import Crew, WorkerFailed
 from phalanx.clusters.interrupt import on_interrupt
 from phalanx.clusters.pool import Pool, shutdown, warm_pool
@@ -18,8 +19,10 @@ from phalanx.clusters.process import TakeForward, TakeJob
 from phalanx.clusters.supervisor import GLANCE, Supervisor
 from phalanx.data.placement import Placement
 from phalanx.data.samples import Samples
+from phalanx.engine.courier import Courier
 from phalanx.errors import WorkerLost
 from phalanx.exchange.board import ABORT, HALT, INTERRUPT
+from phalanx.exchange.group import Group
 from phalanx.job import Job, Lease
 from phalanx.membership import Action, GiveUp, Kill, Seat, State, Task
 
@@ -27,8 +30,8 @@ from phalanx.membership import Action, GiveUp, Kill, Seat, State, Task
 class Processes:
     """See clusters/base.py: Cluster."""
 
-    def __init__(self, n_workers: int) -> None:
-        self.n_workers = n_workers
+    def __init__(self, n_workers: int, group: Group | None = None) -> None:
+        self.n_workers, self.group = n_workers, group
 
     @contextmanager
     def session(
@@ -53,8 +56,9 @@ class Processes:
                     place_validation.copy_in(validation, arena)
                 supervisor = Supervisor(job, arena, tell)
                 crew = Crew(pool, job.n_workers, setup, descriptor, supervisor)
+            courier = Courier(job, arena, self.group) if self.group else None
             with crew:
-                yield _Session(arena, crew, supervisor)
+                yield _Session(arena, crew, supervisor, courier)
 
     def predict(self, work: Forward, params_N: Array, samples: Samples) -> Array:
         place = Placement.of(samples, "samples/")
@@ -113,8 +117,11 @@ def reserved() -> Iterator[Pool]:
 
 
 class _Session:
-    def __init__(self, arena: Arena, crew: Crew, supervisor: Supervisor) -> None:
+    def __init__(
+        self, arena: Arena, crew: Crew, supervisor: Supervisor, courier: Courier | None
+    ) -> None:
         self.arena, self._crew, self._supervisor = arena, crew, supervisor
+        self._courier = courier
 
     def run(self, lease: Lease, watch: Watch | None) -> None:
         def look() -> None:
@@ -123,7 +130,11 @@ class _Session:
 
         self._supervisor.begin(lease)
         try:
-            with on_interrupt(self._halt), closing_pool_on_error():
+            with (
+                on_interrupt(self._halt),
+                beside(self._courier, self._supervisor.timetable),
+                closing_pool_on_error(),
+            ):
                 self._crew.ask(lease, look)
         except BaseException:
             self.arena["door"][ABORT] = 1
@@ -131,7 +142,10 @@ class _Session:
         self._supervisor.end()
 
     def _halt(self) -> None:
-        self.arena["door"][HALT] = INTERRUPT
+        if self._courier is None:
+            self.arena["door"][HALT] = INTERRUPT
+        else:
+            self._courier.wish = INTERRUPT  # all hosts are to halt after the same step
 
     def resize(self, n_workers: int) -> None:
         self._supervisor.wish(n_workers)

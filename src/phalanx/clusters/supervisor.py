@@ -65,11 +65,11 @@ class Supervisor:
         self._lost_at: dict[int, float] = {}
         self._stuck_lives: set[tuple[int, int]] = set()
         self._patience = Patience(job.n_seats)
-        self._timetable = job.timetable(Lease(0, 0, 0, 0))
+        self.timetable = job.timetable(Lease(0, 0, 0, 0))
 
     def begin(self, lease: Lease) -> None:
         """A lease begins."""
-        self._timetable = self.job.timetable(lease)
+        self.timetable = self.job.timetable(lease)
         self._patience.begin(monotonic(), lease.tick)
 
     def life(self, rank: int) -> int:
@@ -105,7 +105,7 @@ class Supervisor:
         step = self._step(task.tick)
         samples: list[int] = []
         if "shard" in doing:
-            plan, moment = self.job.plan, self._timetable.at(task.tick)
+            plan, moment = self.job.plan, self.timetable.at(task.tick)
             start, stop = plan.shard(moment.step, task.index)
             samples = plan.order(moment.epoch)[start:stop].tolist()
         return WorkerLost(action.rank, pid, f"{doing} in step {step:,}", cause, samples)
@@ -213,9 +213,9 @@ class Supervisor:
     def _step(self, tick: int) -> int:
         """Optimiser steps before a tick."""
         return (
-            self._timetable.at(tick).updates
-            if tick > self._timetable.tick
-            else (self._timetable.updates)
+            self.timetable.at(tick).updates
+            if tick > self.timetable.tick
+            else (self.timetable.updates)
         )
 
     def _say(

@@ -9,7 +9,7 @@ import numpy as np
 
 from phalanx.aggregation import checked, mean
 from phalanx.arena import Arena
-from phalanx.arrays import Array
+from phalanx.arrays import Array, aligned_empty
 from phalanx.clipping import square
 from phalanx.engine.block import Block
 from phalanx.engine.journal import Journal
@@ -33,6 +33,11 @@ class Blocks:
         self.clip, self._skips = post.job.clip, post.job.nonfinite == "skip"
         self.squares = arena.words("squares")
         self._reduced: dict[int, Array] = {}
+        self._is_shared_out = not post.job.place.is_alone
+        self._reduced_N = arena["reduced"]
+        largest = max(block.stop - block.start for block in post.job.blocks)
+        self._scratch_n = aligned_empty((largest * self._is_shared_out,), self._reduced_N.dtype)
+        self._rounding = post.job.rounding
         self.losses, self.weights = arena.words("losses"), arena.words("weights")
         self.penalties_TK, self.measures_TM = arena["penalties"], arena["measures"]
 
@@ -43,8 +48,9 @@ class Blocks:
         self._rate = self.ledger.rate(self.post.moment.row)
         self._scale = 1.0
         self._reduced.clear()
-        if self.clip.norm is not None and not self._is_skipped:
-            self._scale = self.clip.scale(self._all_squares())
+        if self._is_shared_out or (self.clip.norm is not None and not self._is_skipped):
+            squares = self._all_squares()
+            self._scale = 1.0 if self.clip.norm is None else self.clip.scale(squares)
         self.inherit()
 
     def inherit(self) -> None:
@@ -73,27 +79,53 @@ class Blocks:
         ]
 
     def _all_squares(self) -> list[float]:
-        """Sums of squares of all blocks; mine are reduced here, and those of whoever dies."""
+        """Sums of squares of all blocks, once all are reduced; here those that fall to me."""
         self._reduce_mine()
-        tick, board = self.post.tick, self.post.board
-        if not all(board.spin(self.reduced, k, tick) for k in range(len(self.blocks))):
-            for _ in self.post.waiting():
-                if all(reduced >= tick for reduced in self.reduced):
-                    break
-                if self.post.hear():
-                    self._reduce_mine()
+        self.post.exchange.blocks(self.post.tick)
+        board, is_there = self.post.board, True
+        for k in range(len(self.blocks)):
+            is_there = is_there and board.spin(self.reduced, k, self.post.tick)
+        if not (is_there and self.post.is_exchanged):
+            self._wait_for_reductions()
         fence()
         return list(self.squares)
 
+    def _wait_for_reductions(self) -> None:
+        tick = self.post.tick
+        for _ in self.post.waiting():
+            if self.post.is_exchanged and all(reduced >= tick for reduced in self.reduced):
+                return
+            if self.post.hear():
+                self._reduce_mine()
+
     def _reduce_mine(self) -> None:
         post = self.post
-        for k in post.share.blocks:
+        for k in post.share.reductions:
             if self.reduced[k] < post.tick:
                 post.presence.at("reduce", k)
-                grad_n = self._reduced[k] = self._reduce(k)
-                self.squares[k] = square(grad_n) if self.blocks[k].kind is Kind.TRAINED else 0.0
+                grad_n = self._reduce(k)
+                self._keep(k, grad_n)
+                is_measured = self.clip.norm is not None and self.blocks[k].kind is Kind.TRAINED
+                self.squares[k] = square(grad_n) if is_measured else 0.0
                 post.presence.at("norm", k)
                 post.board.publish(self.reduced, k, post.tick)
+
+    def _keep(self, k: int, grad_n: Array) -> None:
+        """For the update: by me, or by everybody who updates this block on any host."""
+        if self._is_shared_out:
+            self._reduced_N[slice(*self.post.job.blocks[k][:2])] = grad_n
+        else:
+            self._reduced[k] = grad_n
+
+    def _gradient(self, k: int) -> Array:
+        """The reduced gradient of a block, which the update may change."""
+        if self._is_shared_out:
+            start, stop = self.post.job.blocks[k][:2]
+            grad_n = self._scratch_n[: stop - start]
+            grad_n[...] = self._reduced_N[start:stop]
+            return grad_n
+        known = self._reduced.pop(k, None)
+        return self._reduce(k) if known is None else known
 
     def _reduce(self, k: int) -> Array:
         """The shards' gradients of a block as one; of what is not learnt, their mean or first."""
@@ -101,8 +133,9 @@ class Blocks:
         grads_Sn = block.grads(self.shards.live, self._doers, self.post.share.owners)
         if block.kind is Kind.COPIED:
             return np.array(grads_Sn[0])
-        aggregate = self.aggregate if block.kind is Kind.TRAINED else mean
-        return aggregate(grads_Sn, self._weights_S)
+        if block.kind is Kind.AVERAGED:
+            return mean(grads_Sn, self._weights_S)
+        return self._rounding.apply(self.aggregate(grads_Sn, self._weights_S))
 
     def _update(self, k: int) -> None:
         post, block = self.post, self.blocks[k]
@@ -114,8 +147,7 @@ class Blocks:
             post.presence.at("reduce", k)
             if not post.share.is_whole:
                 self.journal.restore(tick, k, block.values_Xn)
-            known = self._reduced.pop(k, None)
-            grad_n = self._reduce(k) if known is None else known
+            grad_n = self._gradient(k)
             if block.kind is Kind.TRAINED:
                 self.clip.apply(grad_n, self._scale)
             self.journal.save(tick, k, block.values_Xn)

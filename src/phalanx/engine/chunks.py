@@ -20,6 +20,7 @@ class Chunks:
     ) -> None:
         self.post, self.model, self.score = post, model, score
         self.bounds = post.job.chunks
+        self._here = post.job.chunk_parts[post.job.place.host]
         self.samples = samples.gatherer(self.bounds[0][1])
         self.done = Tally(arena, "chunks_done", post.rank)
         self.partials_VM = arena["partials"][post.rank]
@@ -30,9 +31,20 @@ class Chunks:
             if not self._is_done(v):
                 self._score(v)
 
+    def wait_for_other_hosts(self) -> None:
+        """Until they have this host's sums, and this one theirs."""
+        self.post.exchange.chunks(self.post.tick)
+        if self.post.is_exchanged:
+            return
+        for _ in self.post.waiting():
+            if self.post.is_exchanged:
+                return
+            if self.post.hear():
+                self.score_mine()
+
     def score_late(self) -> bool:
         """Score one that its owner is late with; False if there is none for me."""
-        late = (v for v in range(len(self.bounds)) if not self._is_done(v))
+        late = (v for v in self._here if not self._is_done(v))
         v = next(late, None) if self.post.share.may_help else None
         if v is not None:
             self._score(v)
@@ -40,7 +52,7 @@ class Chunks:
 
     def are_done(self) -> bool:
         """Whether everybody's are."""
-        return all(self._is_done(v) for v in range(len(self.bounds)))
+        return self.post.is_exchanged and all(self._is_done(v) for v in range(len(self.bounds)))
 
     def _is_done(self, v: int) -> bool:
         everybody = (*self.post.share.others, self.post.rank)

@@ -45,6 +45,10 @@ class Leader:
         self._settled = (-1, -1)  # deaths and wishes at which all who are wanted had their part
         self._speeds = [0.0] * job.n_seats  # until something was measured
         starts = [job.plan.batch(step)[0] for step in range(job.plan.n_steps)]
+        host, blocks = job.place.host, range(len(job.blocks))
+        self._parts = {"shard_owner": job.shard_parts[host], "block_owner": blocks}
+        if not job.place.is_alone:
+            self._parts["block_reducer"] = job.block_parts[host]
         self._rows_T = np.diff([*starts, job.plan.n_visited]).astype(float)
 
     def begin(self, lease: Lease, timetable: Timetable) -> None:
@@ -140,10 +144,12 @@ class Leader:
         fence()
         for rank in ranks:
             self.seats.actives[rank] = True
-        for name in ("shard_owner", "block_owner"):
+        for name, part in self._parts.items():
             owners = self.arena[name]
-            assigned = assign(self.job.assignment, len(owners), speeds)
-            owners[:] = [ranks[place] for place in assigned]
+            owners[: part.start] = owners[part.stop :] = self.job.courier
+            if part:
+                assigned = assign(self.job.assignment, len(part), speeds)
+                owners[part.start : part.stop] = [ranks[place] for place in assigned]
         for rank in range(self.seats.count):
             self.seats.actives[rank] = rank in ranks
         self.board.door[PLAN] += 1

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from time import monotonic
 
 from phalanx.arena import Arena
+from phalanx.engine.exchange import Exchange
 from phalanx.engine.presence import Presence, Unseen
 from phalanx.engine.share import Share
-from phalanx.exchange.board import ABORT, Aborted, Board, Pause
+from phalanx.exchange.board import ABORT, EXCHANGED, Aborted, Board, Pause
 from phalanx.exchange.seats import Seats
 from phalanx.faults import Script
 from phalanx.job import SPAN_COLUMNS, Job
@@ -24,8 +25,10 @@ class Post:
     timetable: Timetable
     moment: Moment
 
-    def __init__(self, job: Job, arena: Arena, rank: int, life: int, script: Script) -> None:
-        self.job, self.rank, self.life = job, rank, life
+    def __init__(
+        self, job: Job, arena: Arena, rank: int, life: int, script: Script, exchange: Exchange
+    ) -> None:
+        self.job, self.rank, self.life, self.exchange = job, rank, life, exchange
         self.board, self.seats = Board(arena), Seats(arena)
         presence = Presence if job.n_seats > 1 else Unseen
         self.presence = presence(self.seats, rank, life, script)
@@ -52,6 +55,11 @@ class Post:
     def has_begun(self) -> bool:
         """Whether I have been at any tick of this lease."""
         return self.tick > self.timetable.tick
+
+    @property
+    def is_exchanged(self) -> bool:
+        """Whether the other hosts have all that they need of this tick."""
+        return self.job.place.is_alone or bool(self.board.door[EXCHANGED] >= self.tick)
 
     def hear(self) -> bool:
         """Whether somebody has died since I last looked. Raises Aborted if somebody failed."""

@@ -14,6 +14,7 @@ from phalanx.engine.post import Post
 from phalanx.errors import NonFiniteLoss
 from phalanx.exchange.board import fence
 from phalanx.exchange.tally import Tally
+from phalanx.layout import Kind
 from phalanx.models.base import Model
 from phalanx.randomness import Key
 
@@ -35,6 +36,10 @@ class Shards:
         self._away = list(away[post.rank]) if len(away) else []
         self._order: tuple[int, Array] = (-1, np.empty(0, np.intp))
         self.live = 0  # shards of this step that have samples
+        self._rounding = post.job.rounding
+        self._trained = [
+            slice(r.start, r.stop) for r in post.job.model.regions if r.kind is Kind.TRAINED
+        ]
         self._bounds: list[tuple[int, int]] = []  # their places in the epoch's order
 
     def begin(self) -> None:
@@ -51,6 +56,7 @@ class Shards:
         for s in self.post.share.shards:
             if s < self.live and not self._is_taken(s):
                 self._compute(s)
+                self.post.exchange.look(self.post.tick)
                 computed += 1
         return computed
 
@@ -58,6 +64,7 @@ class Shards:
         """Wait until every shard is done; who did each, or None if every owner did its own."""
         post, words = self.post, self.done.words
         post.presence.at("wait")
+        post.exchange.shards(post.tick)
         for s in range(self.live):
             if not post.board.spin(words, post.share.expected[s], post.tick):
                 return self._help()
@@ -109,6 +116,8 @@ class Shards:
         post.presence.at("compute", s)
         slots = self._homes if post.share.owners[s] == post.rank else self._away
         outcome = self.model.gradient(rows, slots[s], key)
+        for trained in self._trained:
+            self._rounding.apply(slots[s][trained])
         if self._stops and not isfinite(outcome[0]):
             moment = post.moment
             raise NonFiniteLoss(outcome[0], moment.updates, moment.epoch, s)

@@ -17,7 +17,8 @@ from phalanx.membership import heirs
 class Share:
     """What one worker has to do in the present tick.
 
-    owners: by the plan, of each shard. heirs: who really does it. shards, blocks, chunks: mine.
+    owners: by the plan, of each shard. heirs: who really does it. shards, blocks, chunks: mine;
+    reductions: the blocks that I reduce; those that I update, unless there are other hosts.
     expected: index of the word by which each shard's heir publishes it. others: all ranks but mine
     that ever counted. active: those among whom the plan divides. is_whole: no owner is dead, and I
     was there before this tick, so nobody has left anything of it undone.
@@ -27,7 +28,10 @@ class Share:
 
     def __init__(self, job: Job, arena: Arena, board: Board, seats: Seats, rank: int) -> None:
         self.job, self.board, self.seats, self.rank = job, board, seats, rank
-        self._owners = arena["shard_owner"], arena["block_owner"]
+        self._shard_owner, self._block_owner = arena["shard_owner"], arena["block_owner"]
+        self._reducer = arena["block_reducer"]
+        self._elsewhere = [] if job.place.is_alone else [job.courier]
+        self._chunks_here = job.chunk_parts[job.place.host]
         self._begun = arena.words("shards_begun")
         self._is_dynamic = is_dynamic(job.assignment)
         self._processors = processors()
@@ -39,25 +43,31 @@ class Share:
         door, seats, n_shards = self.board.door, self.seats, self.job.plan.n_shards
         self._news = door[PLAN], door[DEATHS]
         alive, self.active = seats.alive(tick), seats.active()
-        self.owners, block_owners = (owners.tolist() for owners in self._owners)
+        self.owners, block_owners = self._shard_owner.tolist(), self._block_owner.tolist()
+        reducers = self._reducer.tolist()
         is_new = seats.since[self.rank] == tick  # a former process of mine may have been in it
         self.is_whole = not is_new and set(self.active) <= set(alive)
         self.is_regular = self.is_whole and not self._is_dynamic
         self.heirs, block_heirs = self.owners, block_owners
         turns = self.active or alive
-        chunk_heirs = [turns[v % len(turns)] for v in range(len(self.job.chunks))]
+        chunk_heirs = [
+            turns[v % len(turns)] if v in self._chunks_here else self.job.courier
+            for v in range(len(self.job.chunks))
+        ]
         if not self.is_whole:
-            self.heirs, block_heirs, chunk_heirs = (
-                heirs(owners, alive, self.active, seats.count)
-                for owners in (self.owners, block_owners, chunk_heirs)
+            present = [*alive, *self._elsewhere]
+            self.heirs, block_heirs, reducers, chunk_heirs = (
+                heirs(owners, present, self.active, seats.count)
+                for owners in (self.owners, block_owners, reducers, chunk_heirs)
             )
-        self.shards, self.blocks, self.chunks = (
+        self.shards, self.blocks, reductions, self.chunks = (
             [task for task, heir in enumerate(who) if heir == self.rank]
-            for who in (self.heirs, block_heirs, chunk_heirs)
+            for who in (self.heirs, block_heirs, reducers, chunk_heirs)
         )
+        self.reductions = reductions if self._elsewhere else self.blocks
         self.expected = [rank * n_shards + s for s, rank in enumerate(self.heirs)]
         self.alive_others = [rank for rank in alive if rank != self.rank]
-        self.others = [rank for rank in seats.members() if rank != self.rank]
+        self.others = [rank for rank in seats.members() if rank != self.rank] + self._elsewhere
         self.leads = alive[:1] == [self.rank]
         if is_new:
             self._look_again()
@@ -86,7 +96,11 @@ class Share:
         self._begun[self.rank * self.job.plan.n_shards + s] = tick
 
     def to_help(self, missing: list[int], tick: int, is_late: bool) -> int | None:
-        """A shard that I should compute although it is not mine, or not yet done by me."""
+        """A shard that I should compute although it is not mine, or not yet done by me.
+
+        Never another host's: it is late as well for those who must have its part of the blocks.
+        """
+        missing = [s for s in missing if self.owners[s] not in self._elsewhere]
         unbegun = [s for s in missing if not self.is_begun(s, tick)]
         mine = [s for s in unbegun if self.heirs[s] == self.rank]
         if mine:
@@ -95,7 +109,7 @@ class Share:
             return None
         if self._is_dynamic and unbegun:
             return unbegun[-1]  # its owner comes from the other end
-        return missing[self.rank % len(missing)] if is_late else None
+        return missing[self.rank % len(missing)] if missing and is_late else None
 
     def is_begun(self, s: int, tick: int) -> bool:
         """Whether somebody else who lives is at a shard, or has done it."""

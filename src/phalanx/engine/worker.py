@@ -16,6 +16,7 @@ from phalanx.arena import Arena
 from phalanx.data.samples import Samples
 from phalanx.engine.blocks import Blocks
 from phalanx.engine.chunks import Chunks
+from phalanx.engine.exchange import NOBODY, Exchange
 from phalanx.engine.leader import Leader
 from phalanx.engine.post import Post
 from phalanx.engine.shards import Shards
@@ -37,8 +38,9 @@ class Worker:
         rank: int,
         life: int = 1,
         script: Script = (),
+        exchange: Exchange = NOBODY,
     ) -> None:
-        self.post = Post(job, arena, rank, life, script)
+        self.post = Post(job, arena, rank, life, script, exchange)
         self.board, self.door = self.post.board, self.post.board.door
         self.leader = Leader(job, arena, self.board, self.post.seats)
         model = job.model.build(arena["values"][0])
@@ -51,6 +53,7 @@ class Worker:
     def run(self, lease: Lease) -> None:
         """Train for the epochs of a lease, or until the leader closes the door."""
         self.post.timetable = self.post.job.timetable(lease)
+        self.post.exchange.begin(self.post.timetable)
         self.leader.begin(lease, self.post.timetable)
         if not self._is_admitted(lease.tick):
             return
@@ -82,6 +85,7 @@ class Worker:
         assert self.chunks is not None
         begun = monotonic()
         self.chunks.score_mine()
+        self.chunks.wait_for_other_hosts()
         self.post.leave()
         done = monotonic()
         self.post.note(done - begun, 0.0, begun - arrived, 0)

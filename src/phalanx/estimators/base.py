@@ -24,6 +24,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from phalanx.arrays import Array
 from phalanx.checks import AUTO, workers_of
 from phalanx.control import Control
+from phalanx.course import Following
 from phalanx.data.samples import Samples, TableSamples
 from phalanx.errors import InvalidInput
 from phalanx.estimators.following import (
@@ -46,7 +47,7 @@ from phalanx.registry import name_of
 from phalanx.run import Run, fewer_workers
 from phalanx.state import State
 from phalanx.stopping import Progress, Reason
-from phalanx.training import Following, Trained, predict, train
+from phalanx.training import Trained, predict, train
 
 STACK_TO_CALLER = 6  # frames between a warning here and the user's call of fit
 

@@ -18,13 +18,13 @@ from sklearn.utils.multiclass import (
 )
 
 from phalanx.arrays import Array
+from phalanx.course import OnEpoch
 from phalanx.errors import InvalidInput
 from phalanx.estimators.base import BaseMLP
 from phalanx.estimators.following import Wishes
 from phalanx.estimators.recipe import Target
 from phalanx.metrics import Metric
 from phalanx.scores import class_accuracy, label_accuracy
-from phalanx.training import OnEpoch
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]

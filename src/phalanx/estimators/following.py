@@ -16,10 +16,10 @@ from phalanx.cadence import parse_cadence
 from phalanx.checkpoint import Saved
 from phalanx.clusters.base import Watch
 from phalanx.control import Control
+from phalanx.course import Checkpoints, OnEpoch
 from phalanx.errors import CheckpointError, InvalidInput
 from phalanx.exchange.board import OPENED
 from phalanx.run import EpochRecord
-from phalanx.training import Checkpoints, OnEpoch
 from phalanx.tuner import Tuner
 
 EVERY = "60 seconds"

@@ -10,6 +10,7 @@ from sklearn.utils.metaestimators import available_if
 
 from phalanx import checks
 from phalanx.arrays import Array
+from phalanx.course import OnEpoch
 from phalanx.errors import InvalidInput
 from phalanx.estimators.base import BaseMLP
 from phalanx.estimators.following import Wishes
@@ -17,7 +18,6 @@ from phalanx.estimators.recipe import Target
 from phalanx.metrics import Metric
 from phalanx.models.mlp.losses import REGRESSION_LOSSES
 from phalanx.scores import finite_r2
-from phalanx.training import OnEpoch
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]

@@ -21,8 +21,9 @@ NAP = 0.000_2  # seconds
 NEVER = 2**62
 
 # Words of the door. The leader writes OPENED, LAST, PLAN and SNAPSHOT_TAKEN, whoever fails ABORT,
-# the driver all others.
-OPENED, LAST, PLAN, HALT, ABORT, DEATHS, WANTED, SNAPSHOT_DUE, SNAPSHOT_TAKEN = range(9)
+# the courier EXCHANGED (the last tick of which other hosts have all that they need), the driver all
+# others.
+OPENED, LAST, PLAN, HALT, ABORT, DEATHS, WANTED, SNAPSHOT_DUE, SNAPSHOT_TAKEN, EXCHANGED = range(10)
 INTERRUPT, REGROUP = 1, 2  # values of HALT: the user's wish to end, ours to go on elsewhere
 
 _fence = threading.Lock()
@@ -36,7 +37,7 @@ class Aborted(Exception):
 def board_fields(n_blocks: int) -> Fields:
     """Arena fields of a board for K blocks."""
     words = ("blocks_reduced", "blocks_done")
-    return {"door": Field((9,), "int64"), **{name: Field((n_blocks,), "int64") for name in words}}
+    return {"door": Field((10,), "int64"), **{name: Field((n_blocks,), "int64") for name in words}}
 
 
 class Board:

@@ -13,6 +13,7 @@ from phalanx.assignment import ASSIGNMENTS
 from phalanx.checks import AUTO, workers_of
 from phalanx.clipping import Clip
 from phalanx.control import Control
+from phalanx.course import FLAG, REFUSE, Following
 from phalanx.errors import InvalidInput
 from phalanx.estimators.following import keeping, tuned
 from phalanx.estimators.parameters import check_shards
@@ -23,9 +24,10 @@ from phalanx.models.base import ModelSpec, Score
 from phalanx.optimizers import Optimizer
 from phalanx.plan import DISTRIBUTIONS, Plan, auto_shards
 from phalanx.registry import choose
+from phalanx.rounding import EXACT, ROUNDINGS
 from phalanx.schedules import Constant
 from phalanx.stopping import Rule
-from phalanx.training import Following, seats_for, useful_workers
+from phalanx.training import seats_for, useful_workers
 
 NONFINITE = ("stop", "skip", "keep")
 
@@ -49,6 +51,8 @@ class Wishes:
     checkpoint: Any = None
     checkpoint_every: Any = None
     resume: Any = None
+    wire: str = EXACT
+    mixed: str = REFUSE
 
     def __post_init__(self) -> None:
         """Raise InvalidInput for the first argument that breaks its rule."""
@@ -64,6 +68,8 @@ class Wishes:
         if self.loss_threshold is not None:
             checks.number("loss_threshold", self.loss_threshold)
         checks.one_of("nonfinite", self.nonfinite, NONFINITE)
+        checks.one_of("wire", self.wire, ROUNDINGS)
+        checks.one_of("mixed", self.mixed, (REFUSE, FLAG))
         for name, table, signature in (
             ("data_distribution", DISTRIBUTIONS, "(epoch) -> indices [n_samples]"),
             ("task_assignment", ASSIGNMENTS, "(n_tasks, speeds [W]) -> ranks"),
@@ -120,12 +126,13 @@ class Wishes:
             score=score,
             clip=Clip(self.clip_norm, self.clip_value, epsilon),
             nonfinite=self.nonfinite,
+            wire=self.wire,
         )
 
     def following(self) -> Following:
         """Where the training is kept and what it goes on from, and its number of workers."""
         kept = keeping(self.checkpoint, self.checkpoint_every, self.resume, {})
-        following = Following(checkpoints=kept.checkpoints, resume=kept.saved)
+        following = Following(checkpoints=kept.checkpoints, resume=kept.saved, mixed=self.mixed)
         if self.workers == AUTO:
             following.control = Control(processors())
             following.watch = tuned(following.control, None)

@@ -23,7 +23,7 @@ PER_BATCH = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on
 
 
 class KerasFollower:
-    """See training.Mirror and training.Agenda."""
+    """See course.Mirror and course.Agenda."""
 
     def __init__(
         self,
@@ -95,11 +95,11 @@ class KerasFollower:
         return table
 
     def show(self, values_XN: Array, scalars_KC: Array) -> None:
-        """See training.Mirror."""
+        """See course.Mirror."""
         self.described.take(values_XN[0], values_XN[1:], scalars_KC)
 
     def changed(self, values_N: Array) -> bool:
-        """See training.Mirror."""
+        """See course.Mirror."""
         mine_N = self.described.values()
         if np.array_equal(mine_N.view(np.uint8), values_N.view(np.uint8)):
             return False

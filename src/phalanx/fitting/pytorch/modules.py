@@ -126,12 +126,12 @@ class Follower:
         return State(self.values(), state_MN, scalars_KC=scalars_KC)
 
     def show(self, values_XN: Array, scalars_KC: Array) -> None:
-        """See training.Mirror."""
+        """See course.Mirror."""
         self._copy(values_XN[0], to_module=True)
         self.described.take(self.spec.vector, self.spec.regions, values_XN[1:], scalars_KC)
 
     def changed(self, values_N: Array) -> bool:
-        """See training.Mirror."""
+        """See course.Mirror."""
         mine_N = self.values()
         if np.array_equal(mine_N.view(np.uint8), values_N.view(np.uint8)):
             return False

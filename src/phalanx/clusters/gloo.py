@@ -1,0 +1,144 @@
+"""A group of hosts by torch.distributed's gloo, on sockets of one interface.
+
+It is a process group of our own: the program's default one stays free for the program. What is
+waited for ends when it is done, when its connection closes, or when a host has been silent for too
+long (beats.py); an operation itself has no bound, since a host may compute for long.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+
+from phalanx.arrays import Array
+from phalanx.clusters.beats import Beats
+from phalanx.errors import HostLost
+from phalanx.exchange.group import Look
+from phalanx.hosts import Place
+
+dist: Any = torch.distributed  # its C++ classes have no types
+
+LOOK = timedelta(seconds=0.1)  # how often a wait looks around
+UNBOUNDED = timedelta(days=7)
+THREADS = 2
+
+
+class GlooGroup:
+    """See exchange/group.py: Group."""
+
+    def __init__(
+        self, place: Place, store: Any, device: Any, host_seconds: float, generation: int = 0
+    ) -> None:
+        self.place = place
+        name = f"phalanx/{generation}"
+        named = dist.PrefixStore(name, store)
+        # signs of life have a connection of their own: they come while others are waited for
+        self._beats = Beats(place, dist.PrefixStore(f"{name}/beats", store.clone()), host_seconds)
+        options = dist.ProcessGroupGloo._Options()
+        options._timeout, options._devices, options._threads = UNBOUNDED, [device], THREADS
+        self._gloo = dist.ProcessGroupGloo(named, place.host, place.count, options)
+        self._pending: list[_Pending] = []
+        self._beats.start()
+
+    def all_to_all(
+        self, row_n: Array, sizes_H: Sequence[int], into_n: Array, sizes_in_H: Sequence[int]
+    ) -> _Pending:
+        options = dist.AllToAllOptions()
+        work = self._gloo.alltoall_base(
+            tensor(into_n), tensor(row_n), list(sizes_in_H), list(sizes_H), options
+        )
+        return self._begun(work)
+
+    def all_gather(self, row_n: Array, into_Hn: Array) -> _Pending:
+        return self._begun(self._gloo._allgather_base(tensor(into_Hn.reshape(-1)), tensor(row_n)))
+
+    def broadcast(self, array_n: Array, host: int) -> _Pending:
+        return self._begun(self._gloo.broadcast(tensor(array_n), host))
+
+    def check(self) -> None:
+        self._beats.check()
+
+    def failed(self, why: str) -> None:
+        self._beats.failed(why)
+
+    def leave(self) -> None:
+        """Give the sockets and threads back.
+
+        An operation that is stuck would keep this process for as long as it may last; then the
+        process group is left to the end of the process.
+        """
+        self._beats.close()
+        if all(pending.is_over() for pending in self._pending):
+            self._gloo.shutdown()
+        else:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._gloo))
+        del self._gloo
+
+    def _begun(self, work: Any) -> _Pending:
+        pending = _Pending(work, self._beats)
+        self._pending = [p for p in self._pending if not p.is_done] + [pending]
+        return pending
+
+
+class _Pending:
+    """See exchange/group.py: Pending."""
+
+    def __init__(self, work: Any, beats: Beats) -> None:
+        self._work, self._beats, self.is_done = work, beats, False
+
+    def wait(self, look: Look) -> None:
+        while not self.is_done:
+            try:
+                self._work.wait(LOOK)
+            except RuntimeError as error:
+                if self._work.is_completed():  # else the time was up, and nothing else
+                    self.is_done = True
+                    raise self._beats.lost(str(error)) from error
+            else:
+                self.is_done = True
+                return
+            look()
+            self._beats.check()
+
+    def is_over(self) -> bool:
+        """Whether nothing of it is under way, given a moment."""
+        try:
+            self.is_done or self._work.wait(LOOK)
+        except RuntimeError:
+            return bool(self._work.is_completed())
+        return True
+
+
+def tensor(array: Array) -> torch.Tensor:
+    """An array as a tensor over the same memory."""
+    if array.dtype == np.uint16:
+        array = array.view(np.float16)  # bits to be carried; gloo does not know the type
+    return torch.from_numpy(array)
+
+
+def device_of(address: str, interface: str | None) -> Any:
+    """Sockets on the interface of that name, or on the one by which `address` is reached."""
+    if interface is not None:
+        return dist.ProcessGroupGloo.create_device(interface=interface)
+    return dist.ProcessGroupGloo.create_device(hostname=own_address(address))
+
+
+def own_address(address: str) -> str:
+    """The address of this host by which it reaches another; nothing is sent.
+
+    Raises HostLost where there is no way.
+    """
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(address, 1, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(where)
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise HostLost(0, f"cannot be reached at {address!r}: {error}") from error

@@ -1,0 +1,59 @@
+"""Objects and arrays from host to host, for what is said between two leases."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+
+from phalanx.agreement import Facts, differences
+from phalanx.arrays import Array
+from phalanx.errors import HostsDiffer
+from phalanx.exchange.group import Group
+
+
+def gather(group: Group, told: Any) -> list[Any]:
+    """What each host tells, in the order of hosts. Hosts trust each other: it is unpickled."""
+    body = np.frombuffer(pickle.dumps(told), np.uint8)
+    sizes_H1 = np.zeros((group.place.count, 1))
+    group.all_gather(np.array([float(len(body))]), sizes_H1).wait(_quietly)
+    sizes = sizes_H1[:, 0].astype(int)
+    mine_n = np.zeros(sizes.max(), np.uint8)
+    mine_n[: len(body)] = body
+    all_Hn = np.zeros((group.place.count, len(mine_n)), np.uint8)
+    group.all_gather(mine_n, all_Hn).wait(_quietly)
+    return [pickle.loads(row_n[:size].tobytes()) for row_n, size in zip(all_Hn, sizes, strict=True)]
+
+
+def lead(group: Group, array: Array, host: int = 0) -> None:
+    """Give all hosts what one of them has in a contiguous array."""
+    if array.size:
+        group.broadcast(array.reshape(-1), host).wait(_quietly)
+
+
+def agree(group: Group, machine: Facts, job: Facts, is_flagged: bool) -> list[str]:
+    """Make sure that all hosts train the same, and can come to the same bits.
+
+    Raises HostsDiffer; where machines that differ are to be flagged only, returns how they do.
+    """
+    machines_H, jobs_H = zip(*gather(group, (machine, job)), strict=True)
+    of_jobs, of_machines = differences(jobs_H), differences(machines_H)
+    if of_jobs:
+        raise HostsDiffer(
+            "all hosts must train the same model on the same samples, from the same parameters; "
+            f"they differ in {'; '.join(of_jobs)}. Run the same program with the same data on all, "
+            "and seed whatever it draws (torch.manual_seed, keras.utils.set_random_seed, "
+            "random_state)."
+        )
+    if of_machines and not is_flagged:
+        raise HostsDiffer(
+            "hosts must have the same processor family and libraries, or the last bits depend on "
+            f"who computes what; they differ in {'; '.join(of_machines)}. Use hosts of one kind, "
+            "or accept it with mixed='flag', which notes it in the run."
+        )
+    return of_machines
+
+
+def _quietly() -> None:
+    """There is nothing else to look at."""

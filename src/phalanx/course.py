@@ -1,0 +1,244 @@
+"""A training's course: who follows it, and its way through a session, lease by lease."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from phalanx.arena import Arena
+from phalanx.arrays import Array
+from phalanx.cadence import Cadence
+from phalanx.checkpoint import Saved
+from phalanx.clusters.base import Session, Tell, Watch
+from phalanx.clusters.hosts import Hosts
+from phalanx.clusters.talking import gather, lead
+from phalanx.control import Control
+from phalanx.engine.ledger import Ledger
+from phalanx.exchange.board import HALT, INTERRUPT, LAST, NEVER, OPENED, REGROUP
+from phalanx.exchange.group import Group
+from phalanx.job import LEASE_EPOCHS, Job, Lease
+from phalanx.keeper import Keeper
+from phalanx.run import EpochRecord, Event, Span
+from phalanx.state import Standing, state_of
+from phalanx.stopping import Reason
+
+REFUSE, FLAG = "refuse", "flag"  # hosts that differ in what decides the last bits
+
+
+class Checkpoints(NamedTuple):
+    """A folder, how often a checkpoint is written to it, and what else it is to hold."""
+
+    folder: Path
+    cadence: Cadence
+    extra: dict[str, Any]
+
+
+OnEpoch = Callable[[int, EpochRecord], bool | None]
+
+
+class Mirror(Protocol):
+    """The user's own model, as callbacks see it."""
+
+    def show(self, values_XN: Array, scalars_KC: Array) -> None:
+        """Take the parameters of the training, and the optimiser's state and scalars."""
+
+    def changed(self, values_N: Array) -> bool:
+        """Write parameters that a callback has changed into the training's; whether it has."""
+
+
+class Agenda(Protocol):
+    """The optimiser's settings, where they come from the driver."""
+
+    changes: bool  # whether one epoch's differ from another's
+
+    def settings(self, epoch: int) -> Array:
+        """Of each step of an epoch, [T, G, H]."""
+
+
+@dataclass
+class Following:
+    """Who follows a training, and what is kept of it.
+
+    on_epoch: called after each epoch; stops the training by returning True. watch: called with
+    the arena about twenty times a second. on_event: called for each event, at once. control:
+    where wishes about the number of workers come from. checkpoints: where, how often, and what
+    else is to be written there. resume: what to go on from. mirror: shows the parameters to
+    on_epoch. agenda: the optimiser's settings. hosts: who trains together; None for those that the
+    program was launched on. mixed: whether hosts may differ in what decides the last bits.
+    """
+
+    on_epoch: OnEpoch | None = None
+    watch: Watch | None = None
+    on_event: Tell | None = None
+    control: Control | None = None
+    checkpoints: Checkpoints | None = None
+    resume: Saved | None = None
+    mirror: Mirror | None = None
+    agenda: Agenda | None = None
+    hosts: Hosts | None = None
+    mixed: str = REFUSE
+
+
+@dataclass
+class History:
+    """What has happened in a training so far."""
+
+    spans: list[Span] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+
+def telling(history: History, following: Following) -> Tell:
+    """Who writes events down, and tells whoever follows."""
+
+    def tell(event: Event) -> None:
+        history.events.append(event)
+        if following.on_event is not None:
+            following.on_event(event)
+
+    return tell
+
+
+class Course:
+    """A training's way through one session, from where it stands."""
+
+    def __init__(
+        self,
+        job: Job,
+        session: Session,
+        standing: Standing,
+        history: History,
+        following: Following,
+        keeper: Keeper | None,
+        group: Group | None,
+    ) -> None:
+        self.job, self.session, self.arena = job, session, session.arena
+        self.standing, self.history, self.following = standing, history, following
+        self.keeper, self.group = keeper, group
+        self.door = session.arena.words("door")
+        self.ledger = Ledger(session.arena, job.n_validation > 0)
+        state = standing.state
+        self.lease = Lease(state.epochs, 0, 0, state.updates, state.place)
+        state.load(session.arena)
+        agenda = following.agenda
+        pauses = following.on_epoch is not None or (agenda is not None and agenda.changes)
+        self._pauses = pauses if group is None else any(gather(group, pauses))
+
+    def run(self) -> Standing:
+        """Lease after lease until there is a reason to stop, or the session is to change."""
+        reason: Reason | None = None
+        while reason is None and self.door[HALT] != REGROUP:
+            epochs = self._run_lease()
+            if self.door[HALT] == INTERRUPT:
+                reason = Reason.INTERRUPTED
+            elif epochs:
+                reason = epochs[-1].reason
+                if self._epoch_ends(epochs[-1]):
+                    reason = reason or Reason.CALLBACK
+        self.standing.reason = reason
+        self.standing.state = state_of(self.job, self.arena, self.lease, reason is not None)
+        return self.standing
+
+    def halted(self) -> Standing:
+        """Where it stands after an exchange that failed, in which nobody has updated anything."""
+        self.door[LAST] = max(int(self.door[OPENED]) - 1, self.lease.tick)
+        self._take(self.lease)
+        self.standing.state = state_of(self.job, self.arena, self.lease, False)
+        return self.standing
+
+    def _epoch_ends(self, record: EpochRecord) -> bool:
+        """Let the user's callback see it; whether the callback wants to stop.
+
+        With several hosts each calls its own; what the first one's says, and what it has made of
+        the parameters, holds for all.
+        """
+        on_epoch, mirror = self.following.on_epoch, self.following.mirror
+        values_N = self.arena["values"][0]
+        stops = has_changed = False
+        if on_epoch is not None:
+            if mirror is not None:
+                scalars_KC = self.arena["scalars"][self.lease.updates % 2]
+                mirror.show(self.arena["values"], scalars_KC)
+            stops = bool(on_epoch(len(self.standing.records), record))
+            has_changed = mirror is not None and mirror.changed(values_N)
+        if self.group is not None and self._pauses:
+            told = gather(self.group, (stops, has_changed))
+            stops, has_changed = told[0][0], any(changed for _, changed in told)
+            if has_changed:
+                lead(self.group, values_N)
+        if has_changed:
+            step = self.lease.updates
+            self.history.events.append(Event("parameters changed by a callback", step))
+        return stops
+
+    def show(self) -> None:
+        """Show the user's model what was committed last, though the training has failed since."""
+        mirror, tick = self.following.mirror, int(self.door[OPENED])
+        if mirror is not None:
+            updates = self.job.timetable(self.lease).at(max(tick, self.lease.tick + 1)).updates
+            mirror.show(self.arena["values"], self.arena["scalars"][updates % 2])
+
+    def _run_lease(self) -> list[EpochRecord]:
+        """Run the next lease; the epochs that it completed."""
+        progress, agenda = self.standing.progress, self.following.agenda
+        left = self.job.rule.max_epochs - progress.epochs
+        lease = replace(self.lease, n_epochs=min(left, 1 if self._pauses else LEASE_EPOCHS))
+        if agenda is not None:
+            self.arena["settings"][...] = agenda.settings(lease.first_epoch)
+            if self.group is not None:
+                lead(self.group, self.arena["settings"])
+        self.ledger.begin(progress)
+        self.door[LAST] = NEVER
+        if self.keeper is not None:
+            timetable = self.job.timetable(lease)
+            self.keeper.begin(self.job, self.arena, timetable, list(self.standing.records))
+        self.session.run(lease, self._watch())
+        if self.keeper is not None:
+            self.keeper.look(self.arena)
+        return self._take(lease)
+
+    def _take(self, lease: Lease) -> list[EpochRecord]:
+        """The epochs that a lease has completed, now that it is over."""
+        epochs, self.lease = after(self.job, self.arena, lease)
+        self.standing.records += epochs
+        self.standing.progress = self.ledger.progress(len(epochs))
+        self.history.spans += take_spans(self.arena, lease, len(epochs))
+        return epochs
+
+    def _watch(self) -> Watch | None:
+        """Both who wants to see the arena and the keeper, if there is either."""
+        watch, keeper = self.following.watch, self.keeper
+        if keeper is None:
+            return watch
+        if watch is None:
+            return keeper.look
+
+        def both(arena: Arena) -> None:
+            watch(arena)
+            keeper.look(arena)
+
+        return both
+
+
+def after(job: Job, arena: Arena, lease: Lease) -> tuple[list[EpochRecord], Lease]:
+    """The epochs that a lease completed, and where the next one begins."""
+    door, timetable = arena["door"], job.timetable(lease)
+    following = int(door[LAST]) + 1
+    moment = timetable.at(following)
+    epochs = Ledger(arena, job.n_validation > 0).records(0, moment.row)
+    place = timetable.place_of(following)
+    return epochs, Lease(moment.epoch, 0, int(door[OPENED]), moment.updates, place)
+
+
+def take_spans(arena: Arena, lease: Lease, n_epochs: int) -> list[Span]:
+    """Who did what in a lease, taken out of the arena."""
+    spans_WE = arena["spans"][:, : n_epochs + 1]
+    found = [
+        Span(rank, lease.first_epoch + row, begun, compute, update, wait, int(shards))
+        for rank, lines in enumerate(spans_WE.tolist())
+        for row, (begun, compute, update, wait, shards) in enumerate(lines)
+        if begun
+    ]
+    spans_WE[...] = 0
+    return found

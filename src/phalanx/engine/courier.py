@@ -1,0 +1,212 @@
+"""The courier: brings what other hosts have done into this host's arena, and sends them ours.
+
+For the workers of a host it is one more doer, behind all seats. The other hosts' shards are done
+when it says so: then the part of their gradients that is reduced here lies in the shards' home
+slots. So are the blocks that are reduced elsewhere. Nobody updates a block of a step before all of
+that has come, so a step whose exchange fails has changed nothing, on no host that it failed on.
+
+Everything is brought in the same order everywhere: the j-th shards of all hosts, then the shards'
+figures; then the reduced blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain
+
+import numpy as np
+
+from phalanx.arena import Arena
+from phalanx.arrays import Array
+from phalanx.engine.lanes import Arriving, lanes_of
+from phalanx.exchange.board import (
+    ABORT,
+    EXCHANGED,
+    HALT,
+    LAST,
+    OPENED,
+    Aborted,
+    Board,
+    Pause,
+    fence,
+)
+from phalanx.exchange.group import Group
+from phalanx.exchange.tally import Tally
+from phalanx.job import Job
+from phalanx.timetable import EVALUATION, Timetable
+
+HEADER = 2  # figures before those of the shards: updates made, and the wish to halt
+
+
+class Courier:
+    """Of one host in one job; see engine/exchange.py: Exchange.
+
+    wish: a value of the door's word HALT, for all hosts to heed after one and the same tick.
+    """
+
+    def __init__(self, job: Job, arena: Arena, group: Group) -> None:
+        self.job, self.arena, self.group = job, arena, group
+        self.host, self.count = job.place.host, job.place.count
+        self.board = Board(arena)
+        self.door = self.board.door
+        self.ranks = range(job.n_seats)
+        self.shards_done = Tally(arena, "shards_done", job.courier)
+        self.chunks_done = Tally(arena, "chunks_done", job.courier)
+        self.grads_SN, self.away_WSN = arena["grads"], arena["grads_away"]
+        self.results_WSR, self.squares_K = arena["results"], arena["squares"]
+        self.reduced_N, self.partials = arena["reduced"], arena["partials"]
+        self.lanes = lanes_of(job)
+        self.wish = 0
+        self._at = -1
+        self._flights: list[list[Arriving]] = []
+
+    def begin(self, timetable: Timetable) -> None:
+        self.timetable = timetable
+
+    def run(self, timetable: Timetable) -> None:
+        """Exchange tick after tick beside the workers, until the door is closed.
+
+        Raises HostLost, and Aborted where a worker of this host has failed.
+        """
+        self.begin(timetable)
+        tick = timetable.tick
+        while True:
+            tick += 1
+            self._wait_until_open(tick)
+            if tick > self.door[LAST]:
+                return
+            if timetable.at(tick).step == EVALUATION:
+                self.chunks(tick)
+            else:
+                self.shards(tick)
+                self.blocks(tick)
+
+    def look(self, tick: int) -> None:
+        """Send those of this host's shards that are done, in their order."""
+        if self._at != tick:
+            self._begin_step(tick)
+        while len(self._flights) < self._n_rounds:
+            turns = self._turns(len(self._flights))
+            s, row_N = turns[self.host], None
+            if s is not None:
+                doer = self.shards_done.doer(s, tick, self.ranks)
+                if doer is None:
+                    return
+                fence()
+                row_N = self._gradient(s, doer)
+            has_row = [turn is not None for turn in turns]
+            self._flights.append([lane.scatter(self.group, row_N, has_row) for lane in self.lanes])
+
+    def shards(self, tick: int) -> None:
+        def all_are_sent() -> bool:
+            self.look(tick)
+            return len(self._flights) == self._n_rounds
+
+        self._wait(all_are_sent)
+        for j, flights in enumerate(self._flights):
+            turns = self._turns(j)
+            slots = [
+                None if s is None or host == self.host else self.grads_SN[s]
+                for host, s in enumerate(turns)
+            ]
+            for flight in flights:
+                flight.land(slots, self._look_around)
+        self._flights = []
+        self._bring_figures(tick)
+
+    def blocks(self, tick: int) -> None:
+        reduced, parts = self.board.reduced, self.job.block_parts
+        here = parts[self.host]
+        self._wait(lambda: all(reduced[k] >= tick for k in here))
+        fence()
+        for lane in self.lanes:
+            lane.spread(self.group, self.reduced_N, self._look_around)
+        if self.job.clip.norm is not None:
+            self._bring(parts, self.squares_K[:, np.newaxis])
+        for k in chain(*parts):
+            if k not in here:
+                self.board.publish(reduced, k, tick)
+        self.board.publish(self.door, EXCHANGED, tick)
+
+    def chunks(self, tick: int) -> None:
+        done, parts = self.chunks_done, self.job.chunk_parts
+        here = parts[self.host]
+        self._wait(lambda: all(done.doer(v, tick, self.ranks) is not None for v in here))
+        fence()
+        mine = self.partials[self.job.courier]
+        for v in here:
+            doer = done.doer(v, tick, self.ranks)
+            mine[v] = self.partials[doer, v]
+        self._heed(self._bring(parts, mine, self._header(tick)))
+        self._publish(done, parts, len(mine), tick)
+        self.board.publish(self.door, EXCHANGED, tick)
+
+    def _wait_until_open(self, tick: int) -> None:
+        self._wait(lambda: self.door[OPENED] >= tick)
+
+    def _begin_step(self, tick: int) -> None:
+        self._at, self._flights = tick, []
+        self._live = len(self.job.plan.shards(self.timetable.at(tick).step))
+        live = [range(p.start, min(p.stop, self._live)) for p in self.job.shard_parts]
+        self._live_parts = live
+        self._n_rounds = max(len(part) for part in live)
+
+    def _turns(self, j: int) -> list[int | None]:
+        """The j-th shard of each host, where it has so many."""
+        return [part[j] if j < len(part) else None for part in self._live_parts]
+
+    def _gradient(self, s: int, doer: int) -> Array:
+        """Where its doer has put the gradient [N] of a shard."""
+        is_home = self.arena["shard_owner"][s] == doer
+        return np.asarray(self.grads_SN[s] if is_home else self.away_WSN[doer, s])
+
+    def _bring_figures(self, tick: int) -> None:
+        """Loss, weight and measures of each shard."""
+        done, parts = self.shards_done, self._live_parts
+        mine_SR = self.results_WSR[self.job.courier]
+        for s in parts[self.host]:
+            mine_SR[s] = self.results_WSR[done.doer(s, tick, self.ranks), s]
+        self._heed(self._bring(parts, mine_SR, self._header(tick)))
+        self._publish(done, parts, self._live, tick)
+
+    def _header(self, tick: int) -> tuple[float, ...]:
+        return self.timetable.at(tick).updates, self.wish
+
+    def _heed(self, headers_H: Array) -> None:
+        """Halt after this tick if a host wishes to."""
+        halt = int(headers_H[:, 1].max())
+        if halt:
+            self.door[HALT] = halt
+
+    def _publish(self, done: Tally, parts: list[range], n_tasks: int, tick: int) -> None:
+        here = parts[self.host]
+        for task in range(n_tasks):
+            if task not in here:
+                done.publish(task, tick)
+
+    def _bring(self, parts: list[range], rows_XR: Array, header: tuple[float, ...] = ()) -> Array:
+        """Bring the rows that other hosts have, by parts; returns all hosts' headers."""
+        most, width, n = max(map(len, parts)), rows_XR.shape[1], len(header)
+        mine_n = np.zeros(n + most * width)
+        here = parts[self.host]
+        mine_n[:n] = header
+        mine_n[n : n + len(here) * width] = rows_XR[here.start : here.stop].ravel()
+        all_Hn = np.empty((self.count, len(mine_n)))
+        self.group.all_gather(mine_n, all_Hn).wait(self._look_around)
+        for host, part in enumerate(parts):
+            if host != self.host:
+                theirs = all_Hn[host, n : n + len(part) * width].reshape(len(part), width)
+                rows_XR[part.start : part.stop] = theirs
+        return all_Hn[:, :n]
+
+    def _wait(self, is_there: Callable[[], bool]) -> None:
+        """For something of this host. Raises Aborted, HostLost."""
+        pause = Pause()
+        while not is_there():
+            self._look_around()
+            self.group.check()
+            pause()
+
+    def _look_around(self) -> None:
+        if self.door[ABORT]:
+            raise Aborted

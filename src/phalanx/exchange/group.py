@@ -1,0 +1,49 @@
+"""What hosts say to each other: the operations of a process group that the exchange needs.
+
+All hosts call the same operations in the same order. `clusters/gloo.py` has them from
+torch.distributed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from phalanx.arrays import Array
+from phalanx.hosts import Place
+
+Look = Callable[[], None]
+
+
+class Pending(Protocol):
+    """An operation under way."""
+
+    def wait(self, look: Look) -> None:
+        """Until it is done. Raises HostLost where another host has failed or is out of reach, and
+        what `look` raises, which is called now and then."""
+
+
+class Group(Protocol):
+    """The hosts that train together, seen by one of them."""
+
+    place: Place
+
+    def all_to_all(
+        self, row_n: Array, sizes_H: Sequence[int], into_n: Array, sizes_in_H: Sequence[int]
+    ) -> Pending:
+        """Send each host its piece of a row, and bring each host's piece, in the order of hosts.
+
+        Both arrays are contiguous, and are not to be touched before the operation is done.
+        """
+
+    def all_gather(self, row_n: Array, into_Hn: Array) -> Pending:
+        """Bring every host's row; all are of one size."""
+
+    def broadcast(self, array_n: Array, host: int) -> Pending:
+        """Bring what one host has to all."""
+
+    def check(self) -> None:
+        """Raise HostLost where another host is known to have failed or to be out of reach."""
+
+    def failed(self, why: str) -> None:
+        """Let the others know that this host cannot go on."""
