@@ -22,10 +22,13 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, Any, Self, cast
 
+from netlab_switch import seconds
+
 SWITCH = Path(__file__).with_name("netlab_switch.py")
 LINK = "eth0"  # the name of a host's end of its cable
 MASTER_PORT = 29500  # nothing else listens in a namespace of ours
 SKIPPED = 77  # the exit status that test harnesses take for "skipped"
+MOST = 254  # addresses of a subnet
 LABORATORIES = itertools.count()
 
 
@@ -74,11 +77,13 @@ class Lab:
     """
 
     def __init__(self, hosts: int = 2, rate: str | None = None, delay: str | None = None) -> None:
+        if not 1 <= hosts <= MOST:
+            raise ValueError(f"hosts must be from 1 to {MOST}, got {hosts!r}")
         name = f"netlab-{os.getpid()}-{next(LABORATORIES)}"
         self._hosts = [f"{name}-host{host}" for host in range(hosts)]
         self._switch = f"{name}-switch"
         self._queue = queue(rate)
-        self._delay = delay
+        self._delay = seconds(delay) if delay else None
         self._cables: list[Cable] = []
         self._undo = ExitStack()
 
@@ -169,8 +174,9 @@ class Lab:
         for cable in self._cables:
             cable.far.set("master", bridge.device)
 
-    def _switch_late(self, delay: str) -> None:
-        argv = [sys.executable, str(SWITCH), delay, *(cable.far.device for cable in self._cables)]
+    def _switch_late(self, delay: float) -> None:
+        ports = [cable.far.device for cable in self._cables]
+        argv = [sys.executable, str(SWITCH), str(delay), *ports]
         pipe = {"stdout": subprocess.PIPE, "start_new_session": True}  # Ctrl-C is not for it
         switch = self._popen(self._switch, argv, **pipe)
         with cast(IO[bytes], switch.stdout) as ready:
@@ -236,18 +242,17 @@ def why_not(hosts: int = 2, delay: str | None = None) -> str | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command on every host; the first failure's exit status."""
-    chosen = parser().parse_args(arguments)
-    if reason := why_not(chosen.hosts, chosen.delay):
-        print(f"netlab: skipped: {reason}", file=sys.stderr)
-        return SKIPPED
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with Lab(chosen.hosts, chosen.rate, chosen.delay) as lab:
-        statuses = run_everywhere(lab, chosen.hosts, chosen.command)
-        for host in range(chosen.hosts):
-            sent, received = lab.bytes_sent(host), lab.bytes_received(host)
-            print(f"[host {host}] sent {sent:,} bytes, received {received:,}")
-    return next((status for status in statuses if status), 0)
+    """Run a command on every host, each in a network of its own."""
+    taken = parser()
+    chosen = taken.parse_args(arguments)
+    try:
+        if reason := why_not(chosen.hosts, chosen.delay):
+            print(f"netlab: skipped: {reason}", file=sys.stderr)
+            return SKIPPED
+        with Lab(chosen.hosts, chosen.rate, chosen.delay) as lab:
+            return run_everywhere(lab, chosen.hosts, chosen.command)
+    except (LabError, ValueError) as error:
+        taken.error(str(error))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -260,8 +265,11 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def run_everywhere(lab: Lab, hosts: int, argv: Sequence[str]) -> list[int]:
-    """Run a command once on each host, and print what it prints."""
+def run_everywhere(lab: Lab, hosts: int, argv: Sequence[str]) -> int:
+    """The exit status of the first host that failed; prints what each printed, sent and received.
+
+    The others are not ended for it: how they take a failure is what one came to see.
+    """
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     unbuffered = os.environ | {"PYTHONUNBUFFERED": "1"}
     running = [
@@ -272,9 +280,12 @@ def run_everywhere(lab: Lab, hosts: int, argv: Sequence[str]) -> list[int]:
     for reader in readers:
         reader.start()
     statuses = [process.wait() for process in running]
-    for reader in readers:
+    for host, reader in enumerate(readers):
         reader.join()
-    return [status if status >= 0 else 128 - status for status in statuses]
+        sent, received = lab.bytes_sent(host), lab.bytes_received(host)
+        print(f"[host {host}] sent {sent:,} bytes, received {received:,}")
+    failed = next((status for status in statuses if status), 0)
+    return failed if failed >= 0 else 128 - failed  # by a signal, as a shell says it
 
 
 def copy(host: int, process: subprocess.Popen[str]) -> None:
@@ -282,7 +293,3 @@ def copy(host: int, process: subprocess.Popen[str]) -> None:
     with cast(IO[str], process.stdout) as lines:
         for line in lines:
             print(f"[host {host}] {line.rstrip()}\n", end="", flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""A switch that hands every packet on late: `netlab_switch.py 20ms port0 port1`.
+"""A switch that hands every packet on late: `netlab_switch.py 0.02 port0 port1`.
 
 The kernel's own means, tc's netem, is missing from many kernels, so it is a process.
 """
@@ -70,7 +70,7 @@ class Switch:
 
 def main() -> None:
     delay, *devices = sys.argv[1:]
-    switch = Switch([port(device) for device in devices], seconds(delay))
+    switch = Switch([port(device) for device in devices], float(delay))
     print("ready", flush=True)
     while True:
         switch.turn()
