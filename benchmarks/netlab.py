@@ -1,8 +1,9 @@
 """Hosts in a laboratory: network namespaces whose links can be slow, long and cut.
 
-Two hosts are the ends of one cable (a veth pair); more are joined by a switch, which is a bridge.
-Nothing is made outside the laboratory's own namespaces, so laboratories do not meet each other,
-nor the machine's own network, and all of one goes with its namespaces.
+Two hosts are the ends of one cable (a veth pair); more are joined by a switch, which is a bridge,
+or `netlab_switch.py` where packets are to be late. Nothing is made outside the laboratory's own
+namespaces, so laboratories do not meet each other, nor the machine's own network, and all of one
+goes with its namespaces. A laboratory that is killed leaves them, named after its process.
 """
 
 from __future__ import annotations
