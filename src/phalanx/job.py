@@ -19,6 +19,7 @@ from phalanx.layout import Region, blocks_of
 from phalanx.models.base import ModelSpec, Score
 from phalanx.optimizers import Optimizer
 from phalanx.plan import Plan
+from phalanx.rounds import Outer
 from phalanx.stopping import Rule
 from phalanx.timetable import Timetable
 
@@ -66,6 +67,11 @@ class Job:
     def chunks(self) -> list[tuple[int, int]]:
         """Bounds of the V validation chunks."""
         return chunk_bounds(self.n_validation)
+
+    @property
+    def sync_every(self) -> int:
+        """Steps of a replica between two exchanges; 1 where the gradients of each are exchanged."""
+        return self.optimizer.every if isinstance(self.optimizer, Outer) else 1
 
     @property
     def n_sums(self) -> int:

@@ -346,6 +346,7 @@ def record_run(
             "task_assignment": name_of(job.assignment),
             "aggregation": name_of(job.aggregation),
             "optimizer": name_of(job.optimizer).lower(),
+            **({"sync_every": str(sync_every)} if (sync_every := job.sync_every) > 1 else {}),
         },
         events=sorted(events, key=lambda event: event.at or 0.0),
         spans=spans,

@@ -9,23 +9,26 @@ from typing import Any
 
 from phalanx import checks
 from phalanx.aggregation import AGGREGATIONS
+from phalanx.arrays import Array
 from phalanx.assignment import ASSIGNMENTS
 from phalanx.checks import AUTO, workers_of
 from phalanx.clipping import Clip
 from phalanx.control import Control
 from phalanx.errors import InvalidInput
 from phalanx.estimators.following import keeping, tuned
-from phalanx.estimators.parameters import check_shards
+from phalanx.estimators.parameters import check_shards, check_sync_every
 from phalanx.exchange.board import processors
 from phalanx.job import Job
 from phalanx.layout import blocks_of
+from phalanx.local import in_rounds
 from phalanx.models.base import ModelSpec, Score
 from phalanx.optimizers import Optimizer
 from phalanx.plan import DISTRIBUTIONS, Plan, auto_shards
 from phalanx.registry import choose
+from phalanx.rounds import Rounds
 from phalanx.schedules import Constant
 from phalanx.stopping import Rule
-from phalanx.training import Following, seats_for, useful_workers
+from phalanx.training import Agenda, Following, seats_for, useful_workers
 
 NONFINITE = ("stop", "skip", "keep")
 
@@ -49,12 +52,14 @@ class Wishes:
     checkpoint: Any = None
     checkpoint_every: Any = None
     resume: Any = None
+    sync_every: int = 1
 
     def __post_init__(self) -> None:
         """Raise InvalidInput for the first argument that breaks its rule."""
         checks.number("epochs", self.epochs, integer=True, at_least=1)
         checks.number("batch_size", self.batch_size, integer=True, at_least=1)
         checks.number("seed", self.seed, integer=True, at_least=0, below=2**32)
+        check_sync_every(self.sync_every)
         if self.shards != AUTO:
             hint = "Or use 'auto' for a number that suits the batch and the network."
             checks.number("shards", self.shards, integer=True, at_least=1, hint=hint)
@@ -103,10 +108,13 @@ class Wishes:
         score: Score | None,
         epsilon: float,
     ) -> Job:
-        """The training. epsilon: what is added to the norm of a gradient that is clipped."""
+        """The training, of a plan of single steps, in rounds where that is wanted.
+
+        epsilon: what is added to the norm of a gradient that is clipped.
+        """
         blocks = len(blocks_of(model.regions, optimizer.largest_block))
         workers = useful_workers(n_workers(self.workers), plan.n_shards, blocks)
-        return Job(
+        job = Job(
             model=model,
             plan=plan,
             optimizer=optimizer,
@@ -121,15 +129,31 @@ class Wishes:
             clip=Clip(self.clip_norm, self.clip_value, epsilon),
             nonfinite=self.nonfinite,
         )
+        return in_rounds(job, self.sync_every)
 
-    def following(self) -> Following:
-        """Where the training is kept and what it goes on from, and its number of workers."""
+    def following(self, agenda: Agenda, plan: Plan) -> Following:
+        """Where the training is kept and what it goes on from, its number of workers, and the
+        settings of its optimiser, which the agenda has for single steps."""
         kept = keeping(self.checkpoint, self.checkpoint_every, self.resume, {})
-        following = Following(checkpoints=kept.checkpoints, resume=kept.saved)
+        following = Following(checkpoints=kept.checkpoints, resume=kept.saved, agenda=agenda)
+        if self.sync_every > 1:
+            following.agenda = RoundAgenda(agenda, Rounds.of(plan, self.sync_every))
         if self.workers == AUTO:
             following.control = Control(processors())
             following.watch = tuned(following.control, None)
         return following
+
+
+class RoundAgenda:
+    """See training.Agenda: the agenda of single steps, a round at a time."""
+
+    def __init__(self, steps: Agenda, rounds: Rounds) -> None:
+        self._steps, self._rounds = steps, rounds
+        self.changes = steps.changes
+
+    def settings(self, epoch: int) -> Array:
+        """Of each round of an epoch."""
+        return self._rounds.folded(self._steps.settings(epoch))
 
 
 def n_workers(workers: Any) -> int:
