@@ -110,7 +110,7 @@ class Machine:
         self.scalars = [getattr(self.optimizer, name) for name in described.scalars]
         self.rate = getattr(self.optimizer, RATE)
         self._first_slots = [None if slot is None else _brief(slot) for slot in self.slots]
-        self._first_scalars = [float(scalar._value) for scalar in self.scalars]
+        self._first_scalars = [float(scalar._value.detach()) for scalar in self.scalars]
         self.apply = self._recorded() if described.is_recorded else self._by_keras
 
     def begin(self, at: Slice) -> None:
