@@ -81,7 +81,9 @@ class TestAnyWorkers:
             model = keras_models.mlp(optimizer)
             settings = {**keras_models.SETTINGS, "batch_size": 6, "sync_every": EVERY}
             data = keras_models.X, keras_models.LABELS
-            return phalanx.fit(model, *data, workers=workers, **settings).run
+            run = phalanx.fit(model, *data, workers=workers, **settings).run
+            assert int(model.optimizer.iterations) == 7 * settings["epochs"], "single steps"
+            return run
 
         alone = fit(1)
         for workers in (2, 3, 4):
@@ -263,6 +265,24 @@ class TestRounds:
             param.grad = torch.tensor(grad)
             theirs.step()
         np.testing.assert_allclose(mine, param.detach().numpy(), rtol=1e-12)
+
+
+class TestTheUsersOptimizer:
+    def test_its_state_is_neither_used_nor_changed(self):
+        module = models.mlp()
+        optimizer = torch.optim.Adam(module.parameters())
+        _, fresh = fitted(models.mlp, X, optimizer="adam")
+        functional.cross_entropy(module(X), CLASSES).backward()
+        with torch.no_grad():
+            before = [p.clone() for p in module.parameters()]
+            optimizer.step()
+            for param, value in zip(module.parameters(), before, strict=True):
+                param.copy_(value)
+        state = copy.deepcopy(optimizer.state_dict()["state"])
+        _, run = fitted(lambda: module, X, optimizer=optimizer)
+        assert run.digest == fresh.digest
+        for i, kept in optimizer.state_dict()["state"].items():
+            assert all(torch.equal(kept[name], state[i][name]) for name in kept)
 
 
 class TestBadInput:

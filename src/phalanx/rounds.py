@@ -21,7 +21,8 @@ from phalanx.plan import Plan
 from phalanx.registry import name_of
 from phalanx.timetable import Moment
 
-OUTER_RATE, OUTER_MOMENTUM = 0.7, 0.9  # DiLoCo's
+OUTER_RATE = 0.7  # DiLoCo's
+OUTER_MOMENTUM = 0.3  # not its 0.9, which needs thousands of rounds: see docs/models.md
 
 
 @dataclass(frozen=True)

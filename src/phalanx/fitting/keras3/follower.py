@@ -130,6 +130,9 @@ class KerasFollower:
         state, run = trained.state, trained.run
         scalars_KC = np.zeros((1, 0)) if state.scalars_KC is None else state.scalars_KC
         self.described.take(state.params_N, state.state_MN, scalars_KC)
+        if self.described.is_local:  # the steps are all that the live optimiser hears of
+            steps = len(trained.records) * self._n_steps
+            self._optimizer.iterations.assign(self._iterations + steps)
         if not self.is_followed:
             for record in trained.records[self._n_told :]:
                 self.epoch_ended(self._n_told + 1, record)
