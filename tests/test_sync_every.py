@@ -97,6 +97,13 @@ class TestAnyWorkers:
         assert any(event.what == "worker lost" for event in shaken.events)
         assert shaken.digest == alone.digest
 
+    @pytest.mark.parametrize("workers", [1, 3])
+    def test_validation_is_of_what_the_outer_step_made(self, workers):
+        data = models.IMAGES, CLASSES
+        module, run = fitted(workers=workers, validation=data)
+        found = phalanx.evaluate(module, data, loss="cross_entropy", workers=1)
+        assert run.history["val_loss"][-1] == found["loss"]
+
     def test_it_is_part_of_the_answer(self):
         digests = {fitted(sync_every=every)[1].digest for every in (1, 2, 3)}
         assert len(digests) == 3

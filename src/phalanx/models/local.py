@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from phalanx.arrays import Array, aligned_empty
 from phalanx.clipping import Clip, square
 from phalanx.data.samples import Samples
 from phalanx.layout import Kind, Region, blocks_of
-from phalanx.models.base import Model, ModelSpec
+from phalanx.models.base import ModelSpec
 from phalanx.optimizers import Optimizer, Slice
 from phalanx.randomness import Key
 from phalanx.rounds import Rounds
@@ -148,18 +147,13 @@ class LocalModel:
             own = key._replace(step=key.step * rounds.every + h)
             yield rows.gatherer.rows(rows.index_B[start:stop], own), own
 
-    @cached_property
-    def _shared(self) -> Any:
-        """The model over the parameters that all have in common."""
-        return self.spec.inner.build(self._params_N)
-
     def outputs(self, rows: Any) -> Array:
-        outputs: Array = self._shared.outputs(rows)
+        outputs: Array = self._replica.at(self._params_N).outputs(rows)
         return outputs
 
     def measures(self, rows: Any) -> Array:
-        """Of a validation chunk, where the model has them."""
-        measures: Array = self._shared.measures(rows)
+        """Sums for a validation chunk, of a model that makes them itself."""
+        measures: Array = self._replica.at(self._params_N).measures(rows)
         return measures
 
 
@@ -173,7 +167,7 @@ class Replica:
         self.spec, optimizer = spec, spec.optimizer
         self.values_N, self.grad_N = (_zeros((spec.size,), spec.dtype) for _ in range(2))
         self.values_N[...] = params_N
-        self.model: Model = spec.inner.build(self.values_N)
+        self._model = spec.inner.build(self.values_N)
         self.settings_HGX = self._settings()
         regions = blocks_of(spec.inner.regions, optimizer.largest_block)
         learnt = [region for region in regions if region.kind is Kind.TRAINED]
@@ -200,6 +194,11 @@ class Replica:
             region,
         )
 
+    def at(self, params_N: Array) -> Any:
+        """The model, with these parameters."""
+        self.values_N[...] = params_N
+        return self._model
+
     def begin(self, params_N: Array) -> None:
         """Go on from these parameters, with a new optimiser."""
         self.values_N[...] = params_N
@@ -208,7 +207,7 @@ class Replica:
 
     def step(self, rows: Any, key: Key, moment: Moment, rate: float) -> Sequence[float]:
         """One step on some rows; the sums that the model makes, the penalty among the losses."""
-        loss, weight, *measures = self.model.gradient(rows, self.grad_N, key)
+        loss, weight, *measures = self._model.gradient(rows, self.grad_N, key)
         clip, scale = self.spec.clip, 1.0
         if clip.norm is not None:
             scale = clip.scale([square(at.grad_n) for at in self._slices])
