@@ -156,6 +156,12 @@ def by_hand(module, make_optimizer, x, y, plan, every, epochs, set_rate=None):
     return losses
 
 
+@pytest.fixture
+def outer_mean(monkeypatch):
+    """The outer step goes to the replicas' mean."""
+    monkeypatch.setattr("phalanx.local.Outer", lambda inner, every: Outer(inner, every, 1.0, 0.0))
+
+
 class TestTheAlgorithm:
     """The result is that of a plain loop over replicas."""
 
@@ -192,11 +198,7 @@ class TestTheAlgorithm:
         models.assert_alike(mine, theirs, rtol=1e-5, atol=1e-6)
 
     @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-    def test_one_replica_without_an_outer_step_is_plain_training(self, monkeypatch):
-        """Rate 1 and momentum 0 leave the replica's own steps; so does the penalty's share."""
-        monkeypatch.setattr(
-            "phalanx.local.Outer", lambda inner, every: Outer(inner, every, 1.0, 0.0)
-        )
+    def test_one_replica_without_an_outer_step_is_plain_training(self, outer_mean):
         settings = dict(shards=1, solver="sgd", momentum=0.0, alpha=0.5, dropout=0.0, batch_size=8)
         local, plain = (
             classifier(sync_every=every, **settings).fit(X.numpy().astype(float), CLASSES)
@@ -205,12 +207,23 @@ class TestTheAlgorithm:
         np.testing.assert_allclose(local.coefs_[0], plain.coefs_[0], rtol=1e-9)
         np.testing.assert_allclose(local.loss_curve_, plain.loss_curve_, rtol=1e-9)
 
-    @keras_models.marks
-    def test_a_new_optimizer_of_keras_need_not_begin_at_zero(self, monkeypatch):
-        """Adagrad's sums begin at 0.1; a round is an epoch, so that both begin anew once."""
-        monkeypatch.setattr(
-            "phalanx.local.Outer", lambda inner, every: Outer(inner, every, 1.0, 0.0)
+    @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+    def test_the_penalty_is_that_of_the_whole_batch(self, outer_mean):
+        """Steps so small that it does not matter who makes them: replicas, or all together."""
+        settings = dict(solver="sgd", momentum=0.0, alpha=5.0, dropout=0.0, batch_size=24)
+        settings |= dict(learning_rate_init=1e-6, max_iter=1)
+        x = X.numpy().astype(float)
+        local, plain, start = (
+            classifier(sync_every=every, **{**settings, **more}).fit(x, CLASSES)
+            for every, more in ((2, {}), (1, {}), (1, {"learning_rate_init": 1e-300}))
         )
+        for changed, other, first in zip(local.coefs_, plain.coefs_, start.coefs_, strict=True):
+            np.testing.assert_allclose(changed - first, other - first, rtol=1e-3)
+        np.testing.assert_allclose(local.loss_curve_, plain.loss_curve_, rtol=1e-5)
+
+    @keras_models.marks
+    def test_a_new_optimizer_of_keras_need_not_begin_at_zero(self, outer_mean):
+        """Adagrad's sums begin at 0.1; a round is an epoch, so that both begin anew once."""
 
         def weights(sync_every):
             model = keras_models.plain("adagrad")
