@@ -163,7 +163,7 @@ def section(results: Sequence[Sequence[Line]], quick: bool) -> str:
         for finding in findings(lines)
     ]
     cases = "; ".join(
-        f"{lines[0].case.title}: {lines[0].case.epochs} epochs, {len(lines[0].case.seeds)} seeds"
+        f"{lines[0].case.title}: {lines[0].case.epochs} epochs, seeds {[*lines[0].case.seeds]}"
         for lines in results
     )
     source = results[0][0].case.training.source
@@ -171,8 +171,8 @@ def section(results: Sequence[Sequence[Line]], quick: bool) -> str:
         f"Written by `benchmarks/sync_every.py{' --quick' if quick else ''}` on "
         f"{date.today().isoformat()}; {processor()}, {WORKERS} workers. {source}, batch {BATCH}, "
         f"Adam, 2 shards where nothing else is said. {cases}. Mean, lowest and highest of the "
-        "seeds; MB a step: gradients to, and parameters from, where blocks are updated, 2 N of "
-        "float32 in each round."
+        "seeds. MB a step are computed, not counted on a network: gradients to, and parameters "
+        "from, where blocks are updated, 2 N of float32 in each round."
     )
     return "\n\n".join([said, table(header, rows), "\n".join(verdicts)])
 

@@ -41,7 +41,7 @@ class Rounds:
         if plan.n_visited < plan.n_samples and plan.n_steps % every:
             raise InvalidInput(
                 "steps_per_epoch must be a multiple of sync_every, so that every round is whole; "
-                f"got {plan.n_steps} and {every}. Use e.g. {plan.n_steps // every * every or every}"
+                f"got {plan.n_steps} and {every}. Use {plan.n_steps // every * every or every}."
             )
         return cls(every, plan.n_steps)
 
