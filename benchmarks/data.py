@@ -39,8 +39,19 @@ def mnist() -> Data:
     """60,000 images of 28 x 28, or noise of the same shape where the files are absent."""
     if not (MNIST / "train-images-idx3-ubyte.gz").exists():
         return noise(60_000, 784)
-    pixels = idx(MNIST / "train-images-idx3-ubyte.gz", IDX_HEADERS["images"])
-    labels = idx(MNIST / "train-labels-idx1-ubyte.gz", IDX_HEADERS["labels"])
+    return _mnist("train")
+
+
+def mnist_test() -> Data:
+    """The 10,000 images that are not trained on, or other noise."""
+    if not (MNIST / "t10k-images-idx3-ubyte.gz").exists():
+        return noise(10_000, 784, seed=1)
+    return _mnist("t10k")
+
+
+def _mnist(part: str) -> Data:
+    pixels = idx(MNIST / f"{part}-images-idx3-ubyte.gz", IDX_HEADERS["images"])
+    labels = idx(MNIST / f"{part}-labels-idx1-ubyte.gz", IDX_HEADERS["labels"])
     x = pixels.reshape(-1, 784).astype(np.float32) / np.float32(255)
     return Data(x, labels.astype(np.int64), "MNIST")
 
@@ -50,8 +61,8 @@ def idx(path: Path, header: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
 
 
-def noise(n_samples: int, n_features: int) -> Data:
+def noise(n_samples: int, n_features: int, seed: int = 0) -> Data:
     """Random samples of ten random classes: the arithmetic of real ones, nothing to learn."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     x = rng.random((n_samples, n_features), np.float32)
     return Data(x, rng.integers(0, 10, n_samples), "synthetic stand-in for MNIST")

@@ -94,15 +94,15 @@ def rewrite(tally: Tally, seed: int) -> None:
         f"Written by `scripts/soak --faults {tally.n_faults} --seed {seed}` on "
         f"{date.today().isoformat()}; {processor()}."
     )
-    PAGE.write_text(replaced(PAGE.read_text(), f"{said}\n\n{tally.table()}"))
+    PAGE.write_text(between(PAGE.read_text(), f"{said}\n\n{tally.table()}", BEGIN, END))
 
 
-def replaced(page: str, text: str) -> str:
-    """The page with another text between the markers.
+def between(page: str, text: str, begin: str, end: str) -> str:
+    """The page with another text between two markers.
 
-    >>> replaced(f"a {BEGIN} old {END} b", "new").split()[-6:]
-    ['new', '<!--', 'soak:', 'end', '-->', 'b']
+    >>> between("a <old> b", "new", "<", ">").split()
+    ['a', '<', 'new', '>', 'b']
     """
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"

@@ -19,13 +19,14 @@ FLOORS = [
     ["keeper", "handover"],
     ["clusters"],
     ["engine", "state"],
-    ["job"],
+    ["job", "local"],
     ["exchange", "models"],
     ["data", "run", "arena", "checkpoint", "control", "testing", "generators"],
     [
         "plan", "assignment", "aggregation", "optimizers", "schedules", "stopping", "metrics",
         "scores", "layout", "clipping", "randomness", "checks", "registry", "arrays", "errors",
-        "membership", "timetable", "tuner", "cadence", "faults", "hosts", "agreement", "rounding",
+        "membership", "timetable", "tuner", "cadence", "faults", "rounds", "hosts", "agreement",
+        "rounding",
     ],
 ]  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(reversed(FLOORS)) for name in names}

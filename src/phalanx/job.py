@@ -21,6 +21,7 @@ from phalanx.models.base import ModelSpec, Score
 from phalanx.optimizers import Optimizer
 from phalanx.plan import Plan
 from phalanx.rounding import EXACT, ROUNDINGS, Rounding
+from phalanx.rounds import Outer
 from phalanx.stopping import Rule
 from phalanx.timetable import Timetable
 
@@ -97,6 +98,11 @@ class Job:
     def courier(self) -> int:
         """The rank, behind all seats, of who brings what other hosts have done."""
         return self.n_seats
+
+    @property
+    def sync_every(self) -> int:
+        """Steps of a replica between two exchanges; 1 where the gradients of each are exchanged."""
+        return self.optimizer.every if isinstance(self.optimizer, Outer) else 1
 
     @property
     def n_sums(self) -> int:

@@ -63,6 +63,10 @@ class Optimizer(Protocol):
     def bind(self, at: Slice) -> Update:
         """What updates a block in place from `at.grad_n`."""
 
+    def fresh(self, at: Slice) -> None:
+        """Put the state of a block, its rows and the scalars that no update has made yet, to what
+        a new optimiser has."""
+
 
 class ElementWise:
     """What the optimisers of this module have in common."""
@@ -78,6 +82,10 @@ class ElementWise:
             self.update(at, moment.updates + 1, rate)
 
         return update
+
+    def fresh(self, at: Slice) -> None:
+        """See Optimizer."""
+        at.state_Mn[...] = 0
 
     def update(self, at: Slice, step: int, rate: float) -> None:
         """Change `at.params_n` and `at.state_Mn` in place."""

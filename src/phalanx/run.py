@@ -74,7 +74,8 @@ class Run:
     """A training, once it has ended.
 
     losses: mean loss of each epoch. scores: validation score of each epoch, empty without one.
-    shares: for each worker, its part of all shards computed, summing to 1.
+    workers: of this host, one of `hosts`. shares: for each of them, its part of the shards that
+    this host has computed, summing to 1.
     history: figures of each epoch by name, where the model has such.
     digest: SHA-256 over parameters and optimiser state; equal for any number of workers.
     """
@@ -93,6 +94,7 @@ class Run:
     reason: str
     digest: str
     strategies: dict[str, str]
+    hosts: int = 1
     events: list[Event] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list, repr=False)
     history: dict[str, list[float]] = field(default_factory=dict, repr=False)

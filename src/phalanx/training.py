@@ -29,6 +29,7 @@ from phalanx.keeper import Keeper, identity_of, resume
 from phalanx.models.base import ModelSpec
 from phalanx.plan import FLOPS_A_PARAMETER
 from phalanx.registry import name_of
+from phalanx.rounding import EXACT
 from phalanx.run import EpochRecord, Event, Run, digest, shares_of
 from phalanx.state import Standing, State
 from phalanx.stopping import Progress, Reason
@@ -261,7 +262,10 @@ def record_run(job: Job, standing: Standing, history: History, seconds: float, s
             "task_assignment": name_of(job.assignment),
             "aggregation": name_of(job.aggregation),
             "optimizer": name_of(job.optimizer).lower(),
+            **({"sync_every": str(sync_every)} if (sync_every := job.sync_every) > 1 else {}),
+            **({"wire": job.wire} if job.wire != EXACT else {}),
         },
+        hosts=job.place.count,
         events=sorted(events, key=lambda event: event.at or 0.0),
         spans=spans,
     )

@@ -52,7 +52,8 @@ class Beats:
             said, silence = self._said[host], now - max(self._heard[host], self._since)
             if said.startswith(FAILED):
                 raise HostLost(host, f"has failed: {said.removeprefix(FAILED)}")
-            if said in (LEFT, GONE) and silence > FAREWELL:  # what it had sent before may be on its way
+            # what it had sent before may be on its way
+            if said in (LEFT, GONE) and silence > FAREWELL:
                 raise HostLost(host, "has left the training, or has ended its program")
             if silence > self._bound:
                 raise HostLost(host, f"has given no sign of life for {self._bound:.0f} s")

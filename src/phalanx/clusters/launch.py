@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from phalanx.errors import InvalidInput
+from phalanx.exchange.board import processors
 from phalanx.hosts import Place
 
 JOINED = "PHALANX_JOINED"  # pid of the process that has taken the place
@@ -90,6 +91,18 @@ def _launched(
         if name in environ
     }
     return Launch(place, address, port, has_store, interface, **patience)
+
+
+def speaks(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this host is the one that prints."""
+    how = launch(environ)
+    return how is None or how.place.is_first
+
+
+def cores(environ: Mapping[str, str] = os.environ) -> int:
+    """Processors for this process: its part of them, where several hosts are on one machine."""
+    beside = environ.get("LOCAL_WORLD_SIZE", "1") if launch(environ) else "1"
+    return max(1, processors() // int(beside)) if beside.isdecimal() else processors()
 
 
 def first_node(nodes: str) -> str:

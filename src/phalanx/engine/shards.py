@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
+from typing import Any
 
 import numpy as np
 
 from phalanx.arena import Arena
 from phalanx.arrays import Array
 from phalanx.data.samples import Samples
+from phalanx.engine.ledger import Ledger
 from phalanx.engine.post import Post
 from phalanx.errors import NonFiniteLoss
 from phalanx.exchange.board import fence
 from phalanx.exchange.tally import Tally
 from phalanx.layout import Kind
 from phalanx.models.base import Model
+from phalanx.models.local import LocalModel
 from phalanx.randomness import Key
 
 
@@ -27,7 +30,12 @@ class Shards:
         self.post, self.model = post, model
         self.plan = post.job.plan
         self._stops = post.job.nonfinite == "stop"
-        self.samples = samples.gatherer(self.plan.max_shard_rows)
+        self._local = model if isinstance(model, LocalModel) else None
+        self._ledger, self._settings = Ledger(arena, is_scored=False), arena["settings"]
+        if self._local is not None:  # replicas take their rows step by step
+            self.samples: Any = self._local.gatherer(samples)
+        else:
+            self.samples = samples.gatherer(self.plan.max_shard_rows)
         self.done = Tally(arena, "shards_done", post.rank)
         self.results = arena.words("results")  # of all workers: (loss, weight) of each shard
         self._width = 2 + post.job.model.n_measures
@@ -49,6 +57,9 @@ class Shards:
             self._order = moment.epoch, self.plan.order(moment.epoch)
         self._bounds = self.plan.shards(moment.step)
         self.live = len(self._bounds)
+        if self._local is not None:
+            rate, beat = self._ledger.rate(moment.row), self.post.presence.beat
+            self._local.begin(moment, rate, self._settings, beat)
 
     def compute_mine(self) -> int:
         """Compute those that fall to me; how many they were."""

@@ -23,6 +23,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from phalanx.arrays import Array
 from phalanx.checks import AUTO, workers_of
+from phalanx.clusters.launch import cores, speaks
 from phalanx.control import Control
 from phalanx.course import Following
 from phalanx.data.samples import Samples, TableSamples
@@ -37,7 +38,6 @@ from phalanx.estimators.following import (
 )
 from phalanx.estimators.parameters import check_parameters, hidden_sizes
 from phalanx.estimators.recipe import Target, lbfgs_job, limits_of, plan_of, stochastic_job
-from phalanx.exchange.board import processors
 from phalanx.job import Job
 from phalanx.lbfgs import minimize
 from phalanx.metrics import Metric
@@ -99,7 +99,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     ) -> Any:
         wishes = wishes or Wishes()
         check_parameters(self)
-        workers_of(self.n_jobs, processors())
+        workers_of(self.n_jobs, cores())
         if incremental and self.early_stopping:
             raise InvalidInput(
                 "partial_fit does not support early_stopping=True: one call is one epoch. "
@@ -277,7 +277,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         self._tell(trained.reason, incremental)
 
     def _keep_run(self, run: Run) -> None:
-        asked = workers_of(self.n_jobs, processors())
+        asked = workers_of(self.n_jobs, cores())
         if run.workers < asked:
             run.events.append(fewer_workers(run, asked))
         self.run_ = run
@@ -293,7 +293,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 ConvergenceWarning,
                 stacklevel=STACK_TO_CALLER,
             )
-        elif reason is Reason.NO_IMPROVEMENT and self.verbose:
+        elif reason is Reason.NO_IMPROVEMENT and self.verbose and speaks():
             what = "Validation score" if self.early_stopping else "Training loss"
             print(
                 f"{what} did not improve more than tol={self.tol:f} for "
@@ -308,10 +308,11 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         kept = keeping(wishes.checkpoint, wishes.checkpoint_every, wishes.resume, extra)
         if kept.saved is not None:
             self._random_state = random_state_of(kept.saved)
+        shows = bool(self.verbose) and speaks()
         return Following(
-            on_epoch=printing(wishes.callback) if self.verbose else wishes.callback,
+            on_epoch=printing(wishes.callback) if shows else wishes.callback,
             watch=getattr(self, "_watch", None),
-            on_event=getattr(self, "_tell_event", print if self.verbose else None),
+            on_event=getattr(self, "_tell_event", print if shows else None),
             checkpoints=kept.checkpoints,
             resume=kept.saved,
         )
@@ -379,7 +380,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         dtype = np.result_type(X.dtype, self.coefs_[0].dtype)
         spec = MLPSpec(sizes, self.activation, self._network_loss(), dtype.name)
         params_N = spec.pack(self.coefs_, self.intercepts_)
-        workers = workers_of(self.n_jobs, processors())
+        workers = workers_of(self.n_jobs, cores())
         samples = TableSamples.of(X.astype(dtype, copy=False))
         return predict(spec, params_N, samples, workers, (spec.n_outputs,), spec.dtype)
 

@@ -31,7 +31,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     """A multi-layer perceptron that minimises log loss, trained by any number of workers.
 
     Parameters, defaults, attributes and initial weights are those of
-    `sklearn.neural_network.MLPClassifier`; the last eight parameters are Phalanx's own.
+    `sklearn.neural_network.MLPClassifier`; the last nine parameters are Phalanx's own.
 
     Parameters
     ----------
@@ -89,6 +89,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Probability that a hidden neuron is left out of a training step.
     class_weight : dict, 'balanced' or None, default=None
         Weight of each class, multiplied into the sample weights.
+    sync_every : int, default=1
+        Steps that each shard makes by itself before all of them meet; see `docs/models.md`. More
+        than 1 is another algorithm (local SGD): part of the answer, and no less exact.
 
     Attributes
     ----------
@@ -149,6 +152,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         loss_threshold: Any = None,
         dropout: Any = 0.0,
         class_weight: Any = None,
+        sync_every: Any = 1,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -181,6 +185,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         self.loss_threshold = loss_threshold
         self.dropout = dropout
         self.class_weight = class_weight
+        self.sync_every = sync_every
 
     def fit(
         self,

@@ -54,6 +54,13 @@ def _check_numbers(estimator: Any) -> None:
     if estimator.shards != "auto":
         hint = "Or use 'auto' for a number that suits the batch and the network."
         number("shards", estimator.shards, integer=True, at_least=1, hint=hint)
+    check_sync_every(estimator.sync_every)
+    if estimator.solver == "lbfgs" and estimator.sync_every > 1:
+        raise InvalidInput(
+            "sync_every must be 1 where a solver needs the gradient of the whole batch at each "
+            f"evaluation; got sync_every={estimator.sync_every} with solver='lbfgs'. Use e.g. "
+            "solver='adam'."
+        )
     if estimator.loss_threshold is not None:
         number("loss_threshold", estimator.loss_threshold, hint="Or use None for no threshold.")
 
@@ -93,6 +100,12 @@ def hidden_sizes(hidden_layer_sizes: Any) -> list[int]:
             hint="Give one size a hidden layer, e.g. (100,) or (256, 128).",
         )
     return [int(size) for size in sizes]
+
+
+def check_sync_every(sync_every: Any) -> None:
+    """Raise InvalidInput for what is no number of steps."""
+    hint = "1 exchanges the gradients of every step; 20 lets each shard make 20 steps of its own."
+    checks.number("sync_every", sync_every, integer=True, at_least=1, hint=hint)
 
 
 def check_shards(shards: int, batch_size: int) -> None:

@@ -14,12 +14,13 @@ from phalanx.aggregation import AGGREGATIONS
 from phalanx.arrays import Array
 from phalanx.assignment import ASSIGNMENTS
 from phalanx.checks import workers_of
+from phalanx.clusters.launch import cores
 from phalanx.data.samples import Samples, TableSamples
 from phalanx.estimators.parameters import check_shards
-from phalanx.exchange.board import processors
 from phalanx.job import Job
 from phalanx.layout import blocks_of
 from phalanx.lbfgs import Limits
+from phalanx.local import in_rounds
 from phalanx.metrics import Metric
 from phalanx.models.base import OutputScore
 from phalanx.models.mlp import MLPSpec
@@ -145,7 +146,7 @@ def stochastic_job(
     one_epoch: bool,
 ) -> Job:
     """A training by batches."""
-    return _job(
+    job = _job(
         params,
         spec,
         plan,
@@ -154,6 +155,7 @@ def stochastic_job(
         n_validation=validation.n_samples if validation else 0,
         score=OutputScore(score) if validation else None,
     )
+    return in_rounds(job, int(params.sync_every))
 
 
 def lbfgs_job(params: Any, spec: MLPSpec, n_samples: int) -> Job:
@@ -191,7 +193,7 @@ def _job(
     n_validation: int = 0,
     score: OutputScore | None = None,
 ) -> Job:
-    asked, blocks = workers_of(params.n_jobs, processors()), len(blocks_of(spec.regions))
+    asked, blocks = workers_of(params.n_jobs, cores()), len(blocks_of(spec.regions))
     n_workers = useful_workers(asked, plan.n_shards, blocks)
     return Job(
         model=spec,

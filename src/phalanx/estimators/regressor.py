@@ -24,7 +24,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     """A multi-layer perceptron for one or several real targets, trained by any number of workers.
 
     Parameters, defaults, attributes and initial weights are those of
-    `sklearn.neural_network.MLPRegressor`; the last seven parameters are Phalanx's own.
+    `sklearn.neural_network.MLPRegressor`; the last eight parameters are Phalanx's own.
 
     Parameters
     ----------
@@ -83,6 +83,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         Stop once an epoch's loss is at most this.
     dropout : float, default=0.0
         Probability that a hidden neuron is left out of a training step.
+    sync_every : int, default=1
+        Steps that each shard makes by itself before all of them meet; see `docs/models.md`. More
+        than 1 is another algorithm (local SGD): part of the answer, and no less exact.
 
     Attributes
     ----------
@@ -141,6 +144,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         aggregation: Any = "mean",
         loss_threshold: Any = None,
         dropout: Any = 0.0,
+        sync_every: Any = 1,
     ) -> None:
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -173,6 +177,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         self.aggregation = aggregation
         self.loss_threshold = loss_threshold
         self.dropout = dropout
+        self.sync_every = sync_every
 
     def fit(
         self,

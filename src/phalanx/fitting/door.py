@@ -50,6 +50,11 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
     shards : int or "auto"
         Slices of a batch that are computed apart: so many workers find something to compute.
         "auto" goes by batch and parameters. Part of the answer, as batch_size is.
+    sync_every : int, default 1
+        Steps that each shard makes by itself, as a replica with the optimizer, before the replicas
+        meet in an outer step (local SGD, DiLoCo): where workers are far apart, they exchange that
+        many times less. More than 1 is another algorithm, with another answer; it too is the same
+        for any number of workers. See docs/models.md for what it costs.
     seed : int, default 0
         Of the order of the samples, and of whatever the module draws while it is trained. Its
         initial weights are drawn before: see torch.manual_seed.

@@ -9,22 +9,25 @@ from typing import Any
 
 from phalanx import checks
 from phalanx.aggregation import AGGREGATIONS
+from phalanx.arrays import Array
 from phalanx.assignment import ASSIGNMENTS
 from phalanx.checks import AUTO, workers_of
 from phalanx.clipping import Clip
+from phalanx.clusters.launch import cores
 from phalanx.control import Control
-from phalanx.course import FLAG, REFUSE, Following
+from phalanx.course import FLAG, REFUSE, Agenda, Following
 from phalanx.errors import InvalidInput
 from phalanx.estimators.following import keeping, tuned
-from phalanx.estimators.parameters import check_shards
-from phalanx.exchange.board import processors
+from phalanx.estimators.parameters import check_shards, check_sync_every
 from phalanx.job import Job
 from phalanx.layout import blocks_of
+from phalanx.local import in_rounds
 from phalanx.models.base import ModelSpec, Score
 from phalanx.optimizers import Optimizer
 from phalanx.plan import DISTRIBUTIONS, Plan, auto_shards
 from phalanx.registry import choose
 from phalanx.rounding import EXACT, ROUNDINGS
+from phalanx.rounds import Rounds
 from phalanx.schedules import Constant
 from phalanx.stopping import Rule
 from phalanx.training import seats_for, useful_workers
@@ -53,12 +56,14 @@ class Wishes:
     resume: Any = None
     wire: str = EXACT
     mixed: str = REFUSE
+    sync_every: int = 1
 
     def __post_init__(self) -> None:
         """Raise InvalidInput for the first argument that breaks its rule."""
         checks.number("epochs", self.epochs, integer=True, at_least=1)
         checks.number("batch_size", self.batch_size, integer=True, at_least=1)
         checks.number("seed", self.seed, integer=True, at_least=0, below=2**32)
+        check_sync_every(self.sync_every)
         if self.shards != AUTO:
             hint = "Or use 'auto' for a number that suits the batch and the network."
             checks.number("shards", self.shards, integer=True, at_least=1, hint=hint)
@@ -109,10 +114,13 @@ class Wishes:
         score: Score | None,
         epsilon: float,
     ) -> Job:
-        """The training. epsilon: what is added to the norm of a gradient that is clipped."""
+        """The training, of a plan of single steps, in rounds where that is wanted.
+
+        epsilon: what is added to the norm of a gradient that is clipped.
+        """
         blocks = len(blocks_of(model.regions, optimizer.largest_block))
         workers = useful_workers(n_workers(self.workers), plan.n_shards, blocks)
-        return Job(
+        job = Job(
             model=model,
             plan=plan,
             optimizer=optimizer,
@@ -128,15 +136,33 @@ class Wishes:
             nonfinite=self.nonfinite,
             wire=self.wire,
         )
+        return in_rounds(job, self.sync_every)
 
-    def following(self) -> Following:
-        """Where the training is kept and what it goes on from, and its number of workers."""
+    def following(self, agenda: Agenda, plan: Plan) -> Following:
+        """Where the training is kept and what it goes on from, its number of workers, and the
+        settings of its optimiser, which the agenda has for single steps."""
         kept = keeping(self.checkpoint, self.checkpoint_every, self.resume, {})
-        following = Following(checkpoints=kept.checkpoints, resume=kept.saved, mixed=self.mixed)
+        following = Following(
+            checkpoints=kept.checkpoints, resume=kept.saved, agenda=agenda, mixed=self.mixed
+        )
+        if self.sync_every > 1:
+            following.agenda = RoundAgenda(agenda, Rounds.of(plan, self.sync_every))
         if self.workers == AUTO:
-            following.control = Control(processors())
+            following.control = Control(cores())
             following.watch = tuned(following.control, None)
         return following
+
+
+class RoundAgenda:
+    """See training.Agenda: the agenda of single steps, a round at a time."""
+
+    def __init__(self, steps: Agenda, rounds: Rounds) -> None:
+        self._steps, self._rounds = steps, rounds
+        self.changes = steps.changes
+
+    def settings(self, epoch: int) -> Array:
+        """Of each round of an epoch."""
+        return self._rounds.folded(self._steps.settings(epoch))
 
 
 def n_workers(workers: Any) -> int:
@@ -149,7 +175,7 @@ def n_workers(workers: Any) -> int:
             "workers must be a positive integer, -1 for one a core, or 'auto'; got None."
         )
     try:
-        return workers_of(workers, processors())
+        return workers_of(workers, cores())
     except InvalidInput as error:
         raise InvalidInput(str(error).replace("n_jobs", "workers")) from None
 

@@ -34,14 +34,20 @@ OWN = (
 
 class DescribedModel:
     """model: the user's own. trial: of it on the first few samples. spec: what workers build.
-    optimizer: the user's, described, where the model is to be trained."""
+    optimizer: the user's, described, where the model is to be trained; is_local: in rounds, of
+    which the user's optimiser has no state to keep."""
 
     optimizer: DescribedOptimizer
 
     def __init__(
-        self, model: Any, samples: Samples, is_trained: bool = True, is_measured: bool = True
+        self,
+        model: Any,
+        samples: Samples,
+        is_trained: bool = True,
+        is_measured: bool = True,
+        is_local: bool = False,
     ) -> None:
-        self.model, self.is_trained = model, is_trained
+        self.model, self.is_trained, self.is_local = model, is_trained, is_local
         self.trial = Trial(model, samples, is_trained, is_measured)
         self.live = list(model.trainable_variables)
         if not self.live and is_trained:
@@ -136,13 +142,16 @@ class DescribedModel:
 
     def start(self) -> State:
         """Where training begins."""
+        if self.is_local:
+            return State(self.values(), np.zeros((1, self.vector.size), self.vector.dtype))
         state_MN, scalars_KC = self.optimizer.start(self.spec.regions)
         return State(self.values(), state_MN, scalars_KC=scalars_KC)
 
     def take(self, values_N: Array, state_MN: Array, scalars_KC: Array) -> None:
         """Give the user's model and optimiser what the training has reached."""
         self.show(values_N)
-        self.optimizer.take(self.spec.regions, state_MN, scalars_KC)
+        if not self.is_local:
+            self.optimizer.take(self.spec.regions, state_MN, scalars_KC)
 
 
 def _check_alike(copy: Any, model: Any) -> None:

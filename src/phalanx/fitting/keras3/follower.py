@@ -12,6 +12,7 @@ import numpy as np
 
 from phalanx import checks
 from phalanx.arrays import Array
+from phalanx.clusters.launch import speaks
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.described import DescribedModel
 from phalanx.keeper import record_from
@@ -40,7 +41,7 @@ class KerasFollower:
         self._validation_freq = validation_freq
         given = _checked(callbacks)
         _check_shown(verbose, validation_freq)
-        shown = 1 if verbose == "auto" else int(verbose)
+        shown = (1 if verbose == "auto" else int(verbose)) if speaks() else 0
         self.is_followed = bool(given) or shown > 0
         self.callbacks = (
             callbacks
@@ -130,6 +131,9 @@ class KerasFollower:
         state, run = trained.state, trained.run
         scalars_KC = np.zeros((1, 0)) if state.scalars_KC is None else state.scalars_KC
         self.described.take(state.params_N, state.state_MN, scalars_KC)
+        if self.described.is_local:  # the steps are all that the live optimiser hears of
+            steps = len(trained.records) * self._n_steps
+            self._optimizer.iterations.assign(self._iterations + steps)
         if not self.is_followed:
             for record in trained.records[self._n_told :]:
                 self.epoch_ended(self._n_told + 1, record)

@@ -18,6 +18,7 @@ from phalanx.fitting.wishes import Wishes, n_workers
 from phalanx.models.base import OwnScore
 from phalanx.models.keras3.network import flat_outputs
 from phalanx.plan import Plan
+from phalanx.rounds import Rounds
 from phalanx.stopping import Progress
 from phalanx.training import predict as pass_over
 from phalanx.training import train
@@ -60,23 +61,23 @@ def fit(
     data, validation = split_off(data, validation_data, validation_split)
     data = data.weighted(class_weight)
     training, validating = data.samples(), None if validation is None else validation.samples()
-    described = DescribedModel(model, training)
+    described = DescribedModel(model, training, is_local=wishes.sync_every > 1)
     if validating is not None:
         described.trial.check_fits(validating)
     spec = described.spec
     plan = wishes.plan(training.n_samples, spec.n_parameters, data.labels, steps_per_epoch)
     score = OwnScore(2 + spec.n_measures) if validating else None
     n_validation = validating.n_samples if validating else 0
-    spec = replace(spec, counts=counts_of(plan, wishes.epochs))
+    spec = replace(spec, counts=counts_of(plan, wishes.epochs, wishes.sync_every))
     optimizer = described.optimizer.described
     is_recorded = bool(spec.counts) and not optimizer.shapes  # else every variable has its own
     optimizer = replace(optimizer, is_recorded=is_recorded)
     job = wishes.job(spec, plan, optimizer, n_validation, score, epsilon=0.0)
-    following = wishes.following()
     follower = KerasFollower(
         described, plan, callbacks, verbose, initial_epoch, epochs, validation_freq
     )
-    following.agenda = following.mirror = follower
+    following = wishes.following(follower, plan)
+    following.mirror = follower
     following.on_epoch = follower.epoch_ended if follower.is_followed else None
     state = described.start()
     state.epochs = initial_epoch
@@ -85,12 +86,14 @@ def fit(
     return follower.take(trained)
 
 
-def counts_of(plan: Plan, epochs: int) -> tuple[int, ...]:
-    """Sizes of shards that occur in enough steps to record a graph for."""
-    steps: Counter[int] = Counter()
-    for step, times in ((0, (plan.n_steps - 1) * epochs), (plan.n_steps - 1, epochs)):
-        for size in {stop - start for start, stop in plan.shards(step)}:
-            steps[size] += times
+def counts_of(plan: Plan, epochs: int, sync_every: int) -> tuple[int, ...]:
+    """Rows of a step of a shard that occur often enough to record a graph for."""
+    rounds = Rounds.of(plan, sync_every)
+    whole, steps = rounds.plan(plan), Counter[int]()
+    for nth, times in ((0, (rounds.count - 1) * epochs), (rounds.count - 1, epochs)):
+        for rows in {stop - start for start, stop in whole.shards(nth)}:
+            for first, last in rounds.batches(rows, nth):
+                steps[last - first] += times
     return tuple(size for size, times in steps.items() if times >= WORTHWHILE)
 
 

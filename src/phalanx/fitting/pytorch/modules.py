@@ -11,6 +11,7 @@ import torch
 
 from phalanx import checks
 from phalanx.arrays import Array
+from phalanx.clusters.launch import speaks
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
 from phalanx.fitting.pytorch.agenda import ModuleAgenda
@@ -83,9 +84,10 @@ def fit_module(
     optimiser = described.shaped(spec.vector)
     job = wishes.job(spec, plan, optimiser, n_validation, score, NORM_EPSILON)
     agenda = ModuleAgenda(described, plan, scheduler, scheduler_every)
-    follower = Follower(module, described, spec, agenda, objective, calls, verbose)
-    following = wishes.following()
-    following.agenda, following.mirror = agenda, follower
+    is_local = wishes.sync_every > 1
+    follower = Follower(module, described, spec, agenda, objective, calls, verbose, is_local)
+    following = wishes.following(agenda, plan)
+    following.mirror = follower
     if calls or verbose or agenda.waits_for_epochs:
         following.on_epoch = follower.epoch_ended
     if following.resume is not None:
@@ -98,7 +100,10 @@ def fit_module(
 
 
 class Follower:
-    """The user's module and optimiser while a training of copies of them runs."""
+    """The user's module and optimiser while a training of copies of them runs.
+
+    is_local: whether the training is in rounds, of which the user's optimiser has no state to keep.
+    """
 
     def __init__(
         self,
@@ -109,10 +114,12 @@ class Follower:
         objective: Objective,
         callbacks: list[Any],
         verbose: bool,
+        is_local: bool,
     ) -> None:
         self.module, self.described, self.spec, self.agenda = module, described, spec, agenda
+        self.is_local = is_local
         self.names = ("loss", *objective.metrics)
-        self.callbacks, self.verbose = callbacks, verbose
+        self.callbacks, self.verbose = callbacks, verbose and speaks()
 
     def values(self) -> Array:
         """The module's parameters and buffers as one vector [N]."""
@@ -122,13 +129,20 @@ class Follower:
 
     def start(self) -> State:
         """Where training begins."""
+        if self.is_local:
+            return State(self.values(), np.zeros((1, self.spec.size), self.spec.dtype))
         state_MN, scalars_KC = self.described.start(self.spec.vector, self.spec.regions)
         return State(self.values(), state_MN, scalars_KC=scalars_KC)
 
     def show(self, values_XN: Array, scalars_KC: Array) -> None:
         """See course.Mirror."""
-        self._copy(values_XN[0], to_module=True)
-        self.described.take(self.spec.vector, self.spec.regions, values_XN[1:], scalars_KC)
+        self._put(values_XN[0], values_XN[1:], scalars_KC)
+
+    def _put(self, values_N: Array, state_MN: Array, scalars_KC: Array | None) -> None:
+        self._copy(values_N, to_module=True)
+        if not self.is_local:
+            assert scalars_KC is not None
+            self.described.take(self.spec.vector, self.spec.regions, state_MN, scalars_KC)
 
     def changed(self, values_N: Array) -> bool:
         """See course.Mirror."""
@@ -181,9 +195,7 @@ class Follower:
     def take(self, trained: Trained) -> Run:
         """Put what was learnt into the user's module and optimiser; returns the run."""
         state = trained.state
-        assert state.scalars_KC is not None
-        self._copy(state.params_N, to_module=True)
-        self.described.take(self.spec.vector, self.spec.regions, state.state_MN, state.scalars_KC)
+        self._put(state.params_N, state.state_MN, state.scalars_KC)
         history: dict[str, list[float]] = {}
         for epoch, record in enumerate(trained.records, 1):
             for name, value in self.logs(record, epoch).items():

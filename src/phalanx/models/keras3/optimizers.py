@@ -16,6 +16,8 @@ from functools import cached_property
 from math import prod
 from typing import Any, ClassVar
 
+import numpy as np
+
 from phalanx.optimizers import Slice, Update
 from phalanx.timetable import Moment
 
@@ -59,13 +61,19 @@ class KerasOptimizer:
         return f"keras.{self.name}({', '.join(self.slots)}; {self.n_groups} groups)"
 
     def bind(self, at: Slice) -> Update:
+        return BlockUpdate(self._machine(at), at).update
+
+    def fresh(self, at: Slice) -> None:
+        self._machine(at).begin(at)
+
+    def _machine(self, at: Slice) -> Machine:
         assert at.block is not None
         whole = at.block.start if self.shapes else None
         shape = self.shapes[at.block.start] if self.shapes else at.params_n.shape
         key = shape, at.block.group, whole
         if key not in self._machines:
             self._machines[key] = Machine(self, at, shape)
-        return BlockUpdate(self._machines[key], at).update
+        return self._machines[key]
 
     @cached_property
     def _machines(self) -> dict[Any, Machine]:
@@ -101,7 +109,18 @@ class Machine:
         self.slots = [getattr(self.optimizer, name)[0] for name in described.slots]
         self.scalars = [getattr(self.optimizer, name) for name in described.scalars]
         self.rate = getattr(self.optimizer, RATE)
+        self._first_slots = [None if slot is None else _brief(slot) for slot in self.slots]
+        self._first_scalars = [float(scalar._value.detach()) for scalar in self.scalars]
         self.apply = self._recorded() if described.is_recorded else self._by_keras
+
+    def begin(self, at: Slice) -> None:
+        """Give a block the state that the optimiser was built with, which need not be zero."""
+        assert at.scalars_2C is not None
+        at.state_Mn[...] = 0
+        for row_n, first in zip(at.state_Mn, self._first_slots, strict=True):
+            if first is not None:
+                row_n[: first.size if first.size > 1 else None] = first
+        at.scalars_2C[...] = self._first_scalars
 
     def _by_keras(self, grad: Any) -> None:
         self.optimizer.apply([grad], [self.variable])
@@ -146,6 +165,12 @@ class BlockUpdate:
             machine.apply(machine.torch.from_numpy(at.grad_n).reshape(machine.shape))
             for c, variable in enumerate(machine.scalars):
                 after_C[c] = float(variable._value)
+
+
+def _brief(slot: Any) -> Any:
+    """The values of a new slot, flat; of equal ones, as nearly always, one alone."""
+    values_n = slot._value.detach().reshape(-1).numpy()
+    return np.array(values_n[:1] if (values_n == values_n[:1]).all() else values_n)
 
 
 class OptimizerKind:

@@ -61,6 +61,11 @@ class TorchOptimizer:
     def bind(self, at: Slice) -> Update:
         return BlockOptimizer(self, at).update
 
+    def fresh(self, at: Slice) -> None:
+        assert at.scalars_2C is not None
+        at.state_Mn[...] = 0
+        at.scalars_2C[...] = 0
+
 
 class BlockOptimizer:
     """The user's optimiser over one block."""
