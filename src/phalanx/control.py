@@ -13,6 +13,8 @@ class Resizable(Protocol):
 
     def resize(self, n_workers: int) -> None: ...
 
+    def pause(self) -> None: ...
+
 
 class Control:
     """How many workers are wanted; whoever runs the training takes note of it."""
@@ -21,6 +23,7 @@ class Control:
         self._lock = threading.Lock()
         self._workers = workers
         self._session: Resizable | None = None
+        self._is_paused = False  # asked for while there was no session
 
     @property
     def workers(self) -> int:
@@ -42,9 +45,20 @@ class Control:
             if self._session is not None:
                 self._session.resize(workers)
 
+    def pause(self) -> None:
+        """Have all hosts halt after the same step, to go on in another session."""
+        with self._lock:
+            if self._session is None:
+                self._is_paused = True
+            else:
+                self._session.pause()
+
     def attach(self, session: Resizable | None) -> None:
         """The session that is to follow the wishes from now on; None for nobody."""
         with self._lock:
             self._session = session
             if session is not None:
                 session.resize(self._workers)
+            if session is not None and self._is_paused:
+                self._is_paused = False
+                session.pause()

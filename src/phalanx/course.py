@@ -57,6 +57,18 @@ class Agenda(Protocol):
         """Of each step of an epoch, [T, G, H]."""
 
 
+class RemoteCluster(Protocol):
+    """Hosts that are not those of the caller's program."""
+
+    n_workers: int | None  # of each host; None for as many as the caller asks for
+
+    def train(self, train: Callable[..., Any], *training: Any) -> Any:
+        """Call `train` with this on every host, and return what one of them returns.
+
+        The last of the arguments, a Following, stays here, and is asked from there.
+        """
+
+
 @dataclass
 class Following:
     """Who follows a training, and what is kept of it.
@@ -78,6 +90,7 @@ class Following:
     mirror: Mirror | None = None
     agenda: Agenda | None = None
     hosts: Hosts | None = None
+    cluster: RemoteCluster | None = None
     mixed: str = REFUSE
 
 

@@ -84,10 +84,15 @@ class HostLost(PhalanxError):
         super().__init__(host, what)
         self.host, self.what = host, what
 
-    def __str__(self) -> str:
+    @property
+    def brief(self) -> str:
+        """Who, and what has become of it."""
         which = "another host" if self.host is None else f"host {self.host}"
+        return f"{which} {self.what}"
+
+    def __str__(self) -> str:
         return (
-            f"all hosts must stay until the training ends; {which} {self.what}. Start the program "
+            f"all hosts must stay until the training ends; {self.brief}. Start the program "
             "again on all of them; with a checkpoint folder and resume=True it goes on from there."
         )
 

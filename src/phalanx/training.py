@@ -86,6 +86,12 @@ def train(
     train together, HostsDiffer before anything is started, or HostLost.
     """
     following, history = following or Following(), History()
+    if following.cluster is not None:
+        cluster, following = following.cluster, replace(following, cluster=None)
+        job = _for_hosts(job, cluster.n_workers)
+        arguments = job, start, training, validation, progress, following
+        trained: Trained = cluster.train(train, *arguments)
+        return trained
     begun, first_update = monotonic(), 0 if following.resume else start.updates
     hosts = following.hosts or launched()
     group = hosts.join()
@@ -93,19 +99,22 @@ def train(
         if group is not None:
             job, history.events = agreed(group, job, start, training, validation, following)
             if not group.place.is_first:
-                following = replace(following, checkpoints=None, on_event=None)
+                following = replace(following, on_event=None)
         job = replace(job, keeps_snapshots=following.checkpoints is not None)
         work = _Work(job, training, validation, following, history)
+        work.keeper_of(group)  # whose folder is checked before any work starts
         standing = work.beginning(Standing(start, progress), group)
     while standing.reason is None:
         with telling_others(group):
             standing, lost = work.run_session(standing, group)
         if lost is not None:
-            work.keep(standing)
-            group = hosts.rejoin(lost)
-            standing = work.regroup(standing, group, lost)
+            work.keep(standing, group)
+        if standing.reason is None:
+            group, before = hosts.next(group, lost), group
+            if group is not None and group is not before:
+                standing = work.regroup(standing, group, lost)
     if history.spans:
-        work.keep(standing)
+        work.keep(standing, group)
     steps = standing.state.updates - first_update
     run = record_run(work.job, standing, history, monotonic() - begun, steps)
     assert standing.reason is not None
@@ -127,10 +136,7 @@ class _Work:
         self.following, self.history = following, history
         self.control = following.control or Control(job.n_workers)
         self.tell = telling(history, following)
-        self.keeper: Keeper | None = None
-        if following.checkpoints is not None:
-            self.keeper = Keeper(*following.checkpoints, self.tell)
-            self.keeper.identity = identity_of(job, training, validation)
+        self._keeper: Keeper | None = None
 
     def beginning(self, standing: Standing, group: Group | None) -> Standing:
         """Where to begin: at the start, or at a checkpoint that this host or another one has."""
@@ -153,9 +159,8 @@ class _Work:
         cluster = cluster_of(job.model, job.n_seats, job.n_workers, group)
         with cluster.session(job, self.training, self.validation, self.tell) as session:
             self.control.attach(session)
-            course = Course(
-                job, session, standing, self.history, self.following, self.keeper, group
-            )
+            keeper = self.keeper_of(group)
+            course = Course(job, session, standing, self.history, self.following, keeper, group)
             try:
                 standing = course.run()
             except NonFiniteLoss:  # raised before anybody can have begun to update
@@ -171,16 +176,28 @@ class _Work:
                 gather(group, None)
         return standing, None
 
-    def regroup(self, standing: Standing, group: Group, lost: HostLost) -> Standing:
+    def regroup(self, standing: Standing, group: Group, lost: HostLost | None) -> Standing:
         """Go on with other hosts, from where the furthest of them stands."""
-        self.tell(Event("hosts changed", standing.state.updates, str(lost), at=monotonic()))
+        why = "others have come" if lost is None else lost.brief
+        what = f"{group.place.count} from now on; {why}"
+        self.tell(Event("hosts changed", standing.state.updates, what, at=monotonic()))
         self.job = replace(self.job, place=group.place)
         return hand_over(group, standing)
 
-    def keep(self, standing: Standing) -> None:
+    def keeper_of(self, group: Group | None) -> Keeper | None:
+        """Who writes checkpoints, on the host that is to."""
+        following = self.following
+        if following.checkpoints is None or not (group is None or group.place.is_first):
+            return None
+        if self._keeper is None:
+            self._keeper = Keeper(*following.checkpoints, self.tell)
+            self._keeper.identity = identity_of(self.job, self.training, self.validation)
+        return self._keeper
+
+    def keep(self, standing: Standing, group: Group | None) -> None:
         """Write a checkpoint of where it stands, if there are to be any."""
-        if self.keeper is not None:
-            self.keeper.close(standing)
+        if keeper := self.keeper_of(group):
+            keeper.close(standing)
 
 
 @contextmanager
@@ -226,13 +243,18 @@ def _reason_to_stay(job: Job, taken: Standing) -> Reason | None:
     return taken.reason
 
 
-def _regrouped(job: Job, n_workers: int) -> Job:
-    """The job for another number of workers, where one seat has become too few."""
-    if job.n_seats > 1 or n_workers == 1:
+def _for_hosts(job: Job, n_workers: int | None) -> Job:
+    """The job for hosts with so many workers each."""
+    if n_workers is None:
         return job
     shards, blocks = job.plan.n_shards, len(job.blocks)
     useful = useful_workers(n_workers, shards, blocks)
     return replace(job, n_workers=useful, n_seats=seats_for(useful, shards, blocks))
+
+
+def _regrouped(job: Job, n_workers: int) -> Job:
+    """The job for another number of workers, where one seat has become too few."""
+    return job if job.n_seats > 1 or n_workers == 1 else _for_hosts(job, n_workers)
 
 
 def record_run(job: Job, standing: Standing, history: History, seconds: float, steps: int) -> Run:

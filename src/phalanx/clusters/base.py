@@ -57,6 +57,9 @@ class Session(Protocol):
         A session that cannot halts its lease at a step's edge instead (door word REGROUP).
         """
 
+    def pause(self) -> None:
+        """Halt the lease at a step's edge, on all hosts the same; from any thread."""
+
 
 class Cluster(Protocol):
     """A number of workers."""

@@ -26,6 +26,7 @@ from phalanx.hosts import Place
 dist: Any = torch.distributed  # its C++ classes have no types
 
 LOOK = timedelta(seconds=0.1)  # how often a wait looks around
+CONNECT = timedelta(seconds=30)
 UNBOUNDED = timedelta(days=7)
 THREADS = 2
 
@@ -42,8 +43,12 @@ class GlooGroup:
         # signs of life have a connection of their own: they come while others are waited for
         self._beats = Beats(place, dist.PrefixStore(f"{name}/beats", store.clone()), host_seconds)
         options = dist.ProcessGroupGloo._Options()
-        options._timeout, options._devices, options._threads = UNBOUNDED, [device], THREADS
-        self._gloo = dist.ProcessGroupGloo(named, place.host, place.count, options)
+        options._timeout, options._devices, options._threads = CONNECT, [device], THREADS
+        try:
+            self._gloo = dist.ProcessGroupGloo(named, place.host, place.count, options)
+        except RuntimeError as error:
+            raise HostLost(None, f"could not be connected to ({error})") from error
+        self._gloo._set_default_timeout(UNBOUNDED)
         self._pending: list[_Pending] = []
         self._beats.start()
 

@@ -64,6 +64,9 @@ class _Session:
         if n_workers != 1 and not self._worker.board.door[HALT]:
             self._halt(REGROUP)
 
+    def pause(self) -> None:
+        self._halt(REGROUP)
+
     def _halt(self, why: int) -> None:
         if self._courier is None:
             self._worker.board.door[HALT] = why

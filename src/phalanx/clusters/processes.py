@@ -21,7 +21,7 @@ from phalanx.data.placement import Placement
 from phalanx.data.samples import Samples
 from phalanx.engine.courier import Courier
 from phalanx.errors import WorkerLost
-from phalanx.exchange.board import ABORT, HALT, INTERRUPT
+from phalanx.exchange.board import ABORT, HALT, INTERRUPT, REGROUP
 from phalanx.exchange.group import Group
 from phalanx.job import Job, Lease
 from phalanx.membership import Action, GiveUp, Kill, Seat, State, Task
@@ -131,7 +131,7 @@ class _Session:
         self._supervisor.begin(lease)
         try:
             with (
-                on_interrupt(self._halt),
+                on_interrupt(lambda: self._halt(INTERRUPT)),
                 beside(self._courier, self._supervisor.timetable),
                 closing_pool_on_error(),
             ):
@@ -141,11 +141,14 @@ class _Session:
             raise
         self._supervisor.end()
 
-    def _halt(self) -> None:
+    def pause(self) -> None:
+        self._halt(REGROUP)
+
+    def _halt(self, why: int) -> None:
         if self._courier is None:
-            self.arena["door"][HALT] = INTERRUPT
+            self.arena["door"][HALT] = why
         else:
-            self._courier.wish = INTERRUPT  # all hosts are to halt after the same step
+            self._courier.wish = why  # all hosts are to halt after the same step
 
     def resize(self, n_workers: int) -> None:
         self._supervisor.wish(n_workers)
