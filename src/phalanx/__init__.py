@@ -13,8 +13,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from phalanx.clusters.pool import shutdown
+    from phalanx.clusters.ray.cluster import RayCluster
     from phalanx.errors import (
         CheckpointError,
+        HostLost,
+        HostsDiffer,
         InvalidInput,
         NonFiniteLoss,
         PhalanxError,
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 _DOOR = {
     "MLPClassifier": "phalanx.estimators",
     "MLPRegressor": "phalanx.estimators",
+    "RayCluster": "phalanx.clusters.ray.cluster",
     "Run": "phalanx.run",
     "fit": "phalanx.fitting",
     "evaluate": "phalanx.fitting",
@@ -42,16 +46,21 @@ _DOOR = {
     "UserFunctionError": "phalanx.errors",
     "WorkerError": "phalanx.errors",
     "WorkerLost": "phalanx.errors",
+    "HostLost": "phalanx.errors",
+    "HostsDiffer": "phalanx.errors",
     "RunFolderError": "phalanx.errors",
 }
 
 __all__ = [
     "CheckpointError",
+    "HostLost",
+    "HostsDiffer",
     "InvalidInput",
     "MLPClassifier",
     "MLPRegressor",
     "NonFiniteLoss",
     "PhalanxError",
+    "RayCluster",
     "Run",
     "RunFolderError",
     "UserFunctionError",

@@ -60,7 +60,9 @@ class Agenda(Protocol):
 class RemoteCluster(Protocol):
     """Hosts that are not those of the caller's program."""
 
-    n_workers: int | None  # of each host; None for as many as the caller asks for
+    @property
+    def n_workers(self) -> int | None:
+        """Of each host; None for as many as the caller asks for."""
 
     def train(self, train: Callable[..., Any], *training: Any) -> Any:
         """Call `train` with this on every host, and return what one of them returns.

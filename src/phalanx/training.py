@@ -24,6 +24,7 @@ from phalanx.errors import HostLost, HostsDiffer, NonFiniteLoss
 from phalanx.exchange.board import processors
 from phalanx.exchange.group import Group
 from phalanx.handover import hand_over
+from phalanx.hosts import ALONE
 from phalanx.job import Job, chunk_bounds
 from phalanx.keeper import Keeper, identity_of, resume
 from phalanx.models.base import ModelSpec
@@ -96,12 +97,10 @@ def train(
     hosts = following.hosts or launched()
     group = hosts.join()
     with telling_others(group):
-        if group is not None:
-            job, history.events = agreed(group, job, start, training, validation, following)
-            if not group.place.is_first:
-                following = replace(following, on_event=None)
         job = replace(job, keeps_snapshots=following.checkpoints is not None)
-        work = _Work(job, training, validation, following, history)
+        work = _Work(job, start, training, validation, following, history)
+        if group is not None:
+            work.agree(group)
         work.keeper_of(group)  # whose folder is checked before any work starts
         standing = work.beginning(Standing(start, progress), group)
     while standing.reason is None:
@@ -111,7 +110,7 @@ def train(
             work.keep(standing, group)
         if standing.reason is None:
             group, before = hosts.next(group, lost), group
-            if group is not None and group is not before:
+            if group is not before:
                 standing = work.regroup(standing, group, lost)
     if history.spans:
         work.keep(standing, group)
@@ -127,12 +126,14 @@ class _Work:
     def __init__(
         self,
         job: Job,
+        start: State,
         training: Samples,
         validation: Samples | None,
         following: Following,
         history: History,
     ) -> None:
-        self.job, self.training, self.validation = job, training, validation
+        self.job, self.start = job, start
+        self.training, self.validation = training, validation
         self.following, self.history = following, history
         self.control = following.control or Control(job.n_workers)
         self.tell = telling(history, following)
@@ -176,13 +177,24 @@ class _Work:
                 gather(group, None)
         return standing, None
 
-    def regroup(self, standing: Standing, group: Group, lost: HostLost | None) -> Standing:
+    def regroup(self, standing: Standing, group: Group | None, lost: HostLost | None) -> Standing:
         """Go on with other hosts, from where the furthest of them stands."""
+        place = ALONE if group is None else group.place
         why = "others have come" if lost is None else lost.brief
-        what = f"{group.place.count} from now on; {why}"
+        what = f"{place.count} from now on; {why}"
         self.tell(Event("hosts changed", standing.state.updates, what, at=monotonic()))
-        self.job = replace(self.job, place=group.place)
-        return hand_over(group, standing)
+        self.job = replace(self.job, place=place)
+        if group is None:
+            return standing
+        with telling_others(group):
+            self.agree(group)
+            return hand_over(group, standing)
+
+    def agree(self, group: Group) -> None:
+        """Make sure that all hosts train the same; a host that comes later does so as well."""
+        job, start, following = self.job, self.start, self.following
+        self.job, events = agreed(group, job, start, self.training, self.validation, following)
+        self.history.events += events
 
     def keeper_of(self, group: Group | None) -> Keeper | None:
         """Who writes checkpoints, on the host that is to."""

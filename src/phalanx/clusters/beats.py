@@ -30,6 +30,7 @@ class Beats:
         self._heard = dict.fromkeys(self._others, monotonic())
         self._checked = self._since = monotonic()
         self._is_over = threading.Event()
+        self._interrupted: str | None = None
         self._store.set(str(place.host), "0")
         self._thread = threading.Thread(target=self._beat, name="phalanx-beats", daemon=True)
 
@@ -44,6 +45,8 @@ class Beats:
         To be called all the time while something is waited for: a silence counts from then on, for
         before I may have been away myself.
         """
+        if self._interrupted is not None:
+            raise HostLost(None, self._interrupted)
         now = monotonic()
         if now - self._checked > AWAY:
             self._since = now
@@ -57,6 +60,10 @@ class Beats:
                 raise HostLost(host, "has left the training, or has ended its program")
             if silence > self._bound:
                 raise HostLost(host, f"has given no sign of life for {self._bound:.0f} s")
+
+    def interrupt(self, why: str) -> None:
+        """Have the next look find the hosts lost."""
+        self._interrupted = why
 
     def lost(self, why: str) -> HostLost:
         """The error for a connection that broke: who it was shows in a moment, as a rule."""

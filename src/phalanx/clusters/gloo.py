@@ -73,6 +73,10 @@ class GlooGroup:
     def failed(self, why: str) -> None:
         self._beats.failed(why)
 
+    def interrupt(self, why: str) -> None:
+        """End what is waited for, from another thread."""
+        self._beats.interrupt(why)
+
     def leave(self) -> None:
         """Give the sockets and threads back.
 

@@ -315,6 +315,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             on_event=getattr(self, "_tell_event", print if shows else None),
             checkpoints=kept.checkpoints,
             resume=kept.saved,
+            cluster=wishes.cluster,
         )
 
     @contextmanager

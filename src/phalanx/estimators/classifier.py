@@ -198,6 +198,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         checkpoint: Any = None,
         checkpoint_every: Any = None,
         resume: Any = None,
+        cluster: Any = None,
     ) -> MLPClassifier:
         """Train on samples `X` [n, F], dense or sparse, and labels `y` [n] or indicators [n, O].
 
@@ -210,10 +211,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         the training, and at its end. resume: True to go on from the newest one there (from the
         start where there is none), or the path of one. The answer is that of a fit that was never
         stopped.
+        cluster: a `phalanx.RayCluster`, to train on its hosts.
         Raises InvalidInput (a ValueError) or CheckpointError before any work where an argument
         breaks a rule.
         """
-        more = Wishes(validation_data, callback, checkpoint, checkpoint_every, resume)
+        more = Wishes(validation_data, callback, checkpoint, checkpoint_every, resume, cluster)
         return self._fit(X, y, sample_weight, more)  # type: ignore[no-any-return]
 
     @available_if(lambda self: self._has_partial_fit())  # type: ignore[untyped-decorator]

@@ -15,6 +15,7 @@ from phalanx.arena import Arena
 from phalanx.cadence import parse_cadence
 from phalanx.checkpoint import Saved
 from phalanx.clusters.base import Watch
+from phalanx.clusters.ray.cluster import RayCluster, check_cluster
 from phalanx.control import Control
 from phalanx.course import Checkpoints, OnEpoch
 from phalanx.errors import CheckpointError, InvalidInput
@@ -34,10 +35,14 @@ class Wishes:
     checkpoint: Any = None
     checkpoint_every: Any = None
     resume: Any = None
+    cluster: RayCluster | None = None
+
+    def __post_init__(self) -> None:
+        check_cluster(self.cluster)
 
     def check_none_for(self, solver: str) -> None:
         """Raise InvalidInput where there is one that only a training by batches can carry out."""
-        names = ("callback", "checkpoint", "checkpoint_every", "resume")
+        names = ("callback", "checkpoint", "checkpoint_every", "resume", "cluster")
         given = [name for name in names if getattr(self, name) is not None]
         if given:
             raise InvalidInput(

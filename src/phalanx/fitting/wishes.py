@@ -14,6 +14,7 @@ from phalanx.assignment import ASSIGNMENTS
 from phalanx.checks import AUTO, workers_of
 from phalanx.clipping import Clip
 from phalanx.clusters.launch import cores
+from phalanx.clusters.ray.cluster import check_cluster
 from phalanx.control import Control
 from phalanx.course import FLAG, REFUSE, Agenda, Following
 from phalanx.errors import InvalidInput
@@ -56,6 +57,7 @@ class Wishes:
     resume: Any = None
     wire: str = EXACT
     mixed: str = REFUSE
+    cluster: Any = None
     sync_every: int = 1
 
     def __post_init__(self) -> None:
@@ -82,6 +84,7 @@ class Wishes:
         ):
             checks.name_or_function(name, getattr(self, name), table, signature)
         n_workers(self.workers)
+        check_cluster(self.cluster)
 
     def plan(
         self,
@@ -145,6 +148,7 @@ class Wishes:
         following = Following(
             checkpoints=kept.checkpoints, resume=kept.saved, agenda=agenda, mixed=self.mixed
         )
+        following.cluster = self.cluster
         if self.sync_every > 1:
             following.agenda = RoundAgenda(agenda, Rounds.of(plan, self.sync_every))
         if self.workers == AUTO:

@@ -1,0 +1,1 @@
+"""Hosts that Ray provides: one actor on a node, watched over by the caller's process."""

@@ -1,0 +1,260 @@
+"""The caller's side of a training on Ray: who is a host, in which group, and what hosts ask for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import ray as untyped_ray
+from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from phalanx.agreement import differences
+from phalanx.arrays import Array
+from phalanx.clusters.launch import Launch
+from phalanx.clusters.ray.host import Asked, Host, Order, Proxies
+from phalanx.errors import HostLost
+from phalanx.hosts import Place
+
+if TYPE_CHECKING:
+    from phalanx.clusters.ray.cluster import RayCluster
+
+ray: Any = untyped_ray
+
+HEAR = 5.0  # seconds of one call that waits for a host's question
+TURN = 0.5  # seconds between two looks at the nodes
+CONNECT = 60.0  # seconds that Ray may take to start an actor
+GRACE = 4.0  # seconds in which it shows why hosts have lost each other
+
+
+@dataclass(eq=False)
+class Member:
+    """A host. address: None until it has come. trains: whether it was told to."""
+
+    actor: Any
+    node: str
+    address: str | None = None
+    trains: bool = False
+
+
+class Driver:
+    """Of one training. What it waits for are Ray's references, each with who answers it."""
+
+    def __init__(self, cluster: RayCluster, train: Callable[..., Any], training: Any) -> None:
+        *arguments, self.following = training
+        self.cluster = cluster
+        self.members: list[Member] = []
+        self._refs: dict[Any, tuple[Callable[[Member, Any], None], Member]] = {}
+        self._group: list[Member] = []
+        self._generation = 0
+        self._kind: dict[str, Any] = {}
+        self._refused: set[str] = set()  # nodes
+        self._is_broken_since: float | None = None
+        self._results: list[Any] = []
+        self._values_XN: Array | None = None
+        self._work = ray.put((train, *arguments, *self._remote_following()))
+        self._remote_host = ray.remote(max_concurrency=4, max_restarts=0)(Host)
+
+    def run(self) -> Any:
+        """Until one host has finished; returns what it returned.
+
+        Raises what a host raised, and HostLost where there are too few hosts for too long.
+        """
+        self._short_since = monotonic()
+        try:
+            while not self._results:
+                self._hire()
+                self._regroup()
+                self._hear()
+            return self._results[0]
+        finally:
+            for member in self.members:
+                with contextlib.suppress(Exception):
+                    ray.kill(member.actor)
+
+    def _remote_following(self) -> tuple[Any, Proxies]:
+        following = self.following
+        proxies = Proxies(
+            hears_epochs=following.on_epoch is not None,
+            hears_events=following.on_event is not None,
+            has_mirror=following.mirror is not None,
+            has_agenda=following.agenda is not None,
+            agenda_changes=following.agenda is not None and following.agenda.changes,
+        )
+        none = dict.fromkeys(("on_epoch", "on_event", "watch", "control", "mirror", "agenda"))
+        return replace(following, mixed=self.cluster.mixed, **none), proxies
+
+    # ---- who is a host
+
+    def _hire(self) -> None:
+        """Have a host on every node that has room for one, until there are enough."""
+        used = {member.node for member in self.members} | self._refused
+        missing = self.cluster.hosts - len(self.members)
+        free = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in used]
+        for node in [node for node in free if self._has_room(node)][: max(0, missing)]:
+            where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            actor = self._remote_host.options(
+                num_cpus=self.cluster.workers_per_host or 1,
+                num_gpus=self.cluster.gpus_per_host,
+                scheduling_strategy=where,
+            ).remote(2 * self.cluster.patience + CONNECT)
+            member = Member(actor, node["NodeID"])
+            self.members.append(member)
+            self._await(actor.introduce.remote(), self._come, member)
+
+    def _has_room(self, node: dict[str, Any]) -> bool:
+        has = node["Resources"]
+        return bool(
+            has.get("CPU", 0) >= (self.cluster.workers_per_host or 1)
+            and has.get("GPU", 0) >= self.cluster.gpus_per_host
+        )
+
+    def _come(self, member: Member, introduced: tuple[str, dict[str, Any]]) -> None:
+        """A host that comes while others train must be of their kind, or it is left out."""
+        member.address, kind = introduced
+        self._kind = self._kind or kind
+        found = differences([self._kind, kind])
+        if found and self._generation and self.cluster.mixed == "refuse":
+            self._refused.add(member.node)
+            self._lose(member)
+
+    def _lose(self, member: Member) -> None:
+        """A host is gone, or cannot go on."""
+        if member in self.members:
+            self.members.remove(member)
+            with contextlib.suppress(Exception):
+                ray.kill(member.actor)
+        if member in self._group:
+            self._is_broken_since = self._is_broken_since or monotonic() - GRACE
+        self._refs = {ref: call for ref, call in self._refs.items() if call[1] is not member}
+
+    # ---- which group
+
+    def _regroup(self) -> None:
+        """Put those who have come into one group, if they are not, and are enough.
+
+        Raises HostLost where they are too few for too long.
+        """
+        come = [member for member in self.members if member.address is not None]
+        come.sort(key=lambda member: member not in self._group)  # who trains keeps its place
+        now = monotonic()
+        if len(come) >= (self.cluster.min_hosts if self._generation else self.cluster.hosts):
+            self._short_since = now
+        is_late = now - self._short_since > self.cluster.patience
+        if is_late and len(come) < self.cluster.min_hosts:
+            raise self._too_few(len(come))
+        is_broken = self._is_broken_since is not None and now - self._is_broken_since > GRACE
+        if self._generation == 0:
+            may_begin = len(come) == self.cluster.hosts or is_late
+        else:
+            may_begin = len(come) >= self.cluster.min_hosts and self._is_broken_since is None
+        if (is_broken and len(come) >= self.cluster.min_hosts) or (
+            may_begin and set(come) != set(self._group)
+        ):
+            self._form(come)
+
+    def _too_few(self, n_hosts: int) -> HostLost:
+        return HostLost(
+            None,
+            f"is needed: min_hosts={self.cluster.min_hosts}, and for {self.cluster.patience:.0f} s "
+            f"there were {n_hosts}. Add nodes with {self.cluster.workers_per_host or 1} CPUs and "
+            f"{self.cluster.gpus_per_host} GPUs, or ask for fewer hosts",
+        )
+
+    def _form(self, members: list[Member]) -> None:
+        """Order these into a new group; who does not train yet begins."""
+        was_broken, before = self._is_broken_since is not None, self._group
+        self._generation += 1
+        self._group, self._is_broken_since = members, None
+        try:
+            port = ray.get(members[0].actor.listen.remote(), timeout=self.cluster.patience)
+            orders = []
+            for host, member in enumerate(members):
+                place = Place(host, len(members))
+                how = Launch(
+                    place,
+                    str(members[0].address),
+                    port,
+                    join_seconds=self.cluster.patience,
+                    host_seconds=self.cluster.host_seconds,
+                )
+                order = Order(how, self._generation)
+                orders.append(member.actor.order.remote(order, was_broken))
+            ray.get(orders, timeout=self.cluster.patience)
+            if before and not was_broken:
+                ray.get(before[0].actor.pause.remote(), timeout=self.cluster.patience)
+        except (RayActorError, ActorUnavailableError, TimeoutError):
+            self._is_broken_since = monotonic()  # whose end it was shows by its references
+        for member in members:
+            if not member.trains:
+                member.trains = True
+                self._await(member.actor.train.remote(self._work), self._finish, member)
+                self._listen(member)
+
+    # ---- what hosts say
+
+    def _await(self, ref: Any, then: Callable[[Member, Any], None], member: Member) -> None:
+        self._refs[ref] = then, member
+
+    def _listen(self, member: Member) -> None:
+        self._await(member.actor.hear.remote(HEAR), self._answer, member)
+
+    def _hear(self) -> None:
+        """What has come within a moment. Raises what a host raised."""
+        if not self._refs:
+            return
+        ready, _ = ray.wait(list(self._refs), num_returns=1, timeout=TURN)
+        for ref in ready:
+            if ref not in self._refs:
+                continue
+            then, member = self._refs.pop(ref)
+            try:
+                value = ray.get(ref)
+            except RayTaskError as error:
+                self._take_error(member, error)
+            except (RayActorError, ActorUnavailableError):
+                self._lose(member)
+            else:
+                then(member, value)
+
+    def _take_error(self, member: Member, error: RayTaskError) -> None:
+        cause = error.cause if isinstance(error.cause, BaseException) else error
+        if isinstance(cause, HostLost):
+            self._lose(member)
+            return
+        cause.add_note(f"raised on the host on node {member.node}")
+        raise cause
+
+    def _finish(self, member: Member, result: Any) -> None:
+        self._results.append(result)
+
+    def _answer(self, member: Member, asked: Asked | None) -> None:
+        """Answer a host, and listen again."""
+        if asked is not None:
+            if asked.what == "regroup":
+                self._is_broken_since = self._is_broken_since or monotonic()
+            elif asked.what == "event":
+                self.following.on_event(asked.told)
+            elif asked.what == "show":
+                self._show(*asked.told)
+            else:
+                answer = self._end_epoch if asked.what == "epoch" else self._settings
+                member.actor.answer.remote(answer(asked.told))
+        self._listen(member)
+
+    def _show(self, values_XN: Array, scalars_KC: Array) -> None:
+        self._values_XN = values_XN.copy()  # what comes out of Ray's store cannot be written to
+        self.following.mirror.show(self._values_XN, scalars_KC)
+
+    def _end_epoch(self, told: tuple[int, Any]) -> Any:
+        stops = bool(self.following.on_epoch(*told))
+        mirror, values_XN = self.following.mirror, self._values_XN
+        if mirror is None or values_XN is None or not mirror.changed(values_XN[0]):
+            return stops, None
+        return stops, values_XN[0]
+
+    def _settings(self, epoch: int) -> Any:
+        return self.following.agenda.settings(epoch)
