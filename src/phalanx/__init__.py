@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         NonFiniteLoss,
         PhalanxError,
         RunFolderError,
+        TooFewHosts,
         UserFunctionError,
         WorkerError,
         WorkerLost,
@@ -47,6 +48,7 @@ _DOOR = {
     "WorkerError": "phalanx.errors",
     "WorkerLost": "phalanx.errors",
     "HostLost": "phalanx.errors",
+    "TooFewHosts": "phalanx.errors",
     "HostsDiffer": "phalanx.errors",
     "RunFolderError": "phalanx.errors",
 }
@@ -63,6 +65,7 @@ __all__ = [
     "RayCluster",
     "Run",
     "RunFolderError",
+    "TooFewHosts",
     "UserFunctionError",
     "WorkerError",
     "WorkerLost",

@@ -53,6 +53,11 @@ class Control:
             else:
                 self._session.pause()
 
+    def go_on(self) -> None:
+        """Forget a pause that was asked for while there was no session."""
+        with self._lock:
+            self._is_paused = False
+
     def attach(self, session: Resizable | None) -> None:
         """The session that is to follow the wishes from now on; None for nobody."""
         with self._lock:

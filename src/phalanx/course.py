@@ -142,7 +142,7 @@ class Course:
 
     def run(self) -> Standing:
         """Lease after lease until there is a reason to stop, or the session is to change."""
-        reason: Reason | None = None
+        reason = self._ask_again()
         while reason is None and self.door[HALT] != REGROUP:
             epochs = self._run_lease()
             if self.door[HALT] == INTERRUPT:
@@ -151,15 +151,31 @@ class Course:
                 reason = epochs[-1].reason
                 if self._epoch_ends(epochs[-1]):
                     reason = reason or Reason.CALLBACK
-        self.standing.reason = reason
-        self.standing.state = state_of(self.job, self.arena, self.lease, reason is not None)
-        return self.standing
+        return self._stand(reason)
+
+    def _ask_again(self) -> Reason | None:
+        """What the caller has said of the last epoch: who heard it may be the host that was lost.
+
+        A caller on another host remembers, and nobody else is asked again.
+        """
+        records = self.standing.records
+        is_remote = self.following.hosts is not None
+        if not (is_remote and self._pauses and records and self.lease.place == 0):
+            return None
+        return Reason.CALLBACK if self._epoch_ends(records[-1]) else None
 
     def halted(self) -> Standing:
         """Where it stands after an exchange that failed, in which nobody has updated anything."""
-        self.door[LAST] = max(int(self.door[OPENED]) - 1, self.lease.tick)
-        self._take(self.lease)
-        self.standing.state = state_of(self.job, self.arena, self.lease, False)
+        reason: Reason | None = None
+        if self.door[OPENED] > self.lease.tick:
+            self.door[LAST] = self.door[OPENED] - 1
+            epochs = self._take(self.lease)
+            reason = epochs[-1].reason if epochs else None
+        return self._stand(reason)
+
+    def _stand(self, reason: Reason | None) -> Standing:
+        self.standing.reason = reason
+        self.standing.state = state_of(self.job, self.arena, self.lease, reason is not None)
         return self.standing
 
     def _epoch_ends(self, record: EpochRecord) -> bool:

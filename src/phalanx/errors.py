@@ -10,6 +10,7 @@ Every message states the rule, what was received, and what to do next.
     ├── NonFiniteLoss                   the loss of a shard is NaN or infinite
     ├── WorkerLost                      a task has ended several processes in a row
     ├── HostLost                        another host has failed, or is out of reach
+    │   └── TooFewHosts                 a cluster has not enough of them
     ├── CheckpointError (an OSError)    a checkpoint cannot be written, read or gone on from
     └── RunFolderError (an OSError)     a run's folder cannot be written or read
 """
@@ -94,6 +95,23 @@ class HostLost(PhalanxError):
         return (
             f"all hosts must stay until the training ends; {self.brief}. Start the program "
             "again on all of them; with a checkpoint folder and resume=True it goes on from there."
+        )
+
+
+class TooFewHosts(HostLost):
+    """A cluster has had fewer hosts than `min_hosts` for longer than its `patience`."""
+
+    def __init__(self, wanted: int, there: int, seconds: float, room: str) -> None:
+        super().__init__(None, f"is needed: {there} of {wanted}")
+        self.args = wanted, there, seconds, room
+        self.wanted, self.there, self.seconds, self.room = wanted, there, seconds, room
+
+    def __str__(self) -> str:
+        return (
+            f"min_hosts={self.wanted} nodes with {self.room} must be there; for "
+            f"{self.seconds:.0f} s there were {self.there}. Add nodes, ask for fewer hosts, or for "
+            "less of each. A training that was under way goes on from its checkpoint folder, if it "
+            "had one, with resume=True."
         )
 
 

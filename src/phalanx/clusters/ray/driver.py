@@ -16,7 +16,7 @@ from phalanx.agreement import differences
 from phalanx.arrays import Array
 from phalanx.clusters.launch import Launch
 from phalanx.clusters.ray.host import Asked, Host, Order, Proxies
-from phalanx.errors import HostLost
+from phalanx.errors import HostLost, TooFewHosts
 from phalanx.hosts import Place
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ CONNECT = 60.0  # seconds that Ray may take to start an actor
 GRACE = 4.0  # seconds in which it shows why hosts have lost each other
 
 
-@dataclass(eq=False)
+@dataclass(eq=False)  # hence each is itself alone, and can be a key
 class Member:
     """A host. address: None until it has come. trains: whether it was told to."""
 
@@ -53,8 +53,12 @@ class Driver:
         self._kind: dict[str, Any] = {}
         self._refused: set[str] = set()  # nodes
         self._is_broken_since: float | None = None
-        self._results: list[Any] = []
+        self._results: dict[Member, Any] = {}
         self._values_XN: Array | None = None
+        saved = self.following.resume
+        # the last epoch and the last settings that were asked for, and what was answered
+        self._epoch: tuple[int, Any] = (len(saved.facts["records"]) if saved else 0, (False, None))
+        self._known_settings: tuple[int, Any] = (-1, None)
         self._work = ray.put((train, *arguments, *self._remote_following()))
         self._remote_host = ray.remote(max_concurrency=4, max_restarts=0)(Host)
 
@@ -65,15 +69,21 @@ class Driver:
         """
         self._short_since = monotonic()
         try:
-            while not self._results:
+            while not self._is_over():
                 self._hire()
                 self._regroup()
                 self._hear()
-            return self._results[0]
+            return self._results.get(self._group[0]) or next(iter(self._results.values()))
         finally:
             for member in self.members:
                 with contextlib.suppress(Exception):
                     ray.kill(member.actor)
+
+    def _is_over(self) -> bool:
+        """Whether the first host has finished, whose record is the fullest; if it is lost now,
+        another one's will do."""
+        is_lost = self._is_broken_since is not None
+        return bool(self._results) and (is_lost or self._group[0] in self._results)
 
     def _remote_following(self) -> tuple[Any, Proxies]:
         following = self.following
@@ -157,12 +167,10 @@ class Driver:
             self._form(come)
 
     def _too_few(self, n_hosts: int) -> HostLost:
-        return HostLost(
-            None,
-            f"is needed: min_hosts={self.cluster.min_hosts}, and for {self.cluster.patience:.0f} s "
-            f"there were {n_hosts}. Add nodes with {self.cluster.workers_per_host or 1} CPUs and "
-            f"{self.cluster.gpus_per_host} GPUs, or ask for fewer hosts",
-        )
+        cluster = self.cluster
+        room = f"{cluster.workers_per_host or 1} CPUs"
+        room += f" and {cluster.gpus_per_host} GPUs" if cluster.gpus_per_host else ""
+        return TooFewHosts(cluster.min_hosts, n_hosts, cluster.patience, room)
 
     def _form(self, members: list[Member]) -> None:
         """Order these into a new group; who does not train yet begins."""
@@ -184,8 +192,10 @@ class Driver:
                 order = Order(how, self._generation)
                 orders.append(member.actor.order.remote(order, was_broken))
             ray.get(orders, timeout=self.cluster.patience)
-            if before and not was_broken:
-                ray.get(before[0].actor.pause.remote(), timeout=self.cluster.patience)
+            staying = [member for member in members if member in before]
+            if staying and (len(before) == 1 or not was_broken):
+                pause = staying[0].actor.pause.remote(self._generation)
+                ray.get(pause, timeout=self.cluster.patience)
         except (RayActorError, ActorUnavailableError, TimeoutError):
             self._is_broken_since = monotonic()  # whose end it was shows by its references
         for member in members:
@@ -229,12 +239,14 @@ class Driver:
         raise cause
 
     def _finish(self, member: Member, result: Any) -> None:
-        self._results.append(result)
+        self._results[member] = result
 
     def _answer(self, member: Member, asked: Asked | None) -> None:
         """Answer a host, and listen again."""
         if asked is not None:
-            if asked.what == "regroup":
+            if asked.what == "regroup" and asked.told < self._generation:
+                pass  # it is in a newer group by now
+            elif asked.what == "regroup":
                 self._is_broken_since = self._is_broken_since or monotonic()
             elif asked.what == "event":
                 self.following.on_event(asked.told)
@@ -250,6 +262,15 @@ class Driver:
         self.following.mirror.show(self._values_XN, scalars_KC)
 
     def _end_epoch(self, told: tuple[int, Any]) -> Any:
+        """Whether to stop, and the parameters if a callback has changed them.
+
+        Each epoch is told to the caller once, though another host may ask again.
+        """
+        if told[0] > self._epoch[0]:
+            self._epoch = told[0], self._tell_epoch(told)
+        return self._epoch[1]
+
+    def _tell_epoch(self, told: tuple[int, Any]) -> tuple[bool, Array | None]:
         stops = bool(self.following.on_epoch(*told))
         mirror, values_XN = self.following.mirror, self._values_XN
         if mirror is None or values_XN is None or not mirror.changed(values_XN[0]):
@@ -257,4 +278,6 @@ class Driver:
         return stops, values_XN[0]
 
     def _settings(self, epoch: int) -> Any:
-        return self.following.agenda.settings(epoch)
+        if epoch != self._known_settings[0]:
+            self._known_settings = epoch, self.following.agenda.settings(epoch)
+        return self._known_settings[1]

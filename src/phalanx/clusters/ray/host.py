@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -60,6 +61,7 @@ class Host:
         self._answers: queue.Queue[Any] = queue.Queue()
         self._listener: socket.socket | None = None
         self._group: Any = None
+        self._generation, self._lock = 0, threading.Lock()
         self._is_first = True
         self.control = Control(1)
 
@@ -83,9 +85,11 @@ class Host:
         if interrupts and group is not None:
             group.interrupt("was replaced by another group")
 
-    def pause(self) -> None:
-        """Have all hosts halt after the same step."""
-        self.control.pause()
+    def pause(self, generation: int) -> None:
+        """Have all hosts halt after the same step, to be in that group, unless they are by now."""
+        with self._lock:
+            if self._generation < generation:
+                self.control.pause()
 
     def hear(self, seconds: float) -> Asked | None:
         """What the training asks for next, if it does so within so many seconds."""
@@ -124,7 +128,7 @@ class Host:
         """See clusters/hosts.py: the caller's process knows who is in the next group."""
         self._leave()
         if lost is not None:
-            self._asked.put(Asked("regroup", lost.brief))
+            self._asked.put(Asked("regroup", self._generation))
         return self._enter()
 
     def ask(self, what: str, told: Any) -> Any:
@@ -148,14 +152,17 @@ class Host:
     def _enter(self) -> Group | None:
         while True:
             order = self._newest_order()
+            with self._lock:
+                self._generation = order.generation
+                self.control.go_on()
             listener, self._listener = self._listener, None
             self._is_first = order.how.place.is_first
             if order.how.place.is_alone:
                 return None
             try:
                 self._group = meet(order.how, listener, order.generation, self._look)
-            except HostLost as lost:
-                self._asked.put(Asked("regroup", lost.brief))
+            except HostLost:
+                self._asked.put(Asked("regroup", self._generation))
                 continue
             return self._group  # type: ignore[no-any-return]
 

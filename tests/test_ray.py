@@ -1,0 +1,133 @@
+"""Trainings on a Ray cluster: the same digest for any hosts, whichever of them is lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import phalanx
+
+ray = pytest.importorskip("ray")
+
+PROGRAM = Path(__file__).with_name("ray_program.py")
+
+
+def outcomes(part, folder):
+    """Of each case of a part of the program, which leaves no process of its own."""
+    begun = time.time() - 1
+    command = [sys.executable, PROGRAM, part, folder]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    found = {case.pop("case"): case for case in map(json.loads, lines)}
+    assert not list(left_since(begun))
+    return found
+
+
+def left_since(begun):
+    for process in psutil.process_iter(["cmdline", "create_time"]):
+        command = " ".join(process.info["cmdline"] or ())
+        is_ours = "ray::Host" in command or "raylet" in command or "forkserver" in command
+        if is_ours and process.info["create_time"] > begun and "pytest" not in command:
+            yield command
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return outcomes("layouts", tmp_path_factory.mktemp("layouts") / "checkpoints")
+
+
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory):
+    return outcomes("losses", tmp_path_factory.mktemp("losses") / "checkpoints")
+
+
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "keras_cnn"])
+def test_digests_are_equal_for_any_hosts_and_workers(trained, kind):
+    alone = trained[f"{kind} alone"]["digest"]
+    others = {name: case for name, case in trained.items() if name.startswith(f"{kind} ")}
+    assert len(others) >= 3
+    for name, case in others.items():
+        assert case["digest"] == alone, name
+        if "x" in name.split()[1]:
+            assert f"{case['hosts']}x{case['workers']}" == name.split()[1]
+
+
+@pytest.mark.parametrize("loss", ["a worker killed", "a host killed", "a raylet killed"])
+def test_who_is_lost_changes_nothing(disturbed, loss):
+    assert disturbed[loss]["digest"] == disturbed["undisturbed"]["digest"]
+    assert disturbed[loss]["is_told_each_once"]
+
+
+def test_a_lost_host_is_replaced(disturbed):
+    assert disturbed["a host killed"]["hosts"] == 2
+    assert "hosts changed" in disturbed["a host killed"]["events"][0]
+    assert disturbed["a raylet killed"]["hosts"] == 3
+
+
+def test_too_few_hosts_end_in_an_error_and_the_checkpoint_is_there(disturbed):
+    case = disturbed["too few hosts"]
+    assert case["error"].startswith("min_hosts=3 nodes with 1 CPUs must be there")
+    assert case["checkpoints"]
+    assert disturbed["gone on"]["digest"] == disturbed["undisturbed"]["digest"]
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "words"),
+    [
+        ("too few nodes", "TooFewHosts", "min_hosts=9 nodes"),
+        ("too many CPUs", "TooFewHosts", "99 CPUs"),
+        ("a callback raises", "KeyError", "of the caller's own"),
+        ("a loss that is NaN", "NonFiniteLoss", "the loss must be finite"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_time(trained, case, kind, words):
+    assert trained[case]["kind"] == kind
+    assert words in trained[case]["error"]
+    assert trained[case]["seconds"] < 60
+
+
+def test_a_callback_of_the_caller_may_stop(trained):
+    assert trained["a callback stops"] == {"epochs": 4, "reason": "callback"}
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "auto"])
+def test_no_ray_at_the_address(address):
+    clf = phalanx.MLPClassifier((4,), max_iter=1)
+    with pytest.raises(phalanx.InvalidInput, match="there must be a Ray cluster at the address"):
+        clf.fit([[0.0], [1.0]] * 20, [0, 1] * 20, cluster=phalanx.RayCluster(address))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"address": 6379}, "address must be a text"),
+        ({"hosts": 0}, "hosts must be an integer at least 1"),
+        ({"hosts": 2, "min_hosts": 3}, "min_hosts must be an integer at least 1 and at most 2"),
+        ({"workers_per_host": 0}, "workers_per_host must be"),
+        ({"gpus_per_host": -1}, "gpus_per_host must be"),
+        ({"mixed": "accept"}, "mixed must be one of"),
+        ({"patience": 0}, "patience must be a number above 0"),
+        ({"host_seconds": "20"}, "host_seconds must be a number"),
+    ],
+)
+def test_bad_arguments(options, words):
+    with pytest.raises(phalanx.InvalidInput, match=words):
+        phalanx.RayCluster(**options)
+
+
+def test_what_is_no_cluster():
+    with pytest.raises(phalanx.InvalidInput, match=r"cluster must be a phalanx\.RayCluster"):
+        phalanx.MLPClassifier((4,)).fit([[0.0], [1.0]], [0, 1], cluster="ray://head:10001")
+
+
+def test_lbfgs_has_no_cluster():
+    clf = phalanx.MLPClassifier((4,), solver="lbfgs")
+    with pytest.raises(phalanx.InvalidInput, match="cluster can be used where"):
+        clf.fit([[0.0], [1.0]] * 20, [0, 1] * 20, cluster=phalanx.RayCluster())
