@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,6 +51,12 @@ Resume = Annotated[
     ),
 ]
 
+Cluster = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Train on Ray: auto, HOST:PORT or ray://HOST:PORT."),
+]
+Hosts = Annotated[int, typer.Option(help="Nodes of the Ray cluster that are to train.")]
+
 
 def workers_of(text: str) -> int:
     """A positive number, or 'auto' for one worker a core. Raises InvalidInput."""
@@ -70,6 +76,16 @@ def count_or_auto(name: str, text: str) -> int | str:
             f"Try {name} 2, or {name} auto."
         )
     return int(text)
+
+
+def cluster_of(address: str | None, hosts: int, workers: int | str) -> dict[str, Any]:
+    """The argument `cluster` of `fit` that the options mean, if they do. Raises InvalidInput."""
+    from phalanx.clusters.ray.cluster import RayCluster
+
+    if address is None:
+        return {}
+    each = None if workers == "auto" else int(workers)
+    return {"cluster": RayCluster(address, hosts, workers_per_host=each)}
 
 
 def hidden_of(model: str) -> tuple[int, ...]:

@@ -12,10 +12,13 @@ from phalanx.cli.keeping import how_to_go_on, keeping
 from phalanx.cli.options import (
     CheckpointEvery,
     CheckpointFolder,
+    Cluster,
     Data,
+    Hosts,
     Out,
     Resume,
     Trainers,
+    cluster_of,
     count_or_auto,
     hidden_of,
 )
@@ -74,6 +77,8 @@ def train(
     checkpoint: CheckpointFolder = None,
     checkpoint_every: CheckpointEvery = None,
     resume: Resume = False,
+    cluster: Cluster = None,
+    hosts: Hosts = 2,
     out: Out = None,
 ) -> None:
     """Train a network on a data file and write a run's folder with weights and report."""
@@ -96,6 +101,7 @@ def train(
     )
     settings.check()
     kept = keeping(checkpoint, checkpoint_every, resume)
+    kept |= cluster_of(cluster, hosts, settings.workers)
     _train(data, target, task, drop or [], settings, kept, out)
 
 
@@ -110,11 +116,15 @@ def _train(
 ) -> None:
     from phalanx.cli.fitting import fit, split
     from phalanx.cli.progress import progress
+    from phalanx.clusters.launch import speaks
     from phalanx.data.files import read_table
     from phalanx.run_folder import free_folder, new_run_folder, write_run
 
     table = read_table(data).without(drop)
     parts = split(table, target, task, settings.validation_fraction, settings.seed)
+    if not speaks():  # the first of several hosts writes the folder and says what came of it
+        fit(parts, settings, **kept)
+        return
     note(_about(data, parts))
     with new_run_folder(out or free_folder(data.stem)) as folder:
         bar = progress(settings.epochs, parts.training.n_rows)
@@ -123,7 +133,7 @@ def _train(
         write_run(folder, outcome.predictor, record)
     say_outcome(outcome, folder, settings.processes)
     if outcome.run.reason == INTERRUPTED:
-        if kept:
+        if "checkpoint" in kept:
             note(how_to_go_on(out))
         raise typer.Exit(CTRL_C)
 
