@@ -44,6 +44,13 @@ def test_the_readmes_program(capsys, tmp_path, monkeypatch):
     assert names["shaken"].run_.events[0].what == "worker lost"
 
 
+def test_the_program_for_several_machines(capsys):
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    program = re.search(r"```python\n(# train.py\n.*?)```", page, re.DOTALL)
+    exec(compile(program.group(1), "train.py", "exec"), {"__name__": "__main__"})
+    assert re.fullmatch(r"1 \d+ [0-9a-f]{64}\n", capsys.readouterr().out)
+
+
 def test_the_readmes_files_exist():
     named = re.findall(r"`((?:tests|benchmarks|scripts|docs)/[\w./]+)`", README)
     named += re.findall(r"\]\(([\w./]+)\)", README)

@@ -155,9 +155,10 @@ def say_outcome(outcome: Outcome, folder: Path, asked: int) -> None:
 
     run = outcome.run
     say_evaluation(outcome.evaluation, outcome.judged)
+    beside = f" on each of {run.hosts} hosts" if run.hosts > 1 else ""
     idle = f" (of {asked}: there is no more to share)" if run.workers < asked else ""
     say(
-        f"{words.count(run.workers, 'worker')}{idle}, {words.count(run.epochs, 'epoch')}, "
+        f"{words.count(run.workers, 'worker')}{idle}{beside}, {words.count(run.epochs, 'epoch')}, "
         f"{words.seconds(run.seconds)}, {run.samples_a_second:,.0f} samples a second"
     )
     if summary := words.happened(run.events):

@@ -70,13 +70,21 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
     loss_threshold : float or None
     checkpoint, checkpoint_every, resume
         As of the estimators' `fit`: a folder, e.g. "5 epochs", and True or a path.
+    wire : {"exact", "bf16", "fp16"}
+        How gradients travel between hosts, and so how they are rounded, on one host too. Part of
+        the answer.
+    mixed : {"refuse", "flag"}
+        What to do with hosts whose processors or library versions differ.
+    cluster : phalanx.RayCluster or None
+        None: this machine, or the hosts that torchrun or SLURM has launched this program on.
     verbose : bool
 
     `fit(model, x, y, ...)` for a compiled Keras model takes the arguments of `model.fit`, those of
     the above that it lacks besides, and returns a History with the run as `.run`.
 
     Raises InvalidInput before any work starts; UserFunctionError or what a worker raised, with the
-    worker's traceback as its cause; NonFiniteLoss; WorkerLost.
+    worker's traceback as its cause; NonFiniteLoss; WorkerLost; HostsDiffer, HostLost and
+    TooFewHosts where several hosts train.
     """
     return _front(model).fit(model, *data, **options)
 
