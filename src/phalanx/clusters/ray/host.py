@@ -83,7 +83,7 @@ class Host:
         self._orders.put(order)
         group = self._group
         if interrupts and group is not None:
-            group.interrupt("was replaced by another group")
+            group.interrupt("no longer belongs to the group")
 
     def pause(self, generation: int) -> None:
         """Have all hosts halt after the same step, to be in that group, unless they are by now."""
@@ -178,7 +178,7 @@ class Host:
     def _look(self) -> None:
         """Those who meet may have been given up meanwhile."""
         if not self._orders.empty():
-            raise HostLost(None, "was replaced by another group")
+            raise HostLost(None, "no longer belongs to the group")
 
     def _leave(self) -> None:
         group, self._group = self._group, None
