@@ -58,15 +58,16 @@ class Beats:
             if silence > self._bound:
                 raise HostLost(host, f"has given no sign of life for {self._bound:.0f} s")
 
-    def lost(self, why: str) -> HostLost:
-        """The error for a connection that broke: who it was shows in a moment, as a rule."""
+    def lost(self, why: str, host: int | None = None) -> HostLost:
+        """The error for a connection that broke: who it was, and why, shows in a moment, as a
+        rule."""
         until = monotonic() + 3 * EVERY
         while monotonic() < until and not self._is_over.wait(EVERY / 5):
             try:
                 self.check()
             except HostLost as error:
                 return error
-        return HostLost(None, f"is gone ({_brief(why)})")
+        return HostLost(host, f"is gone ({_brief(why)})")
 
     def failed(self, why: str) -> None:
         """Say that this host cannot go on, and why."""

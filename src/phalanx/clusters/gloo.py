@@ -8,7 +8,6 @@ long (beats.py); an operation itself has no bound, since a host may compute for 
 from __future__ import annotations
 
 import ctypes
-import socket
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -19,7 +18,7 @@ import torch.distributed
 
 from phalanx.arrays import Array
 from phalanx.clusters.beats import Beats
-from phalanx.errors import HostLost
+from phalanx.clusters.lines import own_address
 from phalanx.exchange.group import Look
 from phalanx.hosts import Place
 
@@ -47,14 +46,20 @@ class GlooGroup:
         self._pending: list[_Pending] = []
         self._beats.start()
 
-    def all_to_all(
-        self, row_n: Array, sizes_H: Sequence[int], into_n: Array, sizes_in_H: Sequence[int]
-    ) -> _Pending:
+    def all_to_all(self, pieces_H: Sequence[Array], places_H: Sequence[Array]) -> _Pending:
+        row_n = np.concatenate(pieces_H)
+        sizes, sizes_in = [*map(len, pieces_H)], [*map(len, places_H)]
+        into_n = np.empty(sum(sizes_in), row_n.dtype)
         options = dist.AllToAllOptions()
-        work = self._gloo.alltoall_base(
-            tensor(into_n), tensor(row_n), list(sizes_in_H), list(sizes_H), options
-        )
-        return self._begun(work)
+        work = self._gloo.alltoall_base(tensor(into_n), tensor(row_n), sizes_in, sizes, options)
+
+        def put() -> None:
+            for place_n, came_n in zip(
+                places_H, np.split(into_n, np.cumsum(sizes_in)[:-1]), strict=True
+            ):
+                place_n[...] = came_n
+
+        return self._begun(work, put)
 
     def all_gather(self, row_n: Array, into_Hn: Array) -> _Pending:
         return self._begun(self._gloo._allgather_base(tensor(into_Hn.reshape(-1)), tensor(row_n)))
@@ -81,17 +86,17 @@ class GlooGroup:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._gloo))
         del self._gloo
 
-    def _begun(self, work: Any) -> _Pending:
-        pending = _Pending(work, self._beats)
+    def _begun(self, work: Any, then: Look = lambda: None) -> _Pending:
+        pending = _Pending(work, self._beats, then)
         self._pending = [p for p in self._pending if not p.is_done] + [pending]
         return pending
 
 
 class _Pending:
-    """See exchange/group.py: Pending."""
+    """See exchange/group.py: Pending. then: what is to be done with what has come."""
 
-    def __init__(self, work: Any, beats: Beats) -> None:
-        self._work, self._beats, self.is_done = work, beats, False
+    def __init__(self, work: Any, beats: Beats, then: Look) -> None:
+        self._work, self._beats, self._then, self.is_done = work, beats, then, False
 
     def wait(self, look: Look) -> None:
         while not self.is_done:
@@ -103,6 +108,7 @@ class _Pending:
                     raise self._beats.lost(str(error)) from error
             else:
                 self.is_done = True
+                self._then()
                 return
             look()
             self._beats.check()
@@ -128,17 +134,3 @@ def device_of(address: str, interface: str | None) -> Any:
     if interface is not None:
         return dist.ProcessGroupGloo.create_device(interface=interface)
     return dist.ProcessGroupGloo.create_device(hostname=own_address(address))
-
-
-def own_address(address: str) -> str:
-    """The address of this host by which it reaches another; nothing is sent.
-
-    Raises HostLost where there is no way.
-    """
-    try:
-        family, kind, protocol, _, where = socket.getaddrinfo(address, 1, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.connect(where)
-            return str(probe.getsockname()[0])
-    except OSError as error:
-        raise HostLost(0, f"cannot be reached at {address!r}: {error}") from error

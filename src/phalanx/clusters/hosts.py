@@ -8,10 +8,13 @@ import os
 import socket
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib.util import find_spec
 from time import monotonic, sleep
 from typing import Any, Protocol
 
-from phalanx.clusters.launch import JOINED, Launch, launch
+from phalanx.clusters.launch import GLOO, JOINED, Launch, launch
+from phalanx.clusters.lines import own_address
+from phalanx.clusters.sockets import SocketGroup
 from phalanx.errors import HostLost, InvalidInput
 from phalanx.exchange.group import Group
 
@@ -74,16 +77,19 @@ def launched() -> Hosts:
 
 def _meet(how: Launch) -> Any:
     """The group, once all hosts have come. Raises InvalidInput, HostLost."""
-    try:
-        from phalanx.clusters.gloo import GlooGroup, device_of
-    except ImportError as error:
+    if find_spec("torch") is None:
         raise InvalidInput(
             f"training on {how.place.count} hosts needs torch.distributed; torch is not installed "
             "here. Run `pip install phalanx[torch]` on every host."
-        ) from error
+        )
     store = _store(how)
     _roll_call(how, store)
-    return GlooGroup(how.place, store, device_of(how.address, how.interface), how.host_seconds)
+    if how.transport == GLOO:
+        from phalanx.clusters.gloo import GlooGroup, device_of
+
+        return GlooGroup(how.place, store, device_of(how.address, how.interface), how.host_seconds)
+    address = own_address(how.address, how.interface)
+    return SocketGroup(how.place, store, address, how.host_seconds)
 
 
 def _store(how: Launch) -> Any:

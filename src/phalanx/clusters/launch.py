@@ -17,6 +17,7 @@ from phalanx.hosts import Place
 
 JOINED = "PHALANX_JOINED"  # pid of the process that has taken the place
 JOIN_SECONDS, HOST_SECONDS = "PHALANX_JOIN_SECONDS", "PHALANX_HOST_SECONDS"
+TRANSPORT, SOCKETS, GLOO = "PHALANX_TRANSPORT", "sockets", "gloo"
 FIRST_PORT, N_PORTS = 20_000, 10_000  # of SLURM jobs: by the job's number
 
 
@@ -26,7 +27,8 @@ class Launch:
 
     has_store: the launcher itself listens at the meeting point. interface: the network interface
     that is to be used, where the user names one. join_seconds: how long the others are waited for
-    when the first fit begins; host_seconds: how long one may be silent.
+    when the first fit begins; host_seconds: how long one may be silent. transport: what carries the
+    steps, our own sockets or gloo.
     """
 
     place: Place
@@ -36,6 +38,7 @@ class Launch:
     interface: str | None = None
     join_seconds: float = 600.0
     host_seconds: float = 20.0
+    transport: str = SOCKETS
 
 
 def launch(environ: Mapping[str, str] = os.environ) -> Launch | None:
@@ -85,12 +88,18 @@ def _launched(
     environ: Mapping[str, str], place: Place, address: str, port: int, has_store: bool
 ) -> Launch:
     interface = environ.get("GLOO_SOCKET_IFNAME", "").split(",")[0] or None
-    patience = {
+    patience: dict[str, float] = {
         field: _seconds(environ, name)
         for field, name in (("join_seconds", JOIN_SECONDS), ("host_seconds", HOST_SECONDS))
         if name in environ
     }
-    return Launch(place, address, port, has_store, interface, **patience)
+    transport = environ.get(TRANSPORT, SOCKETS)
+    if transport not in (SOCKETS, GLOO):
+        raise InvalidInput(
+            f"the environment variable {TRANSPORT} must be {SOCKETS!r} or {GLOO!r}; got "
+            f"{transport!r}."
+        )
+    return Launch(place, address, port, has_store, interface, transport=transport, **patience)
 
 
 def speaks(environ: Mapping[str, str] = os.environ) -> bool:
