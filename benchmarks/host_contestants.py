@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from multiprocessing.connection import Connection
 
 import torch
@@ -10,27 +11,35 @@ from contestants import Contestant
 from deep_cases import DeepCase
 from deep_contestants import Peers, PhalanxTorch, free_port, peers
 from deep_loops import Kind, Setting, introduce
-from host_names import DDP, DDP_FUSED, LIMIT_FUSED, ONE_HOST, PHALANX
+from host_names import DDP, DDP_FUSED, LIMIT_FUSED, ONE_HOST, PHALANX, PHALANX_GLOO
+from phalanx.clusters.launch import GLOO, SOCKETS, TRANSPORT
 from torch_peers import told
 
 HOSTS = 2
 HOST = Setting(Kind.DDP, HOSTS)  # Phalanx' hosts are launched as DDP's ranks are
 
 
-def serve(pipe: Connection, case: DeepCase, rank: int, port: int) -> None:
-    """What a host of Phalanx does: one worker trains when told to; see deep_loops.py: serve."""
+def serve(pipe: Connection, case: DeepCase, rank: int, port: int, transport: str) -> None:
+    """What a host of Phalanx does: its one worker trains when told to."""
     torch.set_num_threads(1)
     introduce(HOST, rank, port)
+    os.environ[TRANSPORT] = transport
     contestant = PhalanxTorch(case, 1)
     while (epochs := told(pipe)) is not None:
         pipe.send(contestant.round(epochs))
 
 
+def hosts(case: DeepCase, transport: str) -> Peers:
+    """Phalanx' two hosts."""
+    port = free_port()
+    return Peers(serve, [(case, rank, port, transport) for rank in range(HOSTS)])
+
+
 def contestants(case: DeepCase) -> dict[str, Contestant]:
     """Everybody who trains a case, in the order of the table."""
-    port = free_port()
     return {
-        PHALANX: Peers(serve, [(case, rank, port) for rank in range(HOSTS)]),
+        PHALANX: hosts(case, SOCKETS),
+        PHALANX_GLOO: hosts(case, GLOO),
         DDP: peers(case, Setting(Kind.DDP, HOSTS)),
         DDP_FUSED: peers(case, Setting(Kind.DDP, HOSTS, fused=True)),
         ONE_HOST: PhalanxTorch(case, HOSTS),
