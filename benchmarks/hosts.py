@@ -71,13 +71,19 @@ def main() -> None:
     faulthandler.dump_traceback_later(LONGEST, exit=True)
     rounds = QUICK_ROUNDS if asked.quick else asked.rounds
     cases = [case.quick() for case in asked.cases] if asked.quick else asked.cases
-    times = {case: rounds_of(case.key, case.epochs, contestants(case), rounds)[0] for case in cases}
+    timed = [time_case(case, rounds) for case in cases]
     why_not = "not asked for" if asked.no_link else netlab.why_not(delay=host_link.ONE_WAY)
     linked = None if why_not else host_link.measure(min(rounds, asked.link_rounds), asked.quick)
     command = shlex.join(["python", "benchmarks/hosts.py", *sys.argv[1:]])
-    page = render(times, linked, command, asked.quick)
+    page = render(timed, linked, command, asked.quick)
     asked.out.write_text(page)
     print(page)
+
+
+def time_case(case: DeepCase, rounds: int) -> DeepTimed:
+    """Let everybody train the case, `rounds` times in turn."""
+    times, others = rounds_of(case.key, case.epochs, contestants(case), rounds)
+    return DeepTimed(case, case.load().source, times, others)
 
 
 def arguments() -> Namespace:
@@ -92,8 +98,9 @@ def arguments() -> Namespace:
     return parser.parse_args()
 
 
-def render(times: dict[DeepCase, Times], linked: Linked | None, command: str, quick: bool) -> str:
+def render(timed: Sequence[DeepTimed], linked: Linked | None, command: str, quick: bool) -> str:
     """The page."""
+    others = spread([cores for each in timed for cores in each.others])
     facts = machine.describe(PACKAGES) | {"commit": commit(ROOT)}
     link = [] if linked is None else ["## Over a slow, long link", said_of_link(), of_link(linked)]
     parts = [
@@ -103,15 +110,16 @@ def render(times: dict[DeepCase, Times], linked: Linked | None, command: str, qu
         "\n".join(f"- {name}: {value}" for name, value in facts.items()),
         METHOD,
         "## Milliseconds a step",
-        step_table([DeepTimed(case, case.load().source, each, []) for case, each in times.items()]),
+        step_table([*timed]),
+        f"Cores kept busy by other programs, seen before each round: {ranged(others)}.",
         "## Ratios",
         table(
             ["case", *(r.title for r in RATIOS)],
-            [[case.title, *(cell(each, r) for r in RATIOS)] for case, each in times.items()],
+            [[each.case.title, *(cell(each.times, r) for r in RATIOS)] for each in timed],
         ),
         *link,
         "## Targets",
-        verdict([*of_cases(times), *([] if linked is None else of_the_link(linked))]),
+        verdict([*of_cases(timed), *([] if linked is None else of_the_link(linked))]),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -150,17 +158,17 @@ def megabytes(sent: Sequence[float]) -> str:
     return ranged(spread([count / MB for count in sent]))
 
 
-def of_cases(times: dict[DeepCase, Times]) -> list[Finding]:
+def of_cases(timed: Sequence[DeepTimed]) -> list[Finding]:
     """Phalanx is as quick as DDP in each case."""
     return [
         Finding(
-            f"{case.title}: {OVER_DDP.title}",
-            ratio(each[DDP], each[PHALANX]).middle,
+            f"{each.case.title}: {OVER_DDP.title}",
+            ratio(each.times[DDP], each.times[PHALANX]).middle,
             AS_DDP,
             "x",
             at_least=True,
         )
-        for case, each in times.items()
+        for each in timed
     ]
 
 
