@@ -27,7 +27,8 @@ def lines(place: Place, store: Any, address: str, seconds: float) -> dict[int, s
     """A line to each other host. Raises HostLost where one is not made within so many seconds."""
     until = monotonic() + seconds
     word = secrets.token_hex(16).encode()
-    with socket.create_server((address, 0), backlog=place.count) as listening:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, 0), family=family, backlog=place.count) as listening:
         port = listening.getsockname()[1]
         store.set(f"lines/{place.host}", f"{address} {port} {word.decode()}")
         found: dict[int, socket.socket] = {}

@@ -60,6 +60,7 @@ class SocketGroup:
         return self._begun(nothing, places)
 
     def check(self) -> None:
+        self.move()  # who waits for something else keeps what is under way going
         self._beats.check()
 
     def failed(self, why: str) -> None:
