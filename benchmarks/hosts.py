@@ -60,10 +60,11 @@ METHOD = """\
 - "Over gloo" is Phalanx with `PHALANX_TRANSPORT=gloo`: the same exchange by gloo's collectives."""
 LINK = """\
 The 784-2048-2048-10 network, batch 256, two hosts in a laboratory (`benchmarks/netlab.py`): each
-link carries {rate} either way, and a packet is under way for {one_way}, so a round trip takes twice
-that. Seconds a step are counted between epochs, after a warm-up in which TCP finds its pace
-(congestion control here: {control}); bytes are what a host's link carried, with all headers. With
-`sync_every=32` an epoch is one round of 32 steps, and another algorithm (docs/models.md)."""
+link carries {rate} either way, and a packet is {one_way} under way, so a round trip takes
+twice that. Seconds a step are counted between epochs, after a warm-up in which TCP finds
+its pace (congestion control here: {control}). Bytes are what a host's link carried, with all
+headers. With `sync_every=32` an epoch is one round of 32 steps, and another algorithm
+(`docs/models.md`)."""
 
 
 def main() -> None:
@@ -133,7 +134,7 @@ def said_of_link() -> str:
     """How the slow link was measured."""
     control = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
     rate = f"{host_link.RATE.removesuffix('mbit')} Mbit/s"
-    one_way = f"{host_link.ONE_WAY.removesuffix('ms')} ms one way"
+    one_way = f"{host_link.ONE_WAY.removesuffix('ms')} ms"
     return LINK.format(rate=rate, one_way=one_way, control=control)
 
 
