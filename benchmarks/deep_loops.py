@@ -69,8 +69,12 @@ class Loop:
             dist.barrier()
         begun = perf_counter()
         for _ in range(epochs):
-            assert isfinite(sum(self._step(index) for index in self._epoch()))
+            self.epoch()
         return (perf_counter() - begun) / (epochs * self._case.steps)
+
+    def epoch(self) -> None:
+        """Train for one epoch."""
+        assert isfinite(sum(self._step(index) for index in self._epoch()))
 
     def _epoch(self) -> list[Tensor]:
         """Indices of this rank's samples in each step of a new random order."""

@@ -11,9 +11,11 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from cases import DIGITS
 from elastic import Step, noted
 from figures import Finding, Spread, ratio, spread
+from host_link import Journey, journey
 from nothing_fails import Price
 from phalanx.run import Event
 from recovery import Kill, judged
+from scale import Load
 from section import Section
 from slow_worker import share
 from table import ranged, table
@@ -82,3 +84,19 @@ def test_a_note_of_torchrun_s_workers_is_read() -> None:
 
 def test_a_section_has_its_title_and_its_paragraphs() -> None:
     assert Section("A", ["b", "c"], []).text() == "## A\n\nb\n\nc"
+
+
+def test_a_journey_is_from_the_first_mark_to_the_last() -> None:
+    marks = [(1.0, 100.0), (2.0, 500.0), (3.0, 900.0)]
+    assert journey(marks, 2) == Journey(seconds=0.5, sent=100.0)
+
+
+@pytest.mark.parametrize("hosts", [2, 64])
+def test_with_a_shard_a_host_as_much_is_sent_as_by_a_ring(hosts: int) -> None:
+    load = Load(n=640, s=hosts, h=hosts)
+    assert load.shards_sent() + load.blocks_sent() == 2 * 640 * (hosts - 1) / hosts
+
+
+def test_one_host_sends_nothing_and_touches_every_slot() -> None:
+    load = Load(n=100, s=8, h=1)
+    assert (load.sent("exact"), load.slots(), load.reduced()) == (0, 4 * 800, 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 from phalanx.arrays import Array
 
 PAGE, CACHE_LINE = 4096, 64  # bytes
+NORESERVE = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE, which mmap does not name
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,12 @@ class Arena:
         return memoryview(self._arrays[name].reshape(-1))  # type: ignore[arg-type]
 
     @classmethod
-    def private(cls, fields: Fields) -> Arena:
-        """An arena that only this process sees."""
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    def private(cls, fields: Fields, is_sparse: bool = False) -> Arena:
+        """An arena that only this process sees.
+
+        is_sparse: much of it will never be touched, so it may be larger than the host's memory.
+        """
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE * is_sparse
         return cls(fields, mmap.mmap(-1, _size(fields), flags=flags))
 
     @classmethod

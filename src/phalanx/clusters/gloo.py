@@ -52,14 +52,20 @@ class GlooGroup:
         self._pending: list[_Pending] = []
         self._beats.start()
 
-    def all_to_all(
-        self, row_n: Array, sizes_H: Sequence[int], into_n: Array, sizes_in_H: Sequence[int]
-    ) -> _Pending:
+    def all_to_all(self, pieces_H: Sequence[Array], places_H: Sequence[Array]) -> _Pending:
+        row_n, into_n = _joined(pieces_H), _joined(places_H)
+        sizes, sizes_in = [*map(len, pieces_H)], [*map(len, places_H)]
         options = dist.AllToAllOptions()
-        work = self._gloo.alltoall_base(
-            tensor(into_n), tensor(row_n), list(sizes_in_H), list(sizes_H), options
-        )
-        return self._begun(work)
+        work = self._gloo.alltoall_base(tensor(into_n), tensor(row_n), sizes_in, sizes, options)
+
+        def put() -> None:
+            at = 0
+            for place_n in places_H:
+                if len(place_n) != len(into_n):
+                    place_n[...] = into_n[at : at + len(place_n)]
+                at += len(place_n)
+
+        return self._begun(work, put)
 
     def all_gather(self, row_n: Array, into_Hn: Array) -> _Pending:
         return self._begun(self._gloo._allgather_base(tensor(into_Hn.reshape(-1)), tensor(row_n)))
@@ -90,17 +96,17 @@ class GlooGroup:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._gloo))
         del self._gloo
 
-    def _begun(self, work: Any) -> _Pending:
-        pending = _Pending(work, self._beats)
+    def _begun(self, work: Any, then: Look = lambda: None) -> _Pending:
+        pending = _Pending(work, self._beats, then)
         self._pending = [p for p in self._pending if not p.is_done] + [pending]
         return pending
 
 
 class _Pending:
-    """See exchange/group.py: Pending."""
+    """See exchange/group.py: Pending. then: what is to be done with what has come."""
 
-    def __init__(self, work: Any, beats: Beats) -> None:
-        self._work, self._beats, self.is_done = work, beats, False
+    def __init__(self, work: Any, beats: Beats, then: Look) -> None:
+        self._work, self._beats, self._then, self.is_done = work, beats, then, False
 
     def wait(self, look: Look) -> None:
         while not self.is_done:
@@ -112,6 +118,7 @@ class _Pending:
                     raise self._beats.lost(str(error)) from error
             else:
                 self.is_done = True
+                self._then()
                 return
             look()
             self._beats.check()
@@ -123,6 +130,14 @@ class _Pending:
         except RuntimeError:
             return bool(self._work.is_completed())
         return True
+
+
+def _joined(arrays: Sequence[Array]) -> Array:
+    """One contiguous array; where all but one are empty, that one itself."""
+    whole = [array for array in arrays if len(array)]
+    if len(whole) == 1:
+        return whole[0]
+    return np.concatenate(arrays)
 
 
 def tensor(array: Array) -> torch.Tensor:

@@ -35,7 +35,8 @@ class InProcess:
     def session(
         self, job: Job, training: Samples, validation: Samples | None, tell: Tell
     ) -> Iterator[Session]:
-        arena = Arena.private(job.fields)
+        # of the shards' slots a host touches its own rows, and its own part of the others'
+        arena = Arena.private(job.fields, is_sparse=self.group is not None)
         arena["door"][WANTED] = Seats(arena).admitted[0] = 1
         courier = Courier(job, arena, self.group) if self.group else None
         with one_blas_thread():

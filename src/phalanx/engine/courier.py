@@ -5,8 +5,8 @@ when it says so: then the part of their gradients that is reduced here lies in t
 slots. So are the blocks that are reduced elsewhere. Nobody updates a block of a step before all of
 that has come, so a step whose exchange fails has changed nothing, on no host that it failed on.
 
-Everything is brought in the same order everywhere: the j-th shards of all hosts, then the shards'
-figures; then the reduced blocks.
+Everything is sent in the same order everywhere: the j-th shards of all hosts, then the shards'
+figures; then the reduced blocks, and their squares.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from phalanx.exchange.board import (
     Pause,
     fence,
 )
-from phalanx.exchange.group import Group
+from phalanx.exchange.group import Group, Look
 from phalanx.exchange.tally import Tally
 from phalanx.job import Job
 from phalanx.timetable import EVALUATION, Timetable
@@ -94,8 +94,11 @@ class Courier:
                     return
                 fence()
                 row_N = self._gradient(s, doer)
-            has_row = [turn is not None for turn in turns]
-            self._flights.append([lane.scatter(self.group, row_N, has_row) for lane in self.lanes])
+            slots = [
+                None if turn is None or host == self.host else self.grads_SN[turn]
+                for host, turn in enumerate(turns)
+            ]
+            self._flights.append([lane.scatter(self.group, row_N, slots) for lane in self.lanes])
 
     def shards(self, tick: int) -> None:
         def all_are_sent() -> bool:
@@ -103,26 +106,23 @@ class Courier:
             return len(self._flights) == self._n_rounds
 
         self._wait(all_are_sent)
-        for j, flights in enumerate(self._flights):
-            turns = self._turns(j)
-            slots = [
-                None if s is None or host == self.host else self.grads_SN[s]
-                for host, s in enumerate(turns)
-            ]
-            for flight in flights:
-                flight.land(slots, self._look_around)
+        figures = self._send_figures(tick)
+        for flight in chain(*self._flights):
+            flight.land(self._look_around)
         self._flights = []
-        self._bring_figures(tick)
+        self._heed(figures.land(self._look_around))
+        self._publish(self.shards_done, self._live_parts, self._live, tick)
 
     def blocks(self, tick: int) -> None:
         reduced, parts = self.board.reduced, self.job.block_parts
         here = parts[self.host]
         self._wait(lambda: all(reduced[k] >= tick for k in here))
         fence()
-        for lane in self.lanes:
-            lane.spread(self.group, self.reduced_N, self._look_around)
+        flights = [lane.spread(self.group, self.reduced_N) for lane in self.lanes]
         if self.job.clip.norm is not None:
-            self._bring(parts, self.squares_K[:, np.newaxis])
+            self._send(parts, self.squares_K[:, np.newaxis]).land(self._look_around)
+        for flight in flights:
+            flight.land(self._look_around)
         for k in chain(*parts):
             if k not in here:
                 self.board.publish(reduced, k, tick)
@@ -137,7 +137,8 @@ class Courier:
         for v in here:
             doer = done.doer(v, tick, self.ranks)
             mine[v] = self.partials[doer, v]
-        self._heed(self._bring(parts, mine, self._header(tick)))
+        figures = self._send(parts, mine, self._header(tick))
+        self._heed(figures.land(self._look_around))
         self._publish(done, parts, len(mine), tick)
         self.board.publish(self.door, EXCHANGED, tick)
 
@@ -160,14 +161,13 @@ class Courier:
         is_home = self.arena["shard_owner"][s] == doer
         return np.asarray(self.grads_SN[s] if is_home else self.away_WSN[doer, s])
 
-    def _bring_figures(self, tick: int) -> None:
+    def _send_figures(self, tick: int) -> Figures:
         """Loss, weight and measures of each shard."""
         done, parts = self.shards_done, self._live_parts
         mine_SR = self.results_WSR[self.job.courier]
         for s in parts[self.host]:
             mine_SR[s] = self.results_WSR[done.doer(s, tick, self.ranks), s]
-        self._heed(self._bring(parts, mine_SR, self._header(tick)))
-        self._publish(done, parts, self._live, tick)
+        return self._send(parts, mine_SR, self._header(tick))
 
     def _header(self, tick: int) -> tuple[float, ...]:
         return self.timetable.at(tick).updates, self.wish
@@ -184,20 +184,8 @@ class Courier:
             if task not in here:
                 done.publish(task, tick)
 
-    def _bring(self, parts: list[range], rows_XR: Array, header: tuple[float, ...] = ()) -> Array:
-        """Bring the rows that other hosts have, by parts; returns all hosts' headers."""
-        most, width, n = max(map(len, parts)), rows_XR.shape[1], len(header)
-        mine_n = np.zeros(n + most * width)
-        here = parts[self.host]
-        mine_n[:n] = header
-        mine_n[n : n + len(here) * width] = rows_XR[here.start : here.stop].ravel()
-        all_Hn = np.empty((self.count, len(mine_n)))
-        self.group.all_gather(mine_n, all_Hn).wait(self._look_around)
-        for host, part in enumerate(parts):
-            if host != self.host:
-                theirs = all_Hn[host, n : n + len(part) * width].reshape(len(part), width)
-                rows_XR[part.start : part.stop] = theirs
-        return all_Hn[:, :n]
+    def _send(self, parts: list[range], rows_XR: Array, header: tuple[float, ...] = ()) -> Figures:
+        return Figures(self.group, self.host, parts, rows_XR, header)
 
     def _wait(self, is_there: Callable[[], bool]) -> None:
         """For something of this host. Raises Aborted, HostLost."""
@@ -210,3 +198,28 @@ class Courier:
     def _look_around(self) -> None:
         if self.door[ABORT]:
             raise Aborted
+
+
+class Figures:
+    """Rows of figures that each host has a part of, on their way to all; before them a header."""
+
+    def __init__(
+        self, group: Group, host: int, parts: list[range], rows_XR: Array, header: tuple[float, ...]
+    ) -> None:
+        self._host, self._parts, self._rows_XR, self._n = host, parts, rows_XR, len(header)
+        here, width = parts[host], rows_XR.shape[1]
+        mine_n = np.zeros(self._n + max(map(len, parts)) * width)
+        mine_n[: self._n] = header
+        mine_n[self._n : self._n + len(here) * width] = rows_XR[here.start : here.stop].ravel()
+        self._all_Hn = np.empty((len(parts), len(mine_n)))
+        self._pending = group.all_gather(mine_n, self._all_Hn)
+
+    def land(self, look: Look) -> Array:
+        """Wait until the rows of the others are in their places; returns all hosts' headers."""
+        self._pending.wait(look)
+        n, width = self._n, self._rows_XR.shape[1]
+        for host, part in enumerate(self._parts):
+            if host != self._host:
+                theirs_n = self._all_Hn[host, n : n + len(part) * width]
+                self._rows_XR[part.start : part.stop] = theirs_n.reshape(len(part), width)
+        return self._all_Hn[:, :n]

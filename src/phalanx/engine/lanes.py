@@ -10,7 +10,7 @@ from itertools import groupby
 
 import numpy as np
 
-from phalanx.arrays import Array, aligned_empty
+from phalanx.arrays import Array
 from phalanx.exchange.group import Group, Look, Pending
 from phalanx.hosts import elements
 from phalanx.job import Job
@@ -26,64 +26,73 @@ class Lane:
     ) -> None:
         self.start, self.stop, self.rounding = start, stop, rounding
         clipped = [(min(max(a, start), stop), min(max(b, start), stop)) for a, b in bounds]
-        self.sizes = [b - a for a, b in clipped]
-        self.mine = slice(*clipped[job.place.host])
-        self.size = self.sizes[job.place.host]
-        self.count = job.place.count
-        self.own = job.model.dtype
-        self.dtype = self.own if rounding.dtype is None else rounding.dtype
-        self._out_n = aligned_empty((stop - start,), self.dtype)
-        self._copies_Hn = aligned_empty((self.count, self.size), self.dtype)
+        self.parts = [slice(a, b) for a, b in clipped]
+        self.here = job.place.host
+        self.mine = self.parts[self.here]
+        self._is_packed = rounding.dtype is not None
+        self._nothing_n = np.empty(0, rounding.dtype or job.model.dtype)
 
-    def row(self, values_N: Array) -> Array:
-        """The lane of a vector, as it travels."""
-        if self.rounding.dtype is None:
-            return values_N[self.start : self.stop]
-        packed_n = np.empty(self.stop - self.start, self.dtype)
-        self.rounding.pack(values_N[self.start : self.stop], packed_n)
+    def scatter(
+        self, group: Group, grad_N: Array | None, slots: Sequence[Array | None]
+    ) -> Arriving:
+        """Send each host its part of a gradient, and bring my part of theirs.
+
+        grad_N: None where this host has none to send. slots: where the gradient [N] of each other
+        host belongs; None for who has none.
+        """
+        pieces = [self._nothing_n] * len(self.parts)
+        if grad_N is not None:
+            pieces = self._pieces(self._packed(grad_N, slice(self.start, self.stop)))
+        mine = [None if slot_N is None else slot_N[self.mine] for slot_N in slots]
+        return self._begun(group, pieces, mine)
+
+    def spread(self, group: Group, reduced_N: Array) -> Arriving:
+        """Send all hosts my part of the reduced gradient, and bring theirs."""
+        pieces = [self._packed(reduced_N, self.mine)] * len(self.parts)
+        places = [
+            None if host == self.here else reduced_N[part] for host, part in enumerate(self.parts)
+        ]
+        return self._begun(group, pieces, places)
+
+    def _packed(self, values_N: Array, part: slice) -> Array:
+        """A part of the vector as it travels."""
+        if not self._is_packed:
+            return values_N[part]
+        packed_n = np.empty(part.stop - part.start, self.rounding.dtype)
+        self.rounding.pack(values_N[part], packed_n)
         return packed_n
 
-    def scatter(self, group: Group, grad_N: Array | None, has_row: Sequence[bool]) -> Arriving:
-        """Send each host its part of a gradient; bring my part of the others'.
+    def _pieces(self, row_n: Array) -> list[Array]:
+        """The part of each host, of a row that begins where the lane does."""
+        at = self.start
+        return [row_n[part.start - at : part.stop - at] for part in self.parts]
 
-        grad_N: None where this host has none to send; has_row: whether each host has.
-        """
-        row_n = np.empty(0, self.dtype) if grad_N is None else self.row(grad_N)
-        sizes = [0] * self.count if grad_N is None else self.sizes
-        sizes_in = [self.size * has for has in has_row]
-        into_n = np.empty(sum(sizes_in), self.dtype)
-        pending = group.all_to_all(row_n, sizes, into_n, sizes_in)
-        return Arriving(self, pending, row_n, into_n, has_row)
-
-    def spread(self, group: Group, reduced_N: Array, look: Look) -> None:
-        """Send all hosts my part of the reduced gradient, and bring theirs."""
-        self.rounding.pack(reduced_N[self.mine], self._copies_Hn[0])
-        self._copies_Hn[1:] = self._copies_Hn[0]
-        lane_n = reduced_N[self.start : self.stop]
-        into_n = lane_n if self.rounding.dtype is None else self._out_n
-        sizes = [self.size] * self.count
-        group.all_to_all(self._copies_Hn.reshape(-1), sizes, into_n, self.sizes).wait(look)
-        if self.rounding.dtype is not None:
-            self.rounding.unpack(into_n, lane_n)
+    def _begun(self, group: Group, pieces: list[Array], places: Sequence[Array | None]) -> Arriving:
+        pieces[self.here] = self._nothing_n  # what is mine is here
+        comes = [self._nothing_n if place_n is None else place_n for place_n in places]
+        if self._is_packed:
+            comes = [np.empty(len(place_n), self.rounding.dtype) for place_n in comes]
+        return Arriving(self.rounding, group.all_to_all(pieces, comes), comes, places)
 
 
 class Arriving:
-    """A row of each host that is on its way. The row that was sent is kept until it has left."""
+    """What comes from each host, and the place where it belongs."""
 
     def __init__(
-        self, lane: Lane, pending: Pending, sent_n: Array, into_n: Array, has_row: Sequence[bool]
+        self,
+        rounding: Rounding,
+        pending: Pending,
+        comes: Sequence[Array],
+        places: Sequence[Array | None],
     ) -> None:
-        self.lane, self._pending, self._sent_n, self._into_n = lane, pending, sent_n, into_n
-        self._has_row = has_row
+        self._rounding, self._pending, self._comes, self._places = rounding, pending, comes, places
 
-    def land(self, slots: Sequence[Array | None], look: Look) -> None:
-        """Wait, and write what has come into the slot [N] of each host that is given one."""
+    def land(self, look: Look) -> None:
+        """Wait until all of it is in its place."""
         self._pending.wait(look)
-        lane, at = self.lane, 0
-        for has, slot_N in zip(self._has_row, slots, strict=True):
-            if has and slot_N is not None:
-                lane.rounding.unpack(self._into_n[at : at + lane.size], slot_N[lane.mine])
-            at += lane.size * has
+        for come_n, place_n in zip(self._comes, self._places, strict=True):
+            if place_n is not None and come_n is not place_n:
+                self._rounding.unpack(come_n, place_n)
 
 
 def lanes_of(job: Job) -> list[Lane]:

@@ -28,12 +28,10 @@ class Group(Protocol):
 
     place: Place
 
-    def all_to_all(
-        self, row_n: Array, sizes_H: Sequence[int], into_n: Array, sizes_in_H: Sequence[int]
-    ) -> Pending:
-        """Send each host its piece of a row, and bring each host's piece, in the order of hosts.
+    def all_to_all(self, pieces_H: Sequence[Array], places_H: Sequence[Array]) -> Pending:
+        """Send each host its piece, and bring each host's to its place; my own are empty.
 
-        Both arrays are contiguous, and are not to be touched before the operation is done.
+        They are contiguous, and are not to be touched before the operation is done.
         """
 
     def all_gather(self, row_n: Array, into_Hn: Array) -> Pending:
