@@ -1,6 +1,7 @@
 """Hosts that are threads of this process, one of which may be lost at any operation of its group.
 
-A group loses a host where the script says so: before the n-th operation that the host takes part in,
+A group loses a host where the script says so: before the n-th operation that the host takes part
+in,
 or after it, when some of the others have got their part of it and some have not.
 """
 

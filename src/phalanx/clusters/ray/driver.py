@@ -175,7 +175,7 @@ class Driver:
 
     @property
     def _has_answered(self) -> bool:
-        """Whether the caller's scheduler and callbacks have gone on from where a training begins."""
+        """Whether the caller has been asked for more than a training that begins asks for."""
         return self._epoch[0] > self._begun or self._known_settings[0] > self._begun
 
     def _all_lost(self) -> HostLost:
