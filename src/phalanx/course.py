@@ -21,7 +21,7 @@ from phalanx.exchange.group import Group
 from phalanx.job import LEASE_EPOCHS, Job, Lease
 from phalanx.keeper import Keeper
 from phalanx.run import EpochRecord, Event, Span
-from phalanx.state import Standing, state_of
+from phalanx.state import Standing, reason_to_end, state_of
 from phalanx.stopping import Reason
 
 REFUSE, FLAG = "refuse", "flag"  # hosts that differ in what decides the last bits
@@ -138,10 +138,15 @@ class Course:
         state.load(session.arena)
         agenda = following.agenda
         pauses = following.on_epoch is not None or (agenda is not None and agenda.changes)
-        self._pauses = pauses if group is None else any(gather(group, pauses))
+        self._pauses = pauses
 
     def run(self) -> Standing:
-        """Lease after lease until there is a reason to stop, or the session is to change."""
+        """Lease after lease until there is a reason to stop, or the session is to change.
+
+        Raises HostLost; `halted` then says where it stands.
+        """
+        if self.group is not None:
+            self._pauses = any(gather(self.group, self._pauses))
         reason = self._ask_again()
         while reason is None and self.door[HALT] != REGROUP:
             epochs = self._run_lease()
@@ -156,13 +161,16 @@ class Course:
     def _ask_again(self) -> Reason | None:
         """What the caller has said of the last epoch: who heard it may be the host that was lost.
 
-        A caller on another host remembers, and nobody else is asked again.
+        A caller on another host remembers, and nobody else is asked again. The epoch may have been
+        the last one all the same.
         """
         records = self.standing.records
-        is_remote = self.following.hosts is not None
-        if not (is_remote and self._pauses and records and self.lease.place == 0):
+        if not (records and self.lease.place == 0):
             return None
-        return Reason.CALLBACK if self._epoch_ends(records[-1]) else None
+        is_remote = self.following.hosts is not None
+        stops = is_remote and self._pauses and self._epoch_ends(records[-1])
+        reason = reason_to_end(self.job.rule, self.standing)
+        return reason or (Reason.CALLBACK if stops else None)
 
     def halted(self) -> Standing:
         """Where it stands after an exchange that failed, in which nobody has updated anything."""
@@ -170,7 +178,8 @@ class Course:
         if self.door[OPENED] > self.lease.tick:
             self.door[LAST] = self.door[OPENED] - 1
             epochs = self._take(self.lease)
-            reason = epochs[-1].reason if epochs else None
+            if epochs and not self._pauses:  # else the caller is to hear of it first
+                reason = epochs[-1].reason
         return self._stand(reason)
 
     def _stand(self, reason: Reason | None) -> Standing:

@@ -176,6 +176,7 @@ def identity_of(job: Job, training: Samples, validation: Samples | None) -> dict
         "batch_size": plan.batch_size,
         "shards": plan.n_shards,
         "seed": plan.seed,
+        **({} if plan.max_steps is None else {"steps_per_epoch": plan.max_steps}),
         "data_distribution": name_of(plan.distribution),
         "aggregation": name_of(job.aggregation),
         "optimizer": repr(job.optimizer),

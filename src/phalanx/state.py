@@ -8,7 +8,7 @@ from phalanx.arena import Arena
 from phalanx.arrays import Array
 from phalanx.job import EPOCH_SUMS, Job, Lease
 from phalanx.run import EpochRecord
-from phalanx.stopping import Progress, Reason
+from phalanx.stopping import Progress, Reason, Rule
 
 
 @dataclass
@@ -58,6 +58,17 @@ class Standing:
     progress: Progress
     records: list[EpochRecord] = field(default_factory=list)
     reason: Reason | None = None
+
+
+def reason_to_end(rule: Rule, taken: Standing) -> Reason | None:
+    """Why a training that is gone on from is over already, if it is: it may have stopped after its
+    last epoch, but before that was known everywhere."""
+    reason = taken.reason
+    if reason is None and taken.records and taken.state.place == 0:
+        reason = taken.records[-1].reason
+    if reason is Reason.MAX_EPOCHS and taken.progress.epochs < rule.max_epochs:
+        return None  # the user has allowed more of them
+    return reason
 
 
 def state_of(job: Job, arena: Arena, lease: Lease, is_final: bool) -> State:

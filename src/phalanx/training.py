@@ -12,7 +12,7 @@ import numpy as np
 
 from phalanx.arrays import Array
 from phalanx.clusters.base import Cluster, Forward
-from phalanx.clusters.hosts import launched
+from phalanx.clusters.hosts import Hosts, launched
 from phalanx.clusters.inprocess import InProcess
 from phalanx.clusters.machine import fingerprint
 from phalanx.clusters.processes import Processes
@@ -32,7 +32,7 @@ from phalanx.plan import FLOPS_A_PARAMETER
 from phalanx.registry import name_of
 from phalanx.rounding import EXACT
 from phalanx.run import EpochRecord, Event, Run, digest, shares_of
-from phalanx.state import Standing, State
+from phalanx.state import Standing, State, reason_to_end
 from phalanx.stopping import Progress, Reason
 
 MIN_FLOPS_A_WORKER = 5e7  # of a prediction: half a millisecond, what handing it out costs
@@ -99,10 +99,7 @@ def train(
     with telling_others(group):
         job = replace(job, keeps_snapshots=following.checkpoints is not None)
         work = _Work(job, start, training, validation, following, history)
-        if group is not None:
-            work.agree(group)
-        work.keeper_of(group)  # whose folder is checked before any work starts
-        standing = work.beginning(Standing(start, progress), group)
+    standing, group = work.begin(Standing(start, progress), hosts, group)
     while standing.reason is None:
         with telling_others(group):
             standing, lost = work.run_session(standing, group)
@@ -111,7 +108,7 @@ def train(
         if standing.reason is None:
             group, before = hosts.next(group, lost), group
             if group is not before:
-                standing = work.regroup(standing, group, lost)
+                standing, group = work.regroup(standing, hosts, group, lost)
     if history.spans:
         work.keep(standing, group)
     steps = standing.state.updates - first_update
@@ -137,20 +134,41 @@ class _Work:
         self.following, self.history = following, history
         self.control = following.control or Control(job.n_workers)
         self.tell = telling(history, following)
+        self._has_resumed = False
         self._keeper: Keeper | None = None
 
-    def beginning(self, standing: Standing, group: Group | None) -> Standing:
+    def begin(
+        self, standing: Standing, hosts: Hosts, group: Group | None
+    ) -> tuple[Standing, Group | None]:
         """Where to begin: at the start, or at a checkpoint that this host or another one has."""
+        lost: HostLost | None = None
+        try:
+            with telling_others(group):
+                if group is not None:
+                    self.agree(group)
+                self.keeper_of(group)  # whose folder is checked before any work starts
+                standing = self._resumed(standing)
+                return standing if group is None else hand_over(group, standing), group
+        except HostLost as error:
+            lost = error
+        group = hosts.next(group, lost)
+        with telling_others(group):
+            self.keeper_of(group)
+            standing = self._resumed(standing)
+        return self.regroup(standing, hosts, group, lost)
+
+    def _resumed(self, standing: Standing) -> Standing:
+        """Where the checkpoint stands, if there is one and it has not been gone on from."""
         saved = self.following.resume
-        if saved is not None:
-            standing = resume(saved, identity_of(self.job, self.training, self.validation))
-            standing.reason = _reason_to_stay(self.job, standing)
-            if standing.reason is not None:
-                standing.state.take_best()
-            self.tell(
-                Event("resumed", standing.state.updates, f"from {saved.path}", at=monotonic())
-            )
-        return standing if group is None else hand_over(group, standing)
+        if saved is None or self._has_resumed:
+            return standing
+        standing = resume(saved, identity_of(self.job, self.training, self.validation))
+        standing.reason = reason_to_end(self.job.rule, standing)
+        if standing.reason is not None:
+            standing.state.take_best()
+        self._has_resumed = True
+        self.tell(Event("resumed", standing.state.updates, f"from {saved.path}", at=monotonic()))
+        return standing
 
     def run_session(
         self, standing: Standing, group: Group | None
@@ -177,18 +195,28 @@ class _Work:
                 gather(group, None)
         return standing, None
 
-    def regroup(self, standing: Standing, group: Group | None, lost: HostLost | None) -> Standing:
-        """Go on with other hosts, from where the furthest of them stands."""
-        place = ALONE if group is None else group.place
-        why = "others have come" if lost is None else lost.brief
-        what = f"{place.count} from now on; {why}"
-        self.tell(Event("hosts changed", standing.state.updates, what, at=monotonic()))
-        self.job = replace(self.job, place=place)
-        if group is None:
-            return standing
-        with telling_others(group):
-            self.agree(group)
-            return hand_over(group, standing)
+    def regroup(
+        self, standing: Standing, hosts: Hosts, group: Group | None, lost: HostLost | None
+    ) -> tuple[Standing, Group | None]:
+        """Go on with other hosts, from where the furthest of them stands.
+
+        Where one of these is lost before all know that, what this host has is what it had.
+        """
+        while True:
+            place = ALONE if group is None else group.place
+            why = "others have come" if lost is None else lost.brief
+            what = f"{place.count} from now on; {why}"
+            self.tell(Event("hosts changed", standing.state.updates, what, at=monotonic()))
+            self.job = replace(self.job, place=place)
+            if group is None:
+                return standing, group
+            try:
+                with telling_others(group):
+                    self.agree(group)
+                    return hand_over(group, standing), group
+            except HostLost as error:
+                lost = error
+            group = hosts.next(group, lost)
 
     def agree(self, group: Group) -> None:
         """Make sure that all hosts train the same; a host that comes later does so as well."""
@@ -246,13 +274,6 @@ def agreed(
     found = agree(group, fingerprint(), facts, following.mixed == FLAG)
     events = [Event("hosts differ", start.updates, text, at=monotonic()) for text in found]
     return replace(job, place=group.place), events
-
-
-def _reason_to_stay(job: Job, taken: Standing) -> Reason | None:
-    """Why a training that is gone on from is over already, if it is."""
-    if taken.reason is Reason.MAX_EPOCHS and taken.progress.epochs < job.rule.max_epochs:
-        return None  # the user has allowed more of them
-    return taken.reason
 
 
 def _for_hosts(job: Job, n_workers: int | None) -> Job:

@@ -35,7 +35,10 @@ def meet(
     store = _store(how, listener)
     _roll_call(how, store, generation, look)
     device = device_of(how.address, how.interface)
-    return GlooGroup(how.place, store, device, how.host_seconds, generation)
+    try:
+        return GlooGroup(how.place, store, device, how.host_seconds, generation)
+    except RuntimeError as error:  # of the store's, which is lost with the first host
+        raise HostLost(None, f"is gone ({type(error).__name__})") from error
 
 
 def _store(how: Launch, listener: socket.socket | None) -> Any:

@@ -148,7 +148,9 @@ class _Session:
         if self._courier is None:
             self.arena["door"][HALT] = why
         else:
-            self._courier.wish = why  # all hosts are to halt after the same step
+            self._courier.wish = max(
+                why, self._courier.wish
+            )  # all hosts are to halt after the same step
 
     def resize(self, n_workers: int) -> None:
         self._supervisor.wish(n_workers)

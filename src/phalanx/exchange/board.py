@@ -24,7 +24,8 @@ NEVER = 2**62
 # the courier EXCHANGED (the last tick of which other hosts have all that they need), the driver all
 # others.
 OPENED, LAST, PLAN, HALT, ABORT, DEATHS, WANTED, SNAPSHOT_DUE, SNAPSHOT_TAKEN, EXCHANGED = range(10)
-INTERRUPT, REGROUP = 1, 2  # values of HALT: the user's wish to end, ours to go on elsewhere
+# Values of HALT: our wish to go on elsewhere; the user's to end, which goes before it.
+REGROUP, INTERRUPT = 1, 2
 
 _fence = threading.Lock()
 os.register_at_fork(after_in_child=lambda: globals().update(_fence=threading.Lock()))

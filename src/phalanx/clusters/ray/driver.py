@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 import ray as untyped_ray
@@ -57,7 +57,8 @@ class Driver:
         self._values_XN: Array | None = None
         saved = self.following.resume
         # the last epoch and the last settings that were asked for, and what was answered
-        self._epoch: tuple[int, Any] = (len(saved.facts["records"]) if saved else 0, (False, None))
+        self._begun = len(saved.facts["records"]) if saved else 0
+        self._epoch: tuple[int, Any] = self._begun, (False, None)
         self._known_settings: tuple[int, Any] = (-1, None)
         self._work = ray.put((train, *arguments, *self._remote_following()))
         self._remote_host = ray.remote(max_concurrency=4, max_restarts=0)(Host)
@@ -172,14 +173,24 @@ class Driver:
         room += f" and {cluster.gpus_per_host} GPUs" if cluster.gpus_per_host else ""
         return TooFewHosts(cluster.min_hosts, n_hosts, cluster.patience, room)
 
+    @property
+    def _has_answered(self) -> bool:
+        """Whether the caller has been asked for more than a training that begins asks for."""
+        return self._epoch[0] > self._begun or self._known_settings[0] > self._begun
+
+    def _all_lost(self) -> HostLost:
+        return HostLost(None, "is needed that has the training's state; all were lost at once")
+
     def _form(self, members: list[Member]) -> None:
         """Order these into a new group; who does not train yet begins."""
         was_broken, before = self._is_broken_since is not None, self._group
+        if not any(member.trains for member in members) and self._has_answered:
+            raise self._all_lost()
         self._generation += 1
         self._group, self._is_broken_since = members, None
+        orders: list[Any] = []
         try:
             port = ray.get(members[0].actor.listen.remote(), timeout=self.cluster.patience)
-            orders = []
             for host, member in enumerate(members):
                 place = Place(host, len(members))
                 how = Launch(
@@ -191,18 +202,30 @@ class Driver:
                 )
                 order = Order(how, self._generation)
                 orders.append(member.actor.order.remote(order, was_broken))
-            ray.get(orders, timeout=self.cluster.patience)
+            self._deliver(orders, members)
             staying = [member for member in members if member in before]
             if staying and (len(before) == 1 or not was_broken):
                 pause = staying[0].actor.pause.remote(self._generation)
                 ray.get(pause, timeout=self.cluster.patience)
-        except (RayActorError, ActorUnavailableError, TimeoutError):
+        except (RayActorError, ActorUnavailableError, TimeoutError) as error:
             self._is_broken_since = monotonic()  # whose end it was shows by its references
+            if isinstance(error, TimeoutError) and not orders:
+                self._lose(members[0])  # it is there, and stands still
         for member in members:
-            if not member.trains:
+            if not member.trains and member in self.members:
                 member.trains = True
                 self._await(member.actor.train.remote(self._work), self._finish, member)
                 self._listen(member)
+
+    def _deliver(self, orders: list[Any], members: list[Member]) -> None:
+        """Wait until all have their orders; who does not take his stands still, and is lost."""
+        ready, _ = ray.wait(orders, num_returns=len(orders), timeout=self.cluster.patience)
+        late = [m for order, m in zip(orders, members, strict=True) if order not in ready]
+        for member in late:
+            self._lose(member)
+        ray.get(ready)
+        if late:
+            raise TimeoutError
 
     # ---- what hosts say
 
@@ -215,6 +238,7 @@ class Driver:
     def _hear(self) -> None:
         """What has come within a moment. Raises what a host raised."""
         if not self._refs:
+            sleep(TURN)
             return
         ready, _ = ray.wait(list(self._refs), num_returns=1, timeout=TURN)
         for ref in ready:

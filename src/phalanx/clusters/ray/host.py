@@ -73,10 +73,12 @@ class Host:
 
     def listen(self) -> int:
         """A port on which this host can be met as the first one."""
-        if self._listener is not None:
-            self._listener.close()
-        self._listener = listening(self._address(), 0)
-        return int(self._listener.getsockname()[1])
+        listener = listening(self._address(), 0)
+        with self._lock:
+            before, self._listener = self._listener, listener
+        if before is not None:
+            before.close()
+        return _port_of(listener)
 
     def order(self, order: Order, interrupts: bool) -> None:
         """Be in another group: at once, or when all halt."""
@@ -153,9 +155,12 @@ class Host:
         while True:
             order = self._newest_order()
             with self._lock:
-                self._generation = order.generation
+                listener = self._listener
+                is_mine = listener is not None and _port_of(listener) == order.how.port
+                if not self._orders.empty() or (order.how.place.is_first and not is_mine):
+                    continue  # there is a newer order, or it is on its way
+                self._generation, self._listener = order.generation, None
                 self.control.go_on()
-            listener, self._listener = self._listener, None
             self._is_first = order.how.place.is_first
             if order.how.place.is_alone:
                 return None
@@ -184,6 +189,10 @@ class Host:
         group, self._group = self._group, None
         if group is not None:
             group.leave()
+
+
+def _port_of(listener: socket.socket) -> int:
+    return int(listener.getsockname()[1])
 
 
 class Follower:

@@ -1,0 +1,66 @@
+"""A host that is lost at any operation of its group: the others give the answer of one host, and
+the caller hears of every epoch once."""
+
+import numpy as np
+import pytest
+
+import phalanx
+from hosts_of_threads import Loss, Threads
+from phalanx.engine.courier import Courier
+from phalanx.errors import HostLost
+from phalanx.exchange.board import OPENED
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(64, 6)).astype(np.float32)
+Y = (X[:, 0] + X[:, 1] > 0).astype(int)
+
+
+def fitted(cluster=None, **options):
+    settings = {"max_iter": 2, "batch_size": 32, "shards": 4, "random_state": 0, "n_jobs": 1}
+    told = []
+    clf = phalanx.MLPClassifier((5,), **settings | options)
+    clf.fit(X, Y, cluster=cluster, callback=lambda epoch, record: told.append(epoch))
+    return clf.run_, told
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("replaces", [False, True])
+@pytest.mark.parametrize("heard", [(), (1,)])
+@pytest.mark.parametrize("options", [{}, {"early_stopping": True, "batch_size": 57}])
+def test_whenever_a_host_is_lost(options, heard, replaces):
+    alone, told = fitted(**options)
+    for nth in range(1, 200):
+        cluster = Threads(hosts=3, losses=(Loss(0, nth, heard),), replaces=replaces)
+        run, heard_of = fitted(cluster, **options)
+        assert (run.digest, heard_of, run.losses) == (alone.digest, told, alone.losses), nth
+        digests = {found.run.digest for found in cluster.outcome["results"].values()}
+        assert (digests, cluster.outcome["errors"]) == ({alone.digest}, {}), nth
+        if 0 in cluster.outcome["results"]:
+            return
+    pytest.fail("the host was lost each time")
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_two_are_lost_one_while_the_others_meet_again():
+    alone, _ = fitted()
+    for nth in range(18, 30):
+        losses = Loss(0, 18), Loss(1, nth)
+        run, _ = fitted(Threads(hosts=3, losses=losses, replaces=True))
+        assert run.digest == alone.digest, nth
+
+
+def test_a_loss_while_this_host_updates_waits_for_the_next_exchange():
+    class Door:
+        reads = 0
+
+        def __getitem__(self, word):
+            self.reads += 1
+            return 3 if word == OPENED and self.reads > 50 else 0
+
+    class Lost:
+        def check(self):
+            raise HostLost(1, "was replaced by another group")
+
+    courier = Courier.__new__(Courier)
+    courier.door, courier.group = Door(), Lost()
+    courier._wait_until_open(3)  # workers are at tick 2, which all hosts have exchanged
