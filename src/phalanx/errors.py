@@ -101,18 +101,24 @@ class HostLost(PhalanxError):
 class TooFewHosts(HostLost):
     """A cluster has had fewer hosts than `min_hosts` for longer than its `patience`."""
 
-    def __init__(self, wanted: int, there: int, seconds: float, room: str) -> None:
+    def __init__(
+        self, wanted: int, there: int, seconds: float, room: str, last_end: str = ""
+    ) -> None:
         super().__init__(None, f"is needed: {there} of {wanted}")
-        self.args = wanted, there, seconds, room
+        self.args = wanted, there, seconds, room, last_end
         self.wanted, self.there, self.seconds, self.room = wanted, there, seconds, room
+        self.last_end = last_end
 
     def __str__(self) -> str:
         return (
             f"min_hosts={self.wanted} nodes with {self.room} must be there; for "
             f"{self.seconds:.0f} s there were {self.there}. Add nodes, ask for fewer hosts, or for "
-            "less of each. A training that was under way goes on from its checkpoint folder, if it "
-            "had one, with resume=True."
+            f"less of each.{self._last_end()} A training that was under way goes on from its "
+            "checkpoint folder, if it had one, with resume=True."
         )
+
+    def _last_end(self) -> str:
+        return f" The last one to be lost: {self.last_end.rstrip('.')}." if self.last_end else ""
 
 
 class NonFiniteLoss(PhalanxError):

@@ -106,7 +106,7 @@ def train(
         if lost is not None:
             work.keep(standing, group)
         if standing.reason is None:
-            group, before = hosts.next(group, lost), group
+            group, before = work.next_group(standing, hosts, group, lost), group
             if group is not before:
                 standing, group = work.regroup(standing, hosts, group, lost)
     if history.spans:
@@ -217,6 +217,18 @@ class _Work:
             except HostLost as error:
                 lost = error
             group = hosts.next(group, lost)
+
+    def next_group(
+        self, standing: Standing, hosts: Hosts, group: Group | None, lost: HostLost | None
+    ) -> Group | None:
+        """See clusters/hosts.py: Hosts.next. Where a host that was not the first is the one that is
+        left at the end, it keeps what it has."""
+        try:
+            return hosts.next(group, lost)
+        except HostLost:
+            if self.following.hosts is not None:
+                self.keep(standing, None)
+            raise
 
     def agree(self, group: Group) -> None:
         """Make sure that all hosts train the same; a host that comes later does so as well."""

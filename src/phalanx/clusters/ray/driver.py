@@ -27,6 +27,7 @@ ray: Any = untyped_ray
 HEAR = 5.0  # seconds of one call that waits for a host's question
 TURN = 0.5  # seconds between two looks at the nodes
 CONNECT = 60.0  # seconds that Ray may take to start an actor
+END = 15.0  # seconds that a host gets to write its last checkpoint
 GRACE = 4.0  # seconds in which it shows why hosts have lost each other
 
 
@@ -60,6 +61,7 @@ class Driver:
         self._begun = len(saved.facts["records"]) if saved else 0
         self._epoch: tuple[int, Any] = self._begun, (False, None)
         self._known_settings: tuple[int, Any] = (-1, None)
+        self._last_end = ""  # of a host, in Ray's words
         self._work = ray.put((train, *arguments, *self._remote_following()))
         self._remote_host = ray.remote(max_concurrency=4, max_restarts=0)(Host)
 
@@ -156,6 +158,7 @@ class Driver:
             self._short_since = now
         is_late = now - self._short_since > self.cluster.patience
         if is_late and len(come) < self.cluster.min_hosts:
+            self._end_training()
             raise self._too_few(len(come))
         is_broken = self._is_broken_since is not None and now - self._is_broken_since > GRACE
         if self._generation == 0:
@@ -171,7 +174,16 @@ class Driver:
         cluster = self.cluster
         room = f"{cluster.workers_per_host or 1} CPUs"
         room += f" and {cluster.gpus_per_host} GPUs" if cluster.gpus_per_host else ""
-        return TooFewHosts(cluster.min_hosts, n_hosts, cluster.patience, room)
+        return TooFewHosts(cluster.min_hosts, n_hosts, cluster.patience, room, self._last_end)
+
+    def _end_training(self) -> None:
+        """Have the first of those who are left write what the training has come to."""
+        left = [member for member in self._group if member in self.members and member.trains]
+        ends = [ref for ref, (_, member) in self._refs.items() if member in left[:1]]
+        if ends:
+            with contextlib.suppress(Exception):
+                ray.get(left[0].actor.end.remote(), timeout=END)
+                ray.wait(ends, num_returns=len(ends), timeout=END)
 
     @property
     def _has_answered(self) -> bool:
@@ -249,7 +261,8 @@ class Driver:
                 value = ray.get(ref)
             except RayTaskError as error:
                 self._take_error(member, error)
-            except (RayActorError, ActorUnavailableError):
+            except (RayActorError, ActorUnavailableError) as error:
+                self._last_end = str(error).strip().partition("\n")[0]
                 self._lose(member)
             else:
                 then(member, value)

@@ -56,7 +56,7 @@ class Host:
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
-        self._orders: queue.Queue[Order] = queue.Queue()
+        self._orders: queue.Queue[Order | None] = queue.Queue()  # None: to end
         self._asked: queue.Queue[Asked] = queue.Queue()
         self._answers: queue.Queue[Any] = queue.Queue()
         self._listener: socket.socket | None = None
@@ -86,6 +86,10 @@ class Host:
         group = self._group
         if interrupts and group is not None:
             group.interrupt("no longer belongs to the group")
+
+    def end(self) -> None:
+        """End the training, and keep what it has come to: there are too few hosts to go on."""
+        self._orders.put(None)
 
     def pause(self, generation: int) -> None:
         """Have all hosts halt after the same step, to be in that group, unless they are by now."""
@@ -178,6 +182,8 @@ class Host:
                 order = self._orders.get()
         except queue.Empty:
             raise HostLost(None, f"group did not come within {self._patience:.0f} s") from None
+        if order is None:
+            raise HostLost(None, "is needed to go on")
         return order
 
     def _look(self) -> None:
