@@ -122,11 +122,13 @@ class Course:
         self.lease = Lease(state.epochs, 0, 0, state.updates, state.place)
         state.load(session.arena)
         agenda = following.agenda
-        pauses = following.on_epoch is not None or (agenda is not None and agenda.changes)
-        self._pauses = pauses if group is None else any(gather(group, pauses))
+        self._pauses = following.on_epoch is not None or (agenda is not None and agenda.changes)
+        self._stops = False
 
     def run(self) -> Standing:
         """Lease after lease until there is a reason to stop, or the session is to change."""
+        if self.group is not None:
+            self._pauses = any(gather(self.group, self._pauses))
         reason: Reason | None = None
         while reason is None and self.door[HALT] != REGROUP:
             epochs = self._run_lease()
@@ -141,10 +143,19 @@ class Course:
         return self.standing
 
     def halted(self) -> Standing:
-        """Where it stands after an exchange that failed, in which nobody has updated anything."""
+        """Where it stands after an exchange that failed, in which nobody has updated anything.
+
+        It may have been the last epoch that ended, and then there is a reason why it has.
+        """
         self.door[LAST] = max(int(self.door[OPENED]) - 1, self.lease.tick)
         self._take(self.lease)
-        self.standing.state = state_of(self.job, self.arena, self.lease, False)
+        reason = None
+        if self.lease.place == 0 and self.standing.records:
+            reason = self.standing.records[-1].reason
+            if reason is None and self._stops:
+                reason = Reason.CALLBACK
+        self.standing.reason = reason
+        self.standing.state = state_of(self.job, self.arena, self.lease, reason is not None)
         return self.standing
 
     def _epoch_ends(self, record: EpochRecord) -> bool:
@@ -162,6 +173,7 @@ class Course:
                 mirror.show(self.arena["values"], scalars_KC)
             stops = bool(on_epoch(len(self.standing.records), record))
             has_changed = mirror is not None and mirror.changed(values_N)
+            self._stops = stops and (self.group is None or self.group.place.is_first)
         if self.group is not None and self._pauses:
             told = gather(self.group, (stops, has_changed))
             stops, has_changed = told[0][0], any(changed for _, changed in told)
@@ -202,7 +214,8 @@ class Course:
         """The epochs that a lease has completed, now that it is over."""
         epochs, self.lease = after(self.job, self.arena, lease)
         self.standing.records += epochs
-        self.standing.progress = self.ledger.progress(len(epochs))
+        if epochs:
+            self.standing.progress = self.ledger.progress(len(epochs))
         self.history.spans += take_spans(self.arena, lease, len(epochs))
         return epochs
 

@@ -38,6 +38,8 @@ def hand_over(group: Group, mine: Standing) -> Standing:
         return mine
     taken = standing_of(Saved(HERE, state.updates, given, facts))
     taken.reason = facts["reason"]
+    if taken.reason is not None:
+        taken.state.take_best()
     return taken
 
 

@@ -66,9 +66,11 @@ def cluster_of(
 ) -> Cluster:
     """Workers on this machine; where there is one seat, the caller's own process, if it can.
 
-    group: the hosts with which they train together.
+    group: the hosts with which they train together, if there are others.
     """
     is_here = n_seats == 1 and model.runs_here
+    if group is not None and group.place.is_alone:
+        group = None  # after a loss; there is nobody left to exchange anything with
     return InProcess(group) if is_here else Processes(n_workers, group)
 
 
@@ -100,10 +102,10 @@ def train(
     while standing.reason is None:
         with telling_others(group):
             standing, lost = work.run_session(standing, group)
-        if lost is not None:
+        while lost is not None:
             work.keep(standing)
             group = hosts.rejoin(lost)
-            standing = work.regroup(standing, group, lost)
+            standing, lost = work.regroup(standing, group, lost)
     if history.spans:
         work.keep(standing)
     steps = standing.state.updates - first_update
@@ -171,11 +173,17 @@ class _Work:
                 gather(group, None)
         return standing, None
 
-    def regroup(self, standing: Standing, group: Group, lost: HostLost) -> Standing:
-        """Go on with other hosts, from where the furthest of them stands."""
+    def regroup(
+        self, standing: Standing, group: Group, lost: HostLost
+    ) -> tuple[Standing, HostLost | None]:
+        """Go on with other hosts, from where the furthest of them stands, unless one of them is
+        lost as well."""
         self.tell(Event("hosts changed", standing.state.updates, str(lost), at=monotonic()))
         self.job = replace(self.job, place=group.place)
-        return hand_over(group, standing)
+        try:
+            return hand_over(group, standing), None
+        except HostLost as again:
+            return standing, again
 
     def keep(self, standing: Standing) -> None:
         """Write a checkpoint of where it stands, if there are to be any."""
