@@ -6,7 +6,8 @@ import atexit
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from time import monotonic, sleep
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from phalanx.errors import HostLost, InvalidInput
 from phalanx.exchange.group import Group
 
 POLL = 0.05  # seconds
+GRACE = 2.0  # seconds in which what has a bound of its own says what is wrong
 
 
 class Hosts(Protocol):
@@ -81,9 +83,31 @@ def _meet(how: Launch) -> Any:
             f"training on {how.place.count} hosts needs torch.distributed; torch is not installed "
             "here. Run `pip install phalanx[torch]` on every host."
         ) from error
-    store = _store(how)
+    where = f"did not answer at {how.address}:{how.port} within {how.join_seconds:.0f} s"
+    store = _within(how, lambda: _store(how), HostLost(0, where))
+    device = device_of(how.address, how.interface)
     _roll_call(how, store)
-    return GlooGroup(how.place, store, device_of(how.address, how.interface), how.host_seconds)
+    lost = HostLost(None, f"did not connect within {how.join_seconds:.0f} s")
+    return _within(how, lambda: GlooGroup(how.place, store, device, how.host_seconds), lost)
+
+
+def _within(how: Launch, make: Callable[[], Any], lost: HostLost) -> Any:
+    """What is made of connections, which may wait for an answer for ever. Raises `lost`."""
+    made: list[Any] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            made.append(make())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="phalanx-meeting", daemon=True)
+    thread.start()
+    thread.join(how.join_seconds + GRACE)
+    if made:
+        return made[0]
+    raise failed[0] if failed else lost
 
 
 def _store(how: Launch) -> Any:
