@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -159,3 +161,16 @@ class Host:
 def script(name, *arguments):
     """The command line of a program beside this file."""
     return [sys.executable, *WARNINGS, TESTS / name, *arguments]
+
+
+def program(**wishes):
+    """The command line of a training, and what is to be different about it."""
+    return script("host_program.py", *(f"{k}={json.dumps(v)}" for k, v in wishes.items()))
+
+
+def error_of(host, status=3, within=30):
+    """The name, the seconds that it took since the last epoch, and the message."""
+    host.ends(status, within)
+    (line,) = [line for line in host.read if line.startswith("error ")]
+    name, seconds, message = re.match(r"error (\w+) ([\d.]+) (.*)", line).groups()
+    return name, float(seconds), message

@@ -2,7 +2,6 @@
 committed, and leaves nothing."""
 
 import json
-import os
 import re
 import signal
 import socket
@@ -11,15 +10,11 @@ from time import monotonic
 
 import pytest
 
-from launched import Launched, free_port, script
+from launched import Launched, error_of, program
 from warm_start import WarmStart
 
 EPOCHS = 150
 SOON = 6  # seconds in which a host that has failed is noticed and the others have ended
-
-
-def program(**wishes):
-    return script("failing_host.py", *(f"{k}={json.dumps(v)}" for k, v in wishes.items()))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -39,14 +34,6 @@ def undisturbed(**wishes):
     with launched(1, **wishes) as alone:
         alone[0].until("digest ")
         return alone[0].read[-1]
-
-
-def error_of(host, status=3, within=30):
-    """The name, the seconds that it took since the last epoch, and the message."""
-    host.ends(status, within)
-    (line,) = [line for line in host.read if line.startswith("error ")]
-    name, seconds, message = re.match(r"error (\w+) ([\d.]+) (.*)", line).groups()
-    return name, float(seconds), message
 
 
 @pytest.mark.parametrize(("victim", "workers"), [(0, 1), (1, 2)])

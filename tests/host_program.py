@@ -1,4 +1,4 @@
-"""A program for the tests of hosts that fail: one training, and what becomes of it on this host.
+"""A program for the tests of hosts: one training, and what becomes of it on this host.
 
 Its arguments are NAME=JSON. It prints "at N" after each epoch, and at the end "digest ..." or
 "error NAME MESSAGE" with the seconds since the last epoch, and the digest of the parameters that
@@ -15,13 +15,6 @@ from time import monotonic
 
 import numpy as np
 import psutil
-
-HOST = int(os.environ.get("RANK", "0"))
-told = dict(argument.split("=", 1) for argument in sys.argv[1:])
-wishes = {name: json.loads(value) for name, value in told.items()}
-if "meanwhile" in wishes:  # whoever waits, is seen
-    print(f"pid {os.getpid()}")
-
 import torch
 from torch import nn
 
@@ -29,13 +22,17 @@ import phalanx
 from phalanx.clusters import machine, pool
 from phalanx.run import digest
 
+HOST = int(os.environ.get("RANK", "0"))
+told = dict(argument.split("=", 1) for argument in sys.argv[1:])
+wishes = {name: json.loads(value) for name, value in told.items()}
 mine = wishes.get("only", {}).get(str(HOST), {})  # what is different on this host
 wishes |= mine
 rng = np.random.default_rng(wishes.get("data_seed", 0))
 X = rng.normal(size=(120, 6)).astype(np.float32)
 y = (X[:, 0] > 0).astype(np.int64)
 torch.manual_seed(wishes.get("model_seed", 0))
-module = nn.Sequential(nn.Linear(6, wishes.get("width", 8)), nn.Tanh(), nn.Linear(wishes.get("width", 8), 2))
+width = wishes.get("width", 8)
+module = nn.Sequential(nn.Linear(6, width), nn.Tanh(), nn.Linear(width, 2))
 if "version" in wishes:
     machine.LIBRARIES += ("laboratory",)
     known = machine._version
@@ -70,7 +67,8 @@ def ended(epoch, logs):
 
 
 def parameters():
-    return digest(np.concatenate([p.detach().numpy().ravel() for p in module.parameters()]), np.empty(0))
+    values = [parameter.detach().numpy().ravel() for parameter in module.parameters()]
+    return digest(np.concatenate(values), np.empty(0))
 
 
 def check_nothing_is_left():
@@ -83,14 +81,11 @@ def check_nothing_is_left():
 os.environ["DRIVER"] = str(os.getpid())
 shown = None
 options = dict(
-    loss=loss, epochs=wishes.get("epochs", 4), batch_size=30, shards=4, seed=1,
+    loss=loss, epochs=wishes.get("epochs", 4), batch_size=30, shards=wishes.get("shards", 4), seed=1,
     workers=wishes.get("workers", 1), callbacks=[] if wishes.get("silent") else [ended],
 )  # fmt: skip
-options |= {
-    name: wishes[name]
-    for name in ("checkpoint", "checkpoint_every", "resume", "mixed", "wire", "sync_every", "clip_norm")
-    if name in wishes
-}
+names = ("checkpoint", "checkpoint_every", "resume", "mixed", "wire", "sync_every", "clip_norm")
+options |= {name: wishes[name] for name in names if name in wishes}
 status = 0
 try:
     run = phalanx.fit(module, (X, y), **options)
