@@ -22,9 +22,17 @@ import phalanx
 from phalanx.clusters import machine, pool
 from phalanx.run import digest
 
+import torch
+from torch import nn
+
+import phalanx
+from phalanx.clusters import machine, pool
+from phalanx.run import digest
+
 HOST = int(os.environ.get("RANK", "0"))
 told = dict(argument.split("=", 1) for argument in sys.argv[1:])
 wishes = {name: json.loads(value) for name, value in told.items()}
+
 mine = wishes.get("only", {}).get(str(HOST), {})  # what is different on this host
 wishes |= mine
 rng = np.random.default_rng(wishes.get("data_seed", 0))
@@ -81,8 +89,9 @@ def check_nothing_is_left():
 os.environ["DRIVER"] = str(os.getpid())
 shown = None
 options = dict(
-    loss=loss, epochs=wishes.get("epochs", 4), batch_size=30, shards=wishes.get("shards", 4), seed=1,
-    workers=wishes.get("workers", 1), callbacks=[] if wishes.get("silent") else [ended],
+    loss=loss, epochs=wishes.get("epochs", 4), batch_size=30, seed=1,
+    shards=wishes.get("shards", 4), workers=wishes.get("workers", 1),
+    callbacks=[] if wishes.get("silent") else [ended],
 )  # fmt: skip
 names = ("checkpoint", "checkpoint_every", "resume", "mixed", "wire", "sync_every", "clip_norm")
 options |= {name: wishes[name] for name in names if name in wishes}
