@@ -22,13 +22,6 @@ import phalanx
 from phalanx.clusters import machine, pool
 from phalanx.run import digest
 
-import torch
-from torch import nn
-
-import phalanx
-from phalanx.clusters import machine, pool
-from phalanx.run import digest
-
 HOST = int(os.environ.get("RANK", "0"))
 told = dict(argument.split("=", 1) for argument in sys.argv[1:])
 wishes = {name: json.loads(value) for name, value in told.items()}
