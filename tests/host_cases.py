@@ -136,6 +136,19 @@ def stopped(folder, workers):
     return told(network(folder, workers, epochs=9, callbacks=lambda epoch, _: epoch >= stop_at))
 
 
+def resized(folder, workers):
+    """Another number of workers on one host: all begin a new session together."""
+    clf = MLPClassifier(**SETTINGS, n_jobs=workers)
+
+    def resize(epoch, record):
+        if host() == 1 and epoch == 1:
+            clf.resize(2)
+
+    run = clf.fit(X, CLASSES, callback=resize).run_
+    assert run.workers == 1 + (host() == 1)
+    return told(run)
+
+
 def interrupted(folder, workers):
     """Ctrl-C on the last host, while it trains."""
     calls = []

@@ -15,7 +15,9 @@ from phalanx.clipping import Clip
 from phalanx.clusters.talking import gather, lead
 from phalanx.course import Following
 from phalanx.data.samples import TableSamples
+from phalanx.engine.courier import Courier
 from phalanx.errors import HostLost, HostsDiffer, NonFiniteLoss
+from phalanx.exchange.board import HALT, INTERRUPT, REGROUP
 from phalanx.job import Job
 from phalanx.layout import Kind, Region
 from phalanx.metrics import log_loss
@@ -252,6 +254,16 @@ class TestLoss:
             hosts = ThreadHosts(self.COUNT, [[(host, 1)]])
             for found in trained(case("plain"), self.COUNT, hosts):
                 assert isinstance(found, HostLost)
+
+
+def test_the_wish_to_end_goes_before_the_wish_for_other_workers():
+    courier = Courier.__new__(Courier)
+    courier.door = [0] * 10
+    courier._heed(np.array([[3.0, REGROUP], [3.0, INTERRUPT], [3.0, 0]]))
+    assert courier.door[HALT] == INTERRUPT
+    courier.door[HALT] = 0
+    courier._heed(np.array([[3.0, 0], [3.0, 0]]))
+    assert courier.door[HALT] == 0
 
 
 class TestTalking:

@@ -5,10 +5,12 @@ import json
 import re
 import signal
 import socket
+from datetime import timedelta
 from functools import cache
 from time import monotonic
 
 import pytest
+from torch.distributed import TCPStore
 
 from launched import Launched, error_of, program
 from warm_start import WarmStart
@@ -193,6 +195,15 @@ class TestJoining:
         name, _, message = self.fails({"WORLD_SIZE": "2", **environ}, count=1)
         assert name == "InvalidInput"
         assert next(iter(environ)) in message
+
+    def test_a_host_that_dies_when_all_have_come(self):
+        with launched(1, {"WORLD_SIZE": "2", "PHALANX_HOST_SECONDS": "2"}) as hosts:
+            store = TCPStore("127.0.0.1", hosts.port, 2, False, timedelta(seconds=30))
+            store.set("phalanx/here/1", "here")
+            name, _, message = error_of(hosts[0])
+            del store
+        assert name == "HostLost"
+        assert "another host did not connect within 2 s" in message
 
     def test_two_hosts_of_the_same_number(self):
         each = {"each": {1: {"RANK": "0"}}}

@@ -11,8 +11,8 @@ from warm_start import WarmStart
 
 KINDS = ("mlp", "torch", "keras")
 ALL = (
-    *KINDS, "lbfgs", "wire", "rounds", "saved", "ended", "stopped", "plateau", "verbose",
-    "interrupted",
+    *KINDS, "lbfgs", "wire", "rounds", "saved", "ended", "stopped", "plateau", "resized",
+    "verbose", "interrupted",
 )  # fmt: skip
 LAYOUTS = {
     (1, 4): KINDS,
@@ -58,7 +58,7 @@ def alone(tmp_path_factory):
 def comparable(case, result):
     """Less what is rightly different: how many hosts there were."""
     if "figures" in result:
-        losses, scores, reason, steps, hosts, strategies = result["figures"]
+        losses, scores, reason, steps, _, strategies = result["figures"]
         return result | {"figures": [losses, scores, reason, steps, strategies]}
     return result
 

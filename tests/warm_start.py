@@ -121,7 +121,7 @@ def run(told, writing):
     os.dup2(writing, 1)
     os.dup2(writing, 2)
     os.close(writing)
-    sys.stdout, sys.stderr = (open(fd, "w", 1, closefd=False) for fd in (1, 2))
+    sys.stdout, sys.stderr = (os.fdopen(fd, "w", 1, closefd=False) for fd in (1, 2))
     os.environ.clear()
     os.environ.update(told["env"])
     argv = told["argv"]

@@ -84,14 +84,15 @@ def _meet(how: Launch) -> Any:
             "here. Run `pip install phalanx[torch]` on every host."
         ) from error
     where = f"did not answer at {how.address}:{how.port} within {how.join_seconds:.0f} s"
-    store = _within(how, lambda: _store(how), HostLost(0, where))
+    store = _within(how.join_seconds, lambda: _store(how), HostLost(0, where))
     device = device_of(how.address, how.interface)
     _roll_call(how, store)
-    lost = HostLost(None, f"did not connect within {how.join_seconds:.0f} s")
-    return _within(how, lambda: GlooGroup(how.place, store, device, how.host_seconds), lost)
+    lost = HostLost(None, f"did not connect within {how.host_seconds:.0f} s")  # though it came
+    seconds = how.host_seconds
+    return _within(seconds, lambda: GlooGroup(how.place, store, device, seconds), lost)
 
 
-def _within(how: Launch, make: Callable[[], Any], lost: HostLost) -> Any:
+def _within(seconds: float, make: Callable[[], Any], lost: HostLost) -> Any:
     """What is made of connections, which may wait for an answer for ever. Raises `lost`."""
     made: list[Any] = []
     failed: list[BaseException] = []
@@ -104,7 +105,7 @@ def _within(how: Launch, make: Callable[[], Any], lost: HostLost) -> Any:
 
     thread = threading.Thread(target=run, name="phalanx-meeting", daemon=True)
     thread.start()
-    thread.join(how.join_seconds + GRACE)
+    thread.join(seconds + GRACE)
     if made:
         return made[0]
     raise failed[0] if failed else lost

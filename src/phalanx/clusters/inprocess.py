@@ -67,7 +67,7 @@ class _Session:
     def _halt(self, why: int) -> None:
         if self._courier is None:
             self._worker.board.door[HALT] = why
-        else:
+        elif self._courier.wish != INTERRUPT:
             self._courier.wish = why  # all hosts are to halt after the same step
 
 

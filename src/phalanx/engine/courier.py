@@ -173,10 +173,10 @@ class Courier:
         return self.timetable.at(tick).updates, self.wish
 
     def _heed(self, headers_H: Array) -> None:
-        """Halt after this tick if a host wishes to."""
-        halt = int(headers_H[:, 1].max())
-        if halt:
-            self.door[HALT] = halt
+        """Halt after this tick if a host wishes to; to end goes before to go on elsewhere."""
+        wishes = headers_H[:, 1]
+        if wishes.any():
+            self.door[HALT] = int(wishes[wishes > 0].min())
 
     def _publish(self, done: Tally, parts: list[range], n_tasks: int, tick: int) -> None:
         here = parts[self.host]
