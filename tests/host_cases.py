@@ -25,7 +25,7 @@ SETTINGS = dict(
 )  # fmt: skip
 X, CLASSES = torch_models.X.numpy(), torch_models.CLASSES.numpy()
 TORCH = dict(loss="cross_entropy", epochs=2, batch_size=18, shards=4, seed=3)
-PHASES = ("enter", "compute", "publish", "wait", "reduce", "update", "commit", "leave", "open")
+PHASES = ("compute", "publish", "reduce", "commit", "leave", "open")
 
 
 def host():
