@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+import warm_start
 from phalanx.clusters import pool
 
 
@@ -25,7 +28,7 @@ def nothing_is_left():
 def _left_behind(before: set[int]) -> list[str]:
     warm = pool._pool
     known = {warm._process.pid, *(member.pid for member in warm.members)} if warm else set()
-    children = {child.pid for child in psutil.Process().children(recursive=True)}
+    children = set(_descendants(psutil.Process()))
     left = [f"process {pid}" for pid in children - known]
     left += [
         f"an arena in process {pid}"
@@ -33,6 +36,15 @@ def _left_behind(before: set[int]) -> list[str]:
         if "memfd:phalanx" in _maps(pid)
     ]
     return left + [f"descriptor {fd}" for fd in _descriptors() - _pool_descriptors() - before]
+
+
+def _descendants(process: psutil.Process) -> Iterator[int]:
+    """But for those who start programs for the tests, which look after them."""
+    with suppress(psutil.NoSuchProcess):
+        for child in process.children():
+            if child.pid not in warm_start.living:
+                yield child.pid
+                yield from _descendants(child)
 
 
 def _maps(pid: int) -> str:

@@ -16,6 +16,7 @@ from phalanx.hosts import Place
 
 EVERY = 0.5  # seconds
 FAREWELL = 3.0  # seconds that the others get to hear why a host has failed
+STILL = 3 * EVERY  # of whom no sign has come for so long need not be waited for with a farewell
 AWAY = 2.0  # seconds without a look, after which a silence is counted anew
 LEFT, GONE, FAILED = "left", "gone", "failed "
 
@@ -28,7 +29,8 @@ class Beats:
         self._others = [host for host in range(place.count) if host != place.host]
         self._said = dict.fromkeys(self._others, "0")
         self._heard = dict.fromkeys(self._others, monotonic())
-        self._checked = self._since = monotonic()
+        self._checked = self._since = self._answered = monotonic()
+        self._last_word = LEFT
         self._is_over = threading.Event()
         self._interrupted: str | None = None
         self._store.set(str(place.host), "0")
@@ -73,56 +75,67 @@ class Beats:
                 self.check()
             except HostLost as error:
                 return error
-        return HostLost(None, f"is gone ({_brief(why)})")
+        return HostLost(None, f"is gone ({brief(why)})")
 
     def failed(self, why: str) -> None:
         """Say that this host cannot go on, and why."""
-        self._is_over.set()
-        self._say(FAILED + why[:2000])
+        self._part(FAILED + why[:2000])
 
     def close(self) -> None:
         """Leave, without a word if the store is gone."""
-        was_over = self._is_over.is_set()
-        self._is_over.set()
+        self._part(LEFT)
+
+    def _part(self, word: str) -> None:
+        """Let the thread say the last word, and not wait for it where the store does not answer."""
+        if not self._is_over.is_set():
+            self._last_word = word
+            self._is_over.set()
+        answers = monotonic() - self._answered < STILL
         if self._thread.is_alive():
-            self._thread.join(timeout=EVERY)
-        if not was_over:
-            self._say(LEFT)
+            self._thread.join(FAREWELL + EVERY if answers else EVERY)
 
     def _say(self, what: str) -> None:
         """Tell the others, and give them a moment to hear it: the store may end with me, and what
         I have sent is lost with the sockets where it was not read yet."""
-        try:
-            self._store.set(str(self.place.host), what)
-            self._wait_for(lambda said: said in (LEFT, GONE) or said.startswith(FAILED))
-            if self.place.is_first:  # the store may be mine: let the others go first
-                self._wait_for(lambda said: said == GONE)
-            self._store.set(str(self.place.host), GONE)
-        except Exception:  # there is nobody left to tell
-            return
-
-    def _wait_for(self, has_said: Callable[[str], bool]) -> None:
-        """For a word of all others, but not for long."""
         until = monotonic() + FAREWELL
+        self._store.set(str(self.place.host), what)
+        self._wait_for(lambda said: said in (LEFT, GONE) or said.startswith(FAILED), until)
+        if self.place.is_first:  # the store may be mine: let the others go first
+            self._wait_for(lambda said: said == GONE, until)
+        self._store.set(str(self.place.host), GONE)
+
+    def _wait_for(self, has_said: Callable[[str], bool], until: float) -> None:
+        """For a word of all others who still give signs of life."""
         while monotonic() < until:
-            if all(has_said(self._store.get(str(host)).decode()) for host in self._others):
+            self._listen()
+            if all(has_said(said) or self._is_still(host) for host, said in self._said.items()):
                 return
             sleep(EVERY / 10)
 
+    def _is_still(self, host: int) -> bool:
+        """Whether a host has stopped counting, and has not said why."""
+        return self._said[host].isdecimal() and monotonic() - self._heard[host] > STILL
+
     def _beat(self) -> None:
+        """All that is said after the beginning: whoever asks the store may have to wait long."""
         count = 0
-        while not self._is_over.wait(EVERY):
-            count += 1
-            try:
+        try:
+            while not self._is_over.wait(EVERY):
+                count += 1
                 self._store.set(str(self.place.host), str(count))
-                for host in self._others:
-                    said = self._store.get(str(host)).decode()
-                    if said != self._said[host]:
-                        self._said[host], self._heard[host] = said, monotonic()
-            except Exception:  # the store is gone, and with it the signs of all others
-                return
+                self._listen()
+            self._say(self._last_word)
+        except Exception:  # the store is gone, and with it the signs of all others
+            return
+
+    def _listen(self) -> None:
+        for host in self._others:
+            said = self._store.get(str(host)).decode()
+            self._answered = monotonic()
+            if said != self._said[host]:
+                self._said[host], self._heard[host] = said, self._answered
 
 
-def _brief(why: str) -> str:
+def brief(why: str) -> str:
     """The gist of gloo's message: without the place in its source, and its advice."""
     return why.rpartition("cc:")[2].partition("] ")[2].partition(". ")[0] or why

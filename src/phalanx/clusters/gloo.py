@@ -18,8 +18,8 @@ import torch
 import torch.distributed
 
 from phalanx.arrays import Array
-from phalanx.clusters.beats import Beats
-from phalanx.errors import HostLost
+from phalanx.clusters.beats import Beats, brief
+from phalanx.errors import HostLost, InvalidInput
 from phalanx.exchange.group import Look
 from phalanx.hosts import Place
 
@@ -150,7 +150,13 @@ def tensor(array: Array) -> torch.Tensor:
 def device_of(address: str, interface: str | None) -> Any:
     """Sockets on the interface of that name, or on the one by which `address` is reached."""
     if interface is not None:
-        return dist.ProcessGroupGloo.create_device(interface=interface)
+        try:
+            return dist.ProcessGroupGloo.create_device(interface=interface)
+        except RuntimeError as error:
+            raise InvalidInput(
+                "the environment variable GLOO_SOCKET_IFNAME must name a network interface of "
+                f"this host; got {interface!r}: {brief(str(error))}. `ip address` lists them."
+            ) from error
     return dist.ProcessGroupGloo.create_device(hostname=own_address(address))
 
 

@@ -72,9 +72,8 @@ class _Session:
         if self._courier is None:
             self._worker.board.door[HALT] = why
         else:
-            self._courier.wish = max(
-                why, self._courier.wish
-            )  # all hosts are to halt after the same step
+            # all hosts are to halt after the same step
+            self._courier.wish = max(why, self._courier.wish)
 
 
 def predict_chunks(

@@ -17,6 +17,7 @@ from phalanx.hosts import Place
 
 JOINED = "PHALANX_JOINED"  # pid of the process that has taken the place
 JOIN_SECONDS, HOST_SECONDS = "PHALANX_JOIN_SECONDS", "PHALANX_HOST_SECONDS"
+MOST_SECONDS = 7 * 24 * 3600  # of either bound
 FIRST_PORT, N_PORTS = 20_000, 10_000  # of SLURM jobs: by the job's number
 
 
@@ -102,7 +103,8 @@ def speaks(environ: Mapping[str, str] = os.environ) -> bool:
 def cores(environ: Mapping[str, str] = os.environ) -> int:
     """Processors for this process: its part of them, where several hosts are on one machine."""
     beside = environ.get("LOCAL_WORLD_SIZE", "1") if launch(environ) else "1"
-    return max(1, processors() // int(beside)) if beside.isdecimal() else processors()
+    several = int(beside) if beside.isdecimal() else 1
+    return max(1, processors() // max(1, several))
 
 
 def first_node(nodes: str) -> str:
@@ -111,13 +113,13 @@ def first_node(nodes: str) -> str:
     >>> first_node("gpu[07-09,12],login1")
     'gpu07'
     """
-    found = re.match(r"([^\[,]+)(?:\[(\w+)[^\]]*\]([^,]*))?", nodes)
-    if not found:
+    first = re.match(r"[\w.-](?:[\w.-]|\[\w[^\]]*\])*", nodes)
+    if not first:
         raise InvalidInput(
             "SLURM must name the nodes of the job (SLURM_STEP_NODELIST); got "
             f"{nodes!r}. Launch by srun, or set MASTER_ADDR to the first host."
         )
-    return "".join(filter(None, found.groups()))
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first[0])
 
 
 def _place(environ: Mapping[str, str], rank: str, count: str) -> Place:
@@ -140,9 +142,9 @@ def _seconds(environ: Mapping[str, str], name: str) -> float:
         seconds = float(environ[name])
     except ValueError:
         seconds = 0.0
-    if not seconds > 0:
+    if not 0 < seconds <= MOST_SECONDS:
         raise InvalidInput(
-            f"the environment variable {name} must be a positive number of seconds; got "
-            f"{environ[name]!r}."
+            f"the environment variable {name} must be a positive number of seconds, at most "
+            f"{MOST_SECONDS:,}; got {environ[name]!r}."
         )
     return seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from time import monotonic, sleep
@@ -12,6 +13,7 @@ from phalanx.clusters.launch import Launch
 from phalanx.errors import HostLost, InvalidInput
 
 POLL = 0.05  # seconds
+GRACE = 2.0  # seconds in which what has a bound of its own says what is wrong
 
 
 def meet(
@@ -32,13 +34,37 @@ def meet(
             f"training on {how.place.count} hosts needs torch.distributed; torch is not installed "
             "here. Run `pip install phalanx[torch]` on every host."
         ) from error
-    store = _store(how, listener)
-    _roll_call(how, store, generation, look)
+    where = f"did not answer at {how.address}:{how.port} within {how.join_seconds:.0f} s"
+    store = _within(how.join_seconds, lambda: _store(how, listener), HostLost(0, where))
     device = device_of(how.address, how.interface)
+    _roll_call(how, store, generation, look)
+    seconds = how.host_seconds
+    lost = HostLost(None, f"did not connect within {seconds:.0f} s")  # though it came
     try:
-        return GlooGroup(how.place, store, device, how.host_seconds, generation)
+        return _within(
+            seconds, lambda: GlooGroup(how.place, store, device, seconds, generation), lost
+        )
     except RuntimeError as error:  # of the store's, which is lost with the first host
         raise HostLost(None, f"is gone ({type(error).__name__})") from error
+
+
+def _within(seconds: float, make: Callable[[], Any], lost: HostLost) -> Any:
+    """What is made of connections, which may wait for an answer for ever. Raises `lost`."""
+    made: list[Any] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            made.append(make())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="phalanx-meeting", daemon=True)
+    thread.start()
+    thread.join(seconds + GRACE)
+    if made:
+        return made[0]
+    raise failed[0] if failed else lost
 
 
 def _store(how: Launch, listener: socket.socket | None) -> Any:

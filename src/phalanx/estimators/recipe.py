@@ -14,7 +14,7 @@ from phalanx.aggregation import AGGREGATIONS
 from phalanx.arrays import Array
 from phalanx.assignment import ASSIGNMENTS
 from phalanx.checks import workers_of
-from phalanx.clusters.launch import cores
+from phalanx.clusters.launch import cores, speaks
 from phalanx.data.samples import Samples, TableSamples
 from phalanx.estimators.parameters import check_shards
 from phalanx.job import Job
@@ -180,7 +180,7 @@ def limits_of(params: Any) -> Limits:
         max_evaluations=int(params.max_fun),
         gradient_tolerance=float(params.tol),
         loss_threshold=params.loss_threshold,
-        verbose=bool(params.verbose),
+        verbose=bool(params.verbose) and speaks(),
     )
 
 
