@@ -201,7 +201,7 @@ class TestJoining:
     def test_a_host_that_dies_when_all_have_come(self):
         with launched(1, {"WORLD_SIZE": "2", "PHALANX_HOST_SECONDS": "2"}) as hosts:
             store = TCPStore("127.0.0.1", hosts.port, 2, False, timedelta(seconds=30))
-            store.set("phalanx/here/1", "here")
+            store.set("phalanx/here/0/1", "here")
             name, _, message = error_of(hosts[0])
             del store
         assert name == "HostLost"
