@@ -13,7 +13,7 @@ from phalanx.clusters.launch import Launch
 from phalanx.errors import HostLost, InvalidInput
 
 POLL = 0.05  # seconds
-GRACE = 2.0  # seconds in which what has a bound of its own says what is wrong
+GRACE = 10.0  # seconds in which what has a bound of its own says what is wrong
 
 
 def meet(
