@@ -137,8 +137,7 @@ class Course:
         self.lease = Lease(state.epochs, 0, 0, state.updates, state.place)
         state.load(session.arena)
         agenda = following.agenda
-        pauses = following.on_epoch is not None or (agenda is not None and agenda.changes)
-        self._pauses = pauses
+        self._pauses = following.on_epoch is not None or (agenda is not None and agenda.changes)
 
     def run(self) -> Standing:
         """Lease after lease until there is a reason to stop, or the session is to change.

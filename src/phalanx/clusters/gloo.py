@@ -53,16 +53,19 @@ class GlooGroup:
         self._beats.start()
 
     def all_to_all(self, pieces_H: Sequence[Array], places_H: Sequence[Array]) -> _Pending:
-        row_n, into_n = _joined(pieces_H), _joined(places_H)
+        sent_n, whole_n = _only(pieces_H), _only(places_H)
         sizes, sizes_in = [*map(len, pieces_H)], [*map(len, places_H)]
+        row_n = np.concatenate(pieces_H) if sent_n is None else sent_n
+        into_n = np.empty(sum(sizes_in), row_n.dtype) if whole_n is None else whole_n
         options = dist.AllToAllOptions()
         work = self._gloo.alltoall_base(tensor(into_n), tensor(row_n), sizes_in, sizes, options)
+        if whole_n is not None:
+            return self._begun(work)
 
         def put() -> None:
             at = 0
             for place_n in places_H:
-                if len(place_n) != len(into_n):
-                    place_n[...] = into_n[at : at + len(place_n)]
+                place_n[...] = into_n[at : at + len(place_n)]
                 at += len(place_n)
 
         return self._begun(work, put)
@@ -132,12 +135,10 @@ class _Pending:
         return True
 
 
-def _joined(arrays: Sequence[Array]) -> Array:
-    """One contiguous array; where all but one are empty, that one itself."""
+def _only(arrays: Sequence[Array]) -> Array | None:
+    """The one that is not empty, which needs no copy, if it is the only one."""
     whole = [array for array in arrays if len(array)]
-    if len(whole) == 1:
-        return whole[0]
-    return np.concatenate(arrays)
+    return whole[0] if len(whole) == 1 else None
 
 
 def tensor(array: Array) -> torch.Tensor:

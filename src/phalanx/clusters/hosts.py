@@ -11,8 +11,6 @@ from phalanx.clusters.meeting import meet
 from phalanx.errors import HostLost
 from phalanx.exchange.group import Group
 
-POLL = 0.05  # seconds
-
 
 class Hosts(Protocol):
     """How a training gets its group."""

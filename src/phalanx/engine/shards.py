@@ -20,6 +20,7 @@ from phalanx.layout import Kind
 from phalanx.models.base import Model
 from phalanx.models.local import LocalModel
 from phalanx.randomness import Key
+from phalanx.rounding import EXACT
 
 
 class Shards:
@@ -45,9 +46,8 @@ class Shards:
         self._order: tuple[int, Array] = (-1, np.empty(0, np.intp))
         self.live = 0  # shards of this step that have samples
         self._rounding = post.job.rounding
-        self._trained = [
-            slice(r.start, r.stop) for r in post.job.model.regions if r.kind is Kind.TRAINED
-        ]
+        regions = post.job.model.regions if post.job.wire != EXACT else ()
+        self._rounded = [slice(r.start, r.stop) for r in regions if r.kind is Kind.TRAINED]
         self._bounds: list[tuple[int, int]] = []  # their places in the epoch's order
 
     def begin(self) -> None:
@@ -127,7 +127,7 @@ class Shards:
         post.presence.at("compute", s)
         slots = self._homes if post.share.owners[s] == post.rank else self._away
         outcome = self.model.gradient(rows, slots[s], key)
-        for trained in self._trained:
+        for trained in self._rounded:
             self._rounding.apply(slots[s][trained])
         if self._stops and not isfinite(outcome[0]):
             moment = post.moment
