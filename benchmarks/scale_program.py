@@ -21,7 +21,7 @@ from deep_cases import Perceptron
 from deep_modules import seeded
 from phalanx.arena import PAGE, Arena
 from phalanx.arrays import Array
-from phalanx.clusters.gloo import GlooGroup
+from phalanx.clusters.hosts.gloo import GlooGroup
 from phalanx.engine.blocks import Blocks
 from phalanx.engine.courier import Courier
 from phalanx.engine.shards import Shards

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 import phalanx
-from phalanx.clusters import machine, pool
+from phalanx.clusters import pool
+from phalanx.clusters.hosts import machine
 from phalanx.run import digest
 
 HOST = int(os.environ.get("RANK", "0"))

@@ -101,7 +101,7 @@ class TablePending:
 
 
 class ThreadHosts:
-    """See clusters/hosts.py: Hosts. After a loss, the first `left` hosts of all train on.
+    """See clusters/hosts/launched.py: Hosts. After a loss, the first `left` hosts of all train on.
 
     fails: for each group in turn, which hosts lose it at which operations.
     """

@@ -153,7 +153,7 @@ class Hall:
 
 
 class Member:
-    """See clusters/hosts.py: Hosts. Asks the caller as an actor of Ray's would."""
+    """See clusters/hosts/launched.py: Hosts. Asks the caller as an actor of Ray's would."""
 
     def __init__(self, hall, name, losses):
         self.hall, self.name, self._losses, self._count = hall, name, losses, 0

@@ -12,7 +12,7 @@ from host_threads import Table, ThreadHosts, in_threads, train_alone, train_toge
 from phalanx.aggregation import mean, median
 from phalanx.assignment import round_robin
 from phalanx.clipping import Clip
-from phalanx.clusters.talking import gather, lead
+from phalanx.clusters.hosts.talking import gather, lead
 from phalanx.course import Following
 from phalanx.data.samples import TableSamples
 from phalanx.engine.courier import Courier

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from phalanx.agreement import differences
-from phalanx.clusters.launch import JOINED, N_PORTS, Launch, cores, first_node, launch, speaks
+from phalanx.clusters.hosts.launch import JOINED, N_PORTS, Launch, cores, first_node, launch, speaks
 from phalanx.errors import InvalidInput
 from phalanx.exchange.board import processors
 from phalanx.hosts import ALONE, Place, block_parts, elements, parts
@@ -294,7 +294,7 @@ class TestLaunch:
         assert cores({**TORCHRUN, "LOCAL_WORLD_SIZE": beside}) == processors()
 
     def test_a_child_of_a_joined_process_is_alone(self):
-        program = "from phalanx.clusters.launch import launch; print(launch())"
+        program = "from phalanx.clusters.hosts.launch import launch; print(launch())"
         environ = os.environ | TORCHRUN | {JOINED: str(os.getpid())}
         done = subprocess.run(
             [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True

@@ -20,7 +20,8 @@ from functools import cached_property
 MOST = 1 << 16  # bytes of a message
 LIBRARIES = (
     "torch", "torch.distributed", "keras", "psutil", "phalanx", "phalanx.estimators.base",
-    "phalanx.clusters.gloo", "phalanx.fitting.pytorch.modules", "phalanx.fitting.keras3.models",
+    "phalanx.clusters.hosts.gloo", "phalanx.fitting.pytorch.modules",
+    "phalanx.fitting.keras3.models",
 )  # fmt: skip
 
 

@@ -12,8 +12,8 @@ from phalanx.arrays import Array
 from phalanx.cadence import Cadence
 from phalanx.checkpoint import Saved
 from phalanx.clusters.base import Session, Tell, Watch
-from phalanx.clusters.hosts import Hosts
-from phalanx.clusters.talking import gather, lead
+from phalanx.clusters.hosts.launched import Hosts
+from phalanx.clusters.hosts.talking import gather, lead
 from phalanx.control import Control
 from phalanx.engine.ledger import Ledger
 from phalanx.exchange.board import HALT, INTERRUPT, LAST, NEVER, OPENED, REGROUP

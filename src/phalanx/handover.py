@@ -12,7 +12,7 @@ import numpy as np
 
 from phalanx.arrays import Array
 from phalanx.checkpoint import Saved
-from phalanx.clusters.talking import gather, lead
+from phalanx.clusters.hosts.talking import gather, lead
 from phalanx.exchange.group import Group
 from phalanx.keeper import arrays_of, facts_of, standing_of
 from phalanx.state import Standing

@@ -10,7 +10,7 @@ import numpy as np
 
 from phalanx.arrays import Array
 from phalanx.clusters.base import Session
-from phalanx.clusters.hosts import launched
+from phalanx.clusters.hosts.launched import launched
 from phalanx.clusters.threads import one_blas_thread
 from phalanx.course import Following, History, after, take_spans
 from phalanx.data.samples import Samples

@@ -12,11 +12,11 @@ import numpy as np
 
 from phalanx.arrays import Array
 from phalanx.clusters.base import Cluster, Forward
-from phalanx.clusters.hosts import Hosts, launched
+from phalanx.clusters.hosts.launched import Hosts, launched
+from phalanx.clusters.hosts.machine import fingerprint
+from phalanx.clusters.hosts.talking import agree, gather
 from phalanx.clusters.inprocess import InProcess
-from phalanx.clusters.machine import fingerprint
 from phalanx.clusters.processes import Processes
-from phalanx.clusters.talking import agree, gather
 from phalanx.control import Control
 from phalanx.course import FLAG, Course, Following, History, telling
 from phalanx.data.samples import Samples
@@ -221,8 +221,8 @@ class _Work:
     def next_group(
         self, standing: Standing, hosts: Hosts, group: Group | None, lost: HostLost | None
     ) -> Group | None:
-        """See clusters/hosts.py: Hosts.next. Where a host that was not the first is the one that is
-        left at the end, it keeps what it has."""
+        """See clusters/hosts/launched.py: Hosts.next. Where a host that was not the first is the one
+        that is left at the end, it keeps what it has."""
         try:
             return hosts.next(group, lost)
         except HostLost:

@@ -116,7 +116,7 @@ def _train(
 ) -> None:
     from phalanx.cli.fitting import fit, split
     from phalanx.cli.progress import progress
-    from phalanx.clusters.launch import speaks
+    from phalanx.clusters.hosts.launch import speaks
     from phalanx.data.files import read_table
     from phalanx.run_folder import free_folder, new_run_folder, write_run
 

@@ -11,8 +11,8 @@ from phalanx import faults, membership
 from phalanx.arena import Arena, Field
 from phalanx.arrays import Array
 from phalanx.clusters.base import Forward, Session, Tell, Watch
-from phalanx.clusters.courier_thread import beside
 from phalanx.clusters.crew import Crew, WorkerFailed
+from phalanx.clusters.hosts.courier_thread import beside
 from phalanx.clusters.interrupt import on_interrupt
 from phalanx.clusters.pool import Pool, shutdown, warm_pool
 from phalanx.clusters.process import TakeForward, TakeJob

@@ -23,7 +23,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from phalanx.arrays import Array
 from phalanx.checks import AUTO, workers_of
-from phalanx.clusters.launch import cores, speaks
+from phalanx.clusters.hosts.launch import cores, speaks
 from phalanx.control import Control
 from phalanx.course import Following
 from phalanx.data.samples import Samples, TableSamples

@@ -14,7 +14,7 @@ from phalanx.aggregation import AGGREGATIONS
 from phalanx.arrays import Array
 from phalanx.assignment import ASSIGNMENTS
 from phalanx.checks import workers_of
-from phalanx.clusters.launch import cores, speaks
+from phalanx.clusters.hosts.launch import cores, speaks
 from phalanx.data.samples import Samples, TableSamples
 from phalanx.estimators.parameters import check_shards
 from phalanx.job import Job

@@ -1,6 +1,6 @@
 """What hosts say to each other: the operations of a process group that the exchange needs.
 
-All hosts call the same operations in the same order. `clusters/gloo.py` has them from
+All hosts call the same operations in the same order. `clusters/hosts/gloo.py` has them from
 torch.distributed.
 """
 

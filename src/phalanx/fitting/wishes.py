@@ -13,7 +13,7 @@ from phalanx.arrays import Array
 from phalanx.assignment import ASSIGNMENTS
 from phalanx.checks import AUTO, workers_of
 from phalanx.clipping import Clip
-from phalanx.clusters.launch import cores
+from phalanx.clusters.hosts.launch import cores
 from phalanx.clusters.ray.cluster import check_cluster
 from phalanx.control import Control
 from phalanx.course import FLAG, REFUSE, Agenda, Following

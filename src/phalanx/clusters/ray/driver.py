@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from phalanx.agreement import differences
 from phalanx.arrays import Array
-from phalanx.clusters.launch import Launch
+from phalanx.clusters.hosts.launch import Launch
 from phalanx.clusters.ray.host import Asked, Host, Order, Proxies
 from phalanx.errors import HostLost, TooFewHosts
 from phalanx.hosts import Place

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from phalanx.arrays import Array
-from phalanx.clusters.launch import Launch
-from phalanx.clusters.machine import fingerprint
-from phalanx.clusters.meeting import listening, meet
+from phalanx.clusters.hosts.launch import Launch
+from phalanx.clusters.hosts.machine import fingerprint
+from phalanx.clusters.hosts.meeting import listening, meet
 from phalanx.control import Control
 from phalanx.errors import HostLost
 from phalanx.exchange.group import Group
@@ -52,7 +52,7 @@ class Proxies:
 
 
 class Host:
-    """The actor. Also a training's `Hosts` (clusters/hosts.py)."""
+    """The actor. Also a training's `Hosts` (clusters/hosts/launched.py)."""
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
@@ -127,11 +127,11 @@ class Host:
     # ---- called by the training
 
     def join(self) -> Group | None:
-        """See clusters/hosts.py."""
+        """See clusters/hosts/launched.py."""
         return self._enter()
 
     def next(self, group: Group | None, lost: HostLost | None) -> Group | None:
-        """See clusters/hosts.py: the caller's process knows who is in the next group."""
+        """See clusters/hosts/launched.py: the caller's process knows who is in the next group."""
         self._leave()
         if lost is not None:
             self._asked.put(Asked("regroup", self._generation))

@@ -12,7 +12,7 @@ import numpy as np
 
 from phalanx import checks
 from phalanx.arrays import Array
-from phalanx.clusters.launch import speaks
+from phalanx.clusters.hosts.launch import speaks
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.described import DescribedModel
 from phalanx.keeper import record_from

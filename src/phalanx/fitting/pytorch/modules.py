@@ -11,7 +11,7 @@ import torch
 
 from phalanx import checks
 from phalanx.arrays import Array
-from phalanx.clusters.launch import speaks
+from phalanx.clusters.hosts.launch import speaks
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
 from phalanx.fitting.pytorch.agenda import ModuleAgenda

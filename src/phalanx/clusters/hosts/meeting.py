@@ -9,7 +9,7 @@ from datetime import timedelta
 from time import monotonic, sleep
 from typing import Any
 
-from phalanx.clusters.launch import Launch
+from phalanx.clusters.hosts.launch import Launch
 from phalanx.errors import HostLost, InvalidInput
 
 POLL = 0.05  # seconds
@@ -28,7 +28,7 @@ def meet(
     ends the wait by raising. Raises InvalidInput, HostLost.
     """
     try:
-        from phalanx.clusters.gloo import GlooGroup, device_of
+        from phalanx.clusters.hosts.gloo import GlooGroup, device_of
     except ImportError as error:
         raise InvalidInput(
             f"training on {how.place.count} hosts needs torch.distributed; torch is not installed "

@@ -6,8 +6,8 @@ import atexit
 import os
 from typing import Any, Protocol
 
-from phalanx.clusters.launch import JOINED, launch
-from phalanx.clusters.meeting import meet
+from phalanx.clusters.hosts.launch import JOINED, launch
+from phalanx.clusters.hosts.meeting import meet
 from phalanx.errors import HostLost
 from phalanx.exchange.group import Group
 

@@ -18,7 +18,7 @@ import torch
 import torch.distributed
 
 from phalanx.arrays import Array
-from phalanx.clusters.beats import Beats, brief
+from phalanx.clusters.hosts.beats import Beats, brief
 from phalanx.errors import HostLost, InvalidInput
 from phalanx.exchange.group import Look
 from phalanx.hosts import Place
