@@ -221,8 +221,8 @@ class _Work:
     def next_group(
         self, standing: Standing, hosts: Hosts, group: Group | None, lost: HostLost | None
     ) -> Group | None:
-        """See clusters/hosts/launched.py: Hosts.next. Where a host that was not the first is the one
-        that is left at the end, it keeps what it has."""
+        """As Hosts.next of clusters/hosts/launched.py does. Where a host that was not the first is
+        the one that is left at the end, it keeps what it has."""
         try:
             return hosts.next(group, lost)
         except HostLost:
