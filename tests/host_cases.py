@@ -170,4 +170,5 @@ if __name__ == "__main__":
     where, n_workers, *cases = sys.argv[1:]
     for case in cases:
         found = globals()[case](Path(where), int(n_workers))
-        print(f"{case} {json.dumps(found)}", flush=True)
+        line = f"{case} {json.dumps(found)}\n"  # as one piece: torchrun's processes share the pipe
+        print(line, end="", flush=True)

@@ -40,6 +40,12 @@ VALIDATION = TableSamples.of(MORE, (MORE[:, 0] > 0).astype(int))  # three chunks
 SPEC = MLPSpec((6, 200, 30, 3), "relu", "log_loss", "float32", dropout=0.2)  # two blocks
 
 
+@pytest.fixture(params=[-1, 10**9], ids=["divided", "undivided"], autouse=True)
+def blocks(request, monkeypatch):
+    """Whether hosts divide the blocks, small as these networks are."""
+    monkeypatch.setattr("phalanx.hosts.MESSAGE_BYTES", request.param)
+
+
 @dataclass(frozen=True)
 class Averages:
     """A model with regions of every kind: a mean to be learnt, a running mean, a counter."""

@@ -16,7 +16,15 @@ from phalanx.agreement import differences
 from phalanx.clusters.hosts.launch import JOINED, N_PORTS, Launch, cores, first_node, launch, speaks
 from phalanx.errors import InvalidInput
 from phalanx.exchange.board import processors
-from phalanx.hosts import ALONE, Place, block_parts, elements, parts
+from phalanx.hosts import (
+    ALONE,
+    MESSAGE_BYTES,
+    Place,
+    block_parts,
+    dividing_pays,
+    elements,
+    parts,
+)
 from phalanx.layout import Kind, Region, blocks_of
 from phalanx.rounding import _STRETCH, EXACT, ROUNDINGS
 
@@ -68,6 +76,13 @@ class TestParts:
         for part in block_parts(blocks, n_hosts):
             start, stop = elements(blocks, part)
             assert stop - start <= fair + largest
+
+    @given(st.integers(1, 64), counts, st.integers(0, 10**7))
+    def test_blocks_are_divided_where_that_saves_a_message_worth_of_bytes(self, s, h, n_bytes):
+        shards = max(map(len, parts(s, h)))
+        whole = shards * n_bytes * (h - 1)
+        divided = (shards + 1) * n_bytes * (h - 1) / h
+        assert dividing_pays(s, h, n_bytes) == (whole > divided + MESSAGE_BYTES)
 
     def test_places(self):
         assert ALONE.is_alone

@@ -23,7 +23,14 @@ def fitted(cluster=None, **options):
     return clf.run_, told
 
 
+@pytest.fixture(params=[-1, 10**9], ids=["divided", "undivided"])
+def blocks(request, monkeypatch):
+    """Whether hosts divide the blocks, small as this network is."""
+    monkeypatch.setattr("phalanx.hosts.MESSAGE_BYTES", request.param)
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("replaces", [False, True])
 @pytest.mark.parametrize("heard", [(), (1,)])
 @pytest.mark.parametrize("options", [{}, {"early_stopping": True, "batch_size": 57}])

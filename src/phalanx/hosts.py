@@ -1,8 +1,9 @@
 """The hosts of a training: which of its tasks fall to which of them. Pure.
 
-Each host holds a copy of the state. It computes a part of the shards, reduces a part of the
-blocks, scores a part of the chunks; the rest the other hosts send it. Parts are contiguous, so that
-what travels between two hosts is one piece of memory. The answer never depends on them.
+Each host holds a copy of the state. It computes a part of the shards, scores a part of the chunks,
+and reduces a part of the blocks where that pays; the rest the other hosts send it. Parts are
+contiguous, so that what travels between two hosts is one piece of memory. The answer never depends
+on them.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Place:
 
 
 ALONE = Place()
+MESSAGE_BYTES = 65_536  # what a host may as well send as wait for one message more
 
 
 def parts(n_tasks: int, n_hosts: int) -> list[range]:
@@ -43,6 +45,22 @@ def parts(n_tasks: int, n_hosts: int) -> list[range]:
     """
     edges = [n_tasks * host // n_hosts for host in range(n_hosts + 1)]
     return [range(start, stop) for start, stop in pairwise(edges)]
+
+
+def dividing_pays(n_shards: int, n_hosts: int, n_bytes: int) -> bool:
+    """Whether each host should reduce a part of the blocks and send it to all; else each reduces
+    all of them, from all the shards of all.
+
+    Divided, a host sends its shards by parts, then its reduced part: with s shards a host,
+    s N (H-1)/H and N (H-1)/H bytes, one after the other. Undivided it sends s N (H-1), at once.
+    n_bytes: those of a gradient, N.
+
+    >>> dividing_pays(2, 2, 10**9), dividing_pays(4, 2, 10**9), dividing_pays(4, 2, 1000)
+    (False, True, False)
+    """
+    shards = -(-n_shards // n_hosts)
+    more = (n_hosts - 1) * n_bytes * (shards - (shards + 1) / n_hosts)
+    return more > MESSAGE_BYTES
 
 
 def block_parts(blocks: Sequence[Region], n_hosts: int) -> list[range]:

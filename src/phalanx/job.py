@@ -15,7 +15,7 @@ from phalanx.assignment import Assignment
 from phalanx.clipping import Clip
 from phalanx.exchange.board import board_fields
 from phalanx.exchange.seats import seat_fields
-from phalanx.hosts import ALONE, Place, block_parts, parts
+from phalanx.hosts import ALONE, Place, block_parts, dividing_pays, parts
 from phalanx.layout import Region, blocks_of
 from phalanx.models.base import ModelSpec, Score
 from phalanx.optimizers import Optimizer
@@ -85,8 +85,16 @@ class Job:
         return parts(self.plan.n_shards, self.place.count)
 
     @cached_property
+    def divides_blocks(self) -> bool:
+        """Whether each host reduces a part of the blocks only, and gets the others reduced."""
+        bytes_N = self.model.size * self.model.dtype.itemsize
+        return dividing_pays(self.plan.n_shards, self.place.count, bytes_N)
+
+    @cached_property
     def block_parts(self) -> list[range]:
         """The blocks that each host reduces."""
+        if not self.divides_blocks:
+            return [range(len(self.blocks))] * self.place.count
         return block_parts(self.blocks, self.place.count)
 
     @cached_property
@@ -122,7 +130,7 @@ class Job:
         largest_block = max(block.stop - block.start for block in self.blocks)
         groups, settings = self.optimizer.settings_shape
         measures = self.model.n_measures
-        doers, elsewhere = (w, 0) if self.place.is_alone else (w + 1, 1)
+        doers, divided = w if self.place.is_alone else w + 1, int(self.divides_blocks)
         return {
             **board_fields(k),
             **seat_fields(w),
@@ -133,7 +141,7 @@ class Job:
             "best": Field((n if self.rule.by_score else 0,), dtype),
             "grads": Field((s, n), dtype, aligned=True),
             "grads_away": Field((several, s, n), dtype, aligned=True),
-            "reduced": Field((elsewhere * n,), dtype, aligned=True),
+            "reduced": Field((divided * n,), dtype, aligned=True),
             "results": Field((doers, s, 2 + measures)),
             "journal": Field((several, rows, largest_block), dtype),
             "journal_marks": Field((w,), "int64"),
@@ -143,7 +151,7 @@ class Job:
             "squares": Field((k,)),
             "shard_owner": Field((s,), "int64"),
             "block_owner": Field((k,), "int64"),
-            "block_reducer": Field((elsewhere * k,), "int64"),
+            "block_reducer": Field((divided * k,), "int64"),
             "speed": Field((w, 2)),
             "ledger": Field((LEASE_EPOCHS + 1, LEDGER_COLUMNS)),
             "epoch_sums": Field((LEASE_EPOCHS + 1, measures + self.n_sums)),

@@ -33,10 +33,10 @@ class Blocks:
         self.clip, self._skips = post.job.clip, post.job.nonfinite == "skip"
         self.squares = arena.words("squares")
         self._reduced: dict[int, Array] = {}
-        self._is_shared_out = not post.job.place.is_alone
+        self._are_divided = post.job.divides_blocks
         self._reduced_N = arena["reduced"]
         largest = max(block.stop - block.start for block in post.job.blocks)
-        self._scratch_n = aligned_empty((largest * self._is_shared_out,), self._reduced_N.dtype)
+        self._scratch_n = aligned_empty((largest * self._are_divided,), self._reduced_N.dtype)
         self._rounding = post.job.rounding
         self.losses, self.weights = arena.words("losses"), arena.words("weights")
         self.penalties_TK, self.measures_TM = arena["penalties"], arena["measures"]
@@ -48,7 +48,7 @@ class Blocks:
         self._rate = self.ledger.rate(self.post.moment.row)
         self._scale = 1.0
         self._reduced.clear()
-        if self._is_shared_out or (self.clip.norm is not None and not self._is_skipped):
+        if self._are_divided or (self.clip.norm is not None and not self._is_skipped):
             squares = self._all_squares()
             self._scale = 1.0 if self.clip.norm is None else self.clip.scale(squares)
         self.inherit()
@@ -112,14 +112,14 @@ class Blocks:
 
     def _keep(self, k: int, grad_n: Array) -> None:
         """For the update: by me, or by everybody who updates this block on any host."""
-        if self._is_shared_out:
+        if self._are_divided:
             self._reduced_N[slice(*self.post.job.blocks[k][:2])] = grad_n
         else:
             self._reduced[k] = grad_n
 
     def _gradient(self, k: int) -> Array:
         """The reduced gradient of a block, which the update may change."""
-        if self._is_shared_out:
+        if self._are_divided:
             start, stop = self.post.job.blocks[k][:2]
             grad_n = self._scratch_n[: stop - start]
             grad_n[...] = self._reduced_N[start:stop]

@@ -2,8 +2,9 @@
 
 For the workers of a host it is one more doer, behind all seats. The other hosts' shards are done
 when it says so: then the part of their gradients that is reduced here lies in the shards' home
-slots. So are the blocks that are reduced elsewhere. Nobody updates a block of a step before all of
-that has come, so a step whose exchange fails has changed nothing, on no host that it failed on.
+slots. So are the blocks that are reduced elsewhere, if any are. Nobody updates a block of a step
+before all of that has come, so a step whose exchange fails has changed nothing, on no host that it
+failed on.
 
 Everything is sent in the same order everywhere: the j-th shards of all hosts, then the shards'
 figures; then the reduced blocks, and their squares.
@@ -111,9 +112,13 @@ class Courier:
             flight.land(self._look_around)
         self._flights = []
         self._heed(figures.land(self._look_around))
+        if not self.job.divides_blocks:
+            self.board.publish(self.door, EXCHANGED, tick)
         self._publish(self.shards_done, self._live_parts, self._live, tick)
 
     def blocks(self, tick: int) -> None:
+        if not self.job.divides_blocks:
+            return
         reduced, parts = self.board.reduced, self.job.block_parts
         here = parts[self.host]
         self._wait(lambda: all(reduced[k] >= tick for k in here))

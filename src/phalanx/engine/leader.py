@@ -47,7 +47,7 @@ class Leader:
         starts = [job.plan.batch(step)[0] for step in range(job.plan.n_steps)]
         host, blocks = job.place.host, range(len(job.blocks))
         self._parts = {"shard_owner": job.shard_parts[host], "block_owner": blocks}
-        if not job.place.is_alone:
+        if job.divides_blocks:
             self._parts["block_reducer"] = job.block_parts[host]
         self._rows_T = np.diff([*starts, job.plan.n_visited]).astype(float)
 

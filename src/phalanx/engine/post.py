@@ -61,6 +61,11 @@ class Post:
         """Whether the other hosts have all that they need of this tick."""
         return self.job.place.is_alone or bool(self.board.door[EXCHANGED] >= self.tick)
 
+    @property
+    def may_update(self) -> bool:
+        """Whether nobody needs my shards any more; those who divide the blocks look later."""
+        return self.job.divides_blocks or self.is_exchanged
+
     def hear(self) -> bool:
         """Whether somebody has died since I last looked. Raises Aborted if somebody failed."""
         if self.board.door[ABORT]:

@@ -79,6 +79,8 @@ class Shards:
         for s in range(self.live):
             if not post.board.spin(words, post.share.expected[s], post.tick):
                 return self._help()
+        if not post.may_update:
+            return self._help()
         fence()
         return None if post.share.is_whole else post.share.heirs[: self.live]
 
@@ -93,10 +95,10 @@ class Shards:
         for wait in post.waiting():
             doers = [self._doer(s) for s in range(self.live)]
             missing = [s for s, doer in enumerate(doers) if doer is None]
-            if not missing:
+            if not missing and post.may_update:
                 break
             post.hear()
-            s = post.share.to_help(missing, post.tick, wait.is_long)
+            s = post.share.to_help(missing, post.tick, wait.is_long) if missing else None
             while s is not None:
                 self._compute(s)
                 wait.begin_anew()

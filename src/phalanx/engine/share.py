@@ -18,7 +18,7 @@ class Share:
     """What one worker has to do in the present tick.
 
     owners: by the plan, of each shard. heirs: who really does it. shards, blocks, chunks: mine;
-    reductions: the blocks that I reduce; those that I update, unless there are other hosts.
+    reductions: the blocks that I reduce; those that I update, unless hosts divide them.
     expected: index of the word by which each shard's heir publishes it. others: all ranks but mine
     that ever counted. active: those among whom the plan divides. is_whole: no owner is dead, and I
     was there before this tick, so nobody has left anything of it undone.
@@ -64,7 +64,7 @@ class Share:
             [task for task, heir in enumerate(who) if heir == self.rank]
             for who in (self.heirs, block_heirs, reducers, chunk_heirs)
         )
-        self.reductions = reductions if self._elsewhere else self.blocks
+        self.reductions = reductions if self.job.divides_blocks else self.blocks
         self.expected = [rank * n_shards + s for s, rank in enumerate(self.heirs)]
         self.alive_others = [rank for rank in alive if rank != self.rank]
         self.others = [rank for rank in seats.members() if rank != self.rank] + self._elsewhere
