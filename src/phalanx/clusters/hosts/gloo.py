@@ -8,6 +8,7 @@ long (beats.py); an operation itself has no bound, since a host may compute for 
 from __future__ import annotations
 
 import ctypes
+import os
 import socket
 from collections.abc import Sequence
 from datetime import timedelta
@@ -20,6 +21,7 @@ import torch.distributed
 from phalanx.arrays import Array
 from phalanx.clusters.hosts.beats import Beats, brief
 from phalanx.errors import HostLost, InvalidInput
+from phalanx.exchange.board import YIELDS
 from phalanx.exchange.group import Look
 from phalanx.hosts import Place
 
@@ -112,6 +114,7 @@ class _Pending:
         self._work, self._beats, self._then, self.is_done = work, beats, then, False
 
     def wait(self, look: Look) -> None:
+        self._wait_awake()
         while not self.is_done:
             try:
                 self._work.wait(LOOK)
@@ -125,6 +128,13 @@ class _Pending:
                 return
             look()
             self._beats.check()
+
+    def _wait_awake(self) -> None:
+        """For a while: to wake a processor that sleeps takes longer than a small message."""
+        for _ in range(YIELDS):
+            if self._work.is_completed():
+                return
+            os.sched_yield()
 
     def is_over(self) -> bool:
         """Whether nothing of it is under way, given a moment."""
