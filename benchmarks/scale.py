@@ -23,6 +23,7 @@ from checkouts import commit
 from data import ROOT
 from deep_contestants import free_port
 from machine import processor
+from phalanx.hosts import dividing_pays
 from soak_page import between
 from table import table
 
@@ -47,30 +48,36 @@ class Load:
     s: int
     h: int
 
+    @property
+    def is_divided(self) -> bool:
+        """Whether a host reduces a part of the blocks only."""
+        return dividing_pays(self.s, self.h, int(4 * self.n))
+
     def shards_sent(self) -> float:
         """Elements of the first exchange: a host's S / H rows, less its own part of each."""
-        return self.s / self.h * self.n * (self.h - 1) / self.h
+        to_each = self.s / self.h * self.n / (self.h if self.is_divided else 1)
+        return to_each * (self.h - 1)
 
     def blocks_sent(self) -> float:
         """Elements of the second: a host's N / H to each of the others."""
-        return self.n / self.h * (self.h - 1)
+        return self.is_divided * self.n / self.h * (self.h - 1)
 
     def sent(self, wire: str) -> float:
         """Bytes a step."""
         return ITEMSIZE[wire] * (self.shards_sent() + self.blocks_sent())
 
     def slots(self) -> float:
-        """Bytes of the shards' gradients: own rows whole, and the own part of all others."""
+        """Bytes of the shards' gradients: own rows whole, and what is reduced here of others."""
         rows = self.s / self.h
-        return 4 * self.n * (rows + (self.s - rows) / self.h)
+        return 4 * self.n * (rows + (self.s - rows) / (self.h if self.is_divided else 1))
 
     def state(self) -> float:
         """Bytes of the parameters and the optimiser's state."""
         return 4 * self.n * (1 + STATE_ROWS)
 
     def reduced(self) -> float:
-        """Bytes of the reduced gradient, which a host has that is not alone."""
-        return 4 * self.n * (self.h > 1)
+        """Bytes of the reduced gradient, which a host has that reduces a part of it."""
+        return 4 * self.n * self.is_divided
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,10 @@ def wire(folder, workers):
     return told(network(folder, workers, wire="bf16"))
 
 
+def means(folder, workers):
+    return told(network(folder, workers, exact=False))
+
+
 def rounds(folder, workers):
     return told(network(folder, workers, sync_every=2))
 

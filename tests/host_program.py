@@ -87,7 +87,16 @@ options = dict(
     shards=wishes.get("shards", 4), workers=wishes.get("workers", 1),
     callbacks=[] if wishes.get("silent") else [ended],
 )  # fmt: skip
-names = ("checkpoint", "checkpoint_every", "resume", "mixed", "wire", "sync_every", "clip_norm")
+names = (
+    "checkpoint",
+    "checkpoint_every",
+    "resume",
+    "mixed",
+    "wire",
+    "exact",
+    "sync_every",
+    "clip_norm",
+)
 options |= {name: wishes[name] for name in names if name in wishes}
 status = 0
 try:

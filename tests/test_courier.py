@@ -171,6 +171,32 @@ def test_any_number_of_hosts_gives_the_same_bits(name, count):
         assert found.run.hosts == count
 
 
+INEXACT = ["plain", "one shard", "many shards", "clipped", "fp16", "averages fp16 clipped"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("name", INEXACT)
+def test_hosts_that_send_the_mean_of_their_shards_agree(name, count):
+    """To the bit with each other, and in all but the last digits with what is exact."""
+    found = [told(each) for each in trained(replace(case(name), exact=False), count)]
+    assert found == [found[0]] * count
+    np.testing.assert_allclose(found[0][1], alone(name)[1], rtol=0.02 if "fp16" in name else 1e-4)
+    if count == 1 or name == "one shard":
+        assert found[0] == alone(name)
+
+
+def test_the_mean_of_several_shards_travels_once():
+    def sent(exact):
+        hosts = ThreadHosts(2)
+        trained(replace(case("plain"), exact=exact), 2, hosts)
+        laid = hosts.tables[0].laid.values()
+        kinds = [by_host[0] for by_host in laid]
+        return sum(len(p) for kind, pieces in kinds if kind == "all_to_all" for p in pieces)
+
+    size, steps = case("plain").model.size, EPOCHS * case("plain").plan.n_steps
+    assert sent(exact=False) <= size * steps < sent(exact=True)
+
+
 def test_a_skipped_step_and_a_short_batch_are_among_them():
     job = case("many shards")
     assert len(job.plan.shards(job.plan.n_steps - 1)) == 7

@@ -141,6 +141,14 @@ def test_a_worker_is_replaced_even_if_a_child_of_it_lives(tmp_path):
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # the user's, not ours to end
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler, whatever the shell had these tests begin with."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_while_the_pool_starts(monkeypatch):
     pool.shutdown()
     receive = pool.wire.receive
@@ -186,6 +194,7 @@ def test_modules_that_workers_find_and_do_not_find(tmp_path, monkeypatch):
     assert is_usable()
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_ctrl_c_ends_a_fit_at_a_steps_edge(n_jobs):
     driver = os.getpid()
@@ -207,6 +216,35 @@ def test_ctrl_c_ends_a_fit_at_a_steps_edge(n_jobs):
     assert is_usable()
 
 
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_ctrl_c_between_two_epochs(n_jobs):
+    """As in a step: what was trained is kept."""
+    clf = MLPClassifier(**{**SETTINGS, "n_jobs": n_jobs, "max_iter": 10**6})
+
+    def interrupt(epoch, record):
+        if epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        clf.fit(X, Y, callback=interrupt)
+    assert clf.run_.reason == "interrupted"
+    assert clf.n_iter_ == 2
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_second_ctrl_c_ends_a_callback_at_once():
+    def hang(epoch, record):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("still here")
+
+    with pytest.raises(KeyboardInterrupt):
+        MLPClassifier(**SETTINGS).fit(X, Y, callback=hang)
+    assert is_usable()
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_during_lbfgs():
     driver = os.getpid()
     rule = at_call(6, lambda: os.kill(driver, signal.SIGINT))
@@ -291,6 +329,7 @@ def test_workers_end_with_the_driver(action):
     assert not still_running(pids, within=1)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_script_without_a_main_guard_leaves_nothing():
     program = textwrap.dedent(PROGRAM).format(action="os.kill(driver, signal.SIGINT)")
     done = subprocess.run(

@@ -116,6 +116,7 @@ def test_an_exception_on_one_host_is_named_on_the_others(action, name, told):
         ({"clip_norm": 0.5}, "clip"),
         ({"epochs": 5}, "max_epochs"),
         ({"wire": "bf16"}, "wire"),
+        ({"exact": False}, "exact"),
         ({"sync_every": 2}, "model"),
         ({"version": "1.1"}, "laboratory"),
     ],

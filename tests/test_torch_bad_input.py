@@ -60,6 +60,7 @@ NUMBERS = [
     ("clip_value", float("nan"), "clip_value must be a number above 0"),
     ("loss_threshold", "low", "loss_threshold must be a number"),
     ("nonfinite", "ignore", "nonfinite must be one of 'keep', 'skip', 'stop'; got 'ignore'"),
+    ("exact", "yes", "exact must be True or False; got 'yes'"),
     ("precision", "fp16", "precision must be one of.*Did you mean|precision must be one of"),
     ("scheduler_every", "batch", "scheduler_every must be one of 'epoch', 'step'; got 'batch'"),
     ("data_distribution", "randm", "Did you mean 'random'"),
@@ -93,6 +94,11 @@ def test_arguments(name, value, message):
     if (name, value) == ("device", "cuda") and torch.cuda.is_available():
         pytest.skip("there is one")
     assert_refused(message, error=InvalidInput, **{name: value})
+
+
+def test_means_of_hosts_need_the_mean():
+    told = "aggregation must be 'mean'; got 'median'. Leave exact=True"
+    assert_refused(told, error=InvalidInput, exact=False, aggregation="median")
 
 
 def of_another(kind=torch.optim.SGD, **more):

@@ -91,6 +91,18 @@ def test_the_answer_is_that_of_one_worker(layout, tmp_path, alone):
         )
 
 
+def test_the_mean_of_a_hosts_shards_does_not_depend_on_its_workers(tmp_path, alone):
+    found = []
+    for workers in (1, 2):
+        results, _ = on_hosts(2, workers, ["means"], tmp_path / str(workers))
+        assert results[0] == results[1]
+        found.append(results[0]["means"])
+    assert found[0] == found[1]
+    losses, *_, strategies = found[0]["figures"]
+    assert strategies["exact"] == "False"
+    assert losses == pytest.approx(alone["torch"]["figures"][0], rel=1e-4)
+
+
 def test_by_torchrun(tmp_path, alone):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     program = script("host_cases.py", tmp_path, 1, "mlp")

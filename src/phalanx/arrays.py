@@ -1,7 +1,7 @@
 """Array types, alignment, and the axis letters used in names.
 
 B samples of a batch or an order · S shards · K blocks · N parameters · n elements of one block
-W workers · T steps of an epoch · M rows of optimiser state · V validation chunks
+H hosts · W workers · T steps of an epoch · M rows of optimiser state · V validation chunks
 F features in · O outputs
 """
 

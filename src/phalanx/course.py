@@ -144,6 +144,11 @@ class Course:
 
         Raises HostLost; `halted` then says where it stands.
         """
+        with self.session.interruptible():
+            return self._stand(self._go_on())
+
+    def _go_on(self) -> Reason | None:
+        """Lease after lease."""
         if self.group is not None:
             self._pauses = any(gather(self.group, self._pauses))
         reason = self._ask_again()
@@ -155,7 +160,7 @@ class Course:
                 reason = epochs[-1].reason
                 if self._epoch_ends(epochs[-1]):
                     reason = reason or Reason.CALLBACK
-        return self._stand(reason)
+        return reason
 
     def _ask_again(self) -> Reason | None:
         """What the caller has said of the last epoch: who heard it may be the host that was lost.

@@ -45,6 +45,8 @@ class Job:
     of it, "skip" it, or "stop" with NonFiniteLoss.
     place: this host among those that train together; each has seats of its own.
     wire: how exact gradients are when they travel between hosts; they are as exact on one host.
+    exact: whether every shard's gradient travels by itself. If not, a host sends the mean of its
+    shards: fewer bytes, and an answer that depends on the number of hosts.
     """
 
     model: ModelSpec
@@ -63,6 +65,7 @@ class Job:
     nonfinite: str = "keep"
     place: Place = ALONE
     wire: str = EXACT
+    exact: bool = True
 
     @cached_property
     def blocks(self) -> list[Region]:
@@ -84,11 +87,21 @@ class Job:
         """The shards of each host."""
         return parts(self.plan.n_shards, self.place.count)
 
+    def live_parts(self, n_live: int) -> list[range]:
+        """The shards of each host in a step of so many."""
+        return [range(part.start, min(part.stop, n_live)) for part in self.shard_parts]
+
     @cached_property
     def divides_blocks(self) -> bool:
         """Whether each host reduces a part of the blocks only, and gets the others reduced."""
         bytes_N = self.model.size * self.model.dtype.itemsize
-        return dividing_pays(self.plan.n_shards, self.place.count, bytes_N)
+        n_rows = self.place.count if self.sends_means else self.plan.n_shards
+        return dividing_pays(n_rows, self.place.count, bytes_N)
+
+    @property
+    def sends_means(self) -> bool:
+        """Whether hosts send each other the mean of their shards' gradients."""
+        return not (self.exact or self.place.is_alone)
 
     @cached_property
     def block_parts(self) -> list[range]:
@@ -141,6 +154,7 @@ class Job:
             "best": Field((n if self.rule.by_score else 0,), dtype),
             "grads": Field((s, n), dtype, aligned=True),
             "grads_away": Field((several, s, n), dtype, aligned=True),
+            "host_rows": Field((self.place.count * self.sends_means, n), dtype, aligned=True),
             "reduced": Field((divided * n,), dtype, aligned=True),
             "results": Field((doers, s, 2 + measures)),
             "journal": Field((several, rows, largest_block), dtype),

@@ -184,6 +184,7 @@ def identity_of(job: Job, training: Samples, validation: Samples | None) -> dict
         "clip": repr(job.clip),
         "nonfinite": job.nonfinite,
         "wire": job.wire,
+        **({} if job.exact else {"exact": False}),
         "schedule": repr(rule.schedule),
         "tol": rule.tol,
         "n_iter_no_change": rule.patience,

@@ -63,6 +63,7 @@ def minimize(job: Job, start: State, training: Samples, limits: Limits) -> Minim
         telling_others(group),
         one_blas_thread(),
         cluster.session(job, training, None, history.events.append) as session,
+        session.interruptible(),
     ):
         objective = _Objective(job, session, history)
         status, message, reason = _descend(objective, path, limits)

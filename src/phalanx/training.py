@@ -331,6 +331,7 @@ def record_run(job: Job, standing: Standing, history: History, seconds: float, s
             "optimizer": name_of(job.optimizer).lower(),
             **({"sync_every": str(sync_every)} if (sync_every := job.sync_every) > 1 else {}),
             **({"wire": job.wire} if job.wire != EXACT else {}),
+            **({} if job.exact else {"exact": "False"}),
         },
         hosts=job.place.count,
         events=sorted(events, key=lambda event: event.at or 0.0),

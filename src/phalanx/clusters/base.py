@@ -51,6 +51,10 @@ class Session(Protocol):
         Raises what a worker raised, or WorkerLost; the session is then over.
         """
 
+    def interruptible(self) -> AbstractContextManager[None]:
+        """Within it the first Ctrl-C ends a lease, or the next one, at a step's edge, on all hosts
+        the same; the second raises KeyboardInterrupt at once."""
+
     def resize(self, n_workers: int) -> None:
         """Change the number of workers from the next step on; from any thread.
 

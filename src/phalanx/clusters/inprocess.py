@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
@@ -58,8 +58,11 @@ class _Session:
 
     def run(self, lease: Lease, watch: Watch | None) -> None:
         guest = self._worker.post.job.model.as_guest()
-        with on_interrupt(lambda: self._halt(INTERRUPT)), watched(self.arena, watch), guest:
+        with watched(self.arena, watch), guest:
             self._worker.run(lease)
+
+    def interruptible(self) -> AbstractContextManager[None]:
+        return on_interrupt(lambda: self._halt(INTERRUPT))
 
     def resize(self, n_workers: int) -> None:
         if n_workers != 1 and not self._worker.board.door[HALT]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from phalanx import faults, membership
 from phalanx.arena import Arena, Field
@@ -131,7 +131,6 @@ class _Session:
         self._supervisor.begin(lease)
         try:
             with (
-                on_interrupt(lambda: self._halt(INTERRUPT)),
                 beside(self._courier, self._supervisor.timetable),
                 closing_pool_on_error(),
             ):
@@ -141,6 +140,9 @@ class _Session:
             raise
         self._supervisor.end()
 
+    def interruptible(self) -> AbstractContextManager[None]:
+        return on_interrupt(lambda: self._halt(INTERRUPT))
+
     def pause(self) -> None:
         self._halt(REGROUP)
 
@@ -148,9 +150,8 @@ class _Session:
         if self._courier is None:
             self.arena["door"][HALT] = why
         else:
-            self._courier.wish = max(
-                why, self._courier.wish
-            )  # all hosts are to halt after the same step
+            # all hosts are to halt after the same step
+            self._courier.wish = max(why, self._courier.wish)
 
     def resize(self, n_workers: int) -> None:
         self._supervisor.wish(n_workers)

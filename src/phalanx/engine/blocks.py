@@ -35,6 +35,7 @@ class Blocks:
         self._reduced: dict[int, Array] = {}
         self._are_divided = post.job.divides_blocks
         self._reduced_N = arena["reduced"]
+        self._sends_means, self._host_rows_HN = post.job.sends_means, arena["host_rows"]
         largest = max(block.stop - block.start for block in post.job.blocks)
         self._scratch_n = aligned_empty((largest * self._are_divided,), self._reduced_N.dtype)
         self._rounding = post.job.rounding
@@ -72,11 +73,17 @@ class Blocks:
     def _take_outcomes(self, doers: Sequence[int]) -> None:
         losses, weights = (self.shards.outcomes(doers, column) for column in (0, 1))
         self._loss, self._weight = sum(losses), sum(weights)
-        self._weights_S = np.array(weights)
+        self._weights_R = np.array(self._by_host(weights) if self._sends_means else weights)
         self._is_skipped = self._skips and not isfinite(self._loss)
         self._measures = [
             sum(self.shards.outcomes(doers, 2 + m)) for m in range(self.measures_TM.shape[1])
         ]
+
+    def _by_host(self, weights: list[float]) -> list[float]:
+        """Weights of the hosts that have shards in this step."""
+        parts = self.post.job.live_parts(self.shards.live)
+        self._hosts = [host for host, part in enumerate(parts) if part]
+        return [sum(weights[part.start : part.stop]) for part in parts if part]
 
     def _all_squares(self) -> list[float]:
         """Sums of squares of all blocks, once all are reduced; here those that fall to me."""
@@ -130,12 +137,20 @@ class Blocks:
     def _reduce(self, k: int) -> Array:
         """The shards' gradients of a block as one; of what is not learnt, their mean or first."""
         block = self.blocks[k]
-        grads_Sn = block.grads(self.shards.live, self._doers, self.post.share.owners)
+        rows_Rn = self._rows(k)
         if block.kind is Kind.COPIED:
-            return np.array(grads_Sn[0])
+            return np.array(rows_Rn[0])
         if block.kind is Kind.AVERAGED:
-            return mean(grads_Sn, self._weights_S)
-        return self._rounding.apply(self.aggregate(grads_Sn, self._weights_S))
+            return mean(rows_Rn, self._weights_R)
+        return self._rounding.apply(self.aggregate(rows_Rn, self._weights_R))
+
+    def _rows(self, k: int) -> Array:
+        """What a block is reduced from: the gradients of shards, or their means of hosts."""
+        if self._sends_means:
+            start, stop = self.post.job.blocks[k][:2]
+            return np.asarray(self._host_rows_HN[self._hosts, start:stop])
+        live = range(self.shards.live)
+        return self.blocks[k].slots.rows(live, self._doers, self.post.share.owners)
 
     def _update(self, k: int) -> None:
         post, block = self.post, self.blocks[k]

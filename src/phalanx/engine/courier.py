@@ -6,7 +6,7 @@ slots. So are the blocks that are reduced elsewhere, if any are. Nobody updates 
 before all of that has come, so a step whose exchange fails has changed nothing, on no host that it
 failed on.
 
-Everything is sent in the same order everywhere: the j-th shards of all hosts, then the shards'
+Everything is sent in the same order everywhere: the j-th rows of all hosts, then the shards'
 figures; then the reduced blocks, and their squares.
 """
 
@@ -20,9 +20,11 @@ import numpy as np
 from phalanx.arena import Arena
 from phalanx.arrays import Array
 from phalanx.engine.lanes import Arriving, lanes_of
+from phalanx.engine.rows import rows_of
 from phalanx.exchange.board import (
     ABORT,
     EXCHANGED,
+    GATHERED,
     HALT,
     LAST,
     OPENED,
@@ -53,7 +55,7 @@ class Courier:
         self.ranks = range(job.n_seats)
         self.shards_done = Tally(arena, "shards_done", job.courier)
         self.chunks_done = Tally(arena, "chunks_done", job.courier)
-        self.grads_SN, self.away_WSN = arena["grads"], arena["grads_away"]
+        self.rows = rows_of(job, arena, self.shards_done)
         self.results_WSR, self.squares_K = arena["results"], arena["squares"]
         self.reduced_N, self.partials = arena["reduced"], arena["partials"]
         self.lanes = lanes_of(job)
@@ -86,25 +88,16 @@ class Courier:
         """Send those of this host's shards that are done, in their order."""
         if self._at != tick:
             self._begin_step(tick)
-        while len(self._flights) < self._n_rounds:
-            turns = self._turns(len(self._flights))
-            s, row_N = turns[self.host], None
-            if s is not None:
-                doer = self.shards_done.doer(s, tick, self.ranks)
-                if doer is None:
-                    return
-                fence()
-                row_N = self._gradient(s, doer)
-            slots = [
-                None if turn is None or host == self.host else self.grads_SN[turn]
-                for host, turn in enumerate(turns)
-            ]
-            self._flights.append([lane.scatter(self.group, row_N, slots) for lane in self.lanes])
+        while len(self._flights) < self._n_turns:
+            rows = self.rows.turn(len(self._flights))
+            if rows is None:
+                return
+            self._flights.append([lane.scatter(self.group, rows) for lane in self.lanes])
 
     def shards(self, tick: int) -> None:
         def all_are_sent() -> bool:
             self.look(tick)
-            return len(self._flights) == self._n_rounds
+            return len(self._flights) == self._n_turns
 
         self._wait(all_are_sent)
         figures = self._send_figures(tick)
@@ -112,25 +105,12 @@ class Courier:
             flight.land(self._look_around)
         self._flights = []
         self._heed(figures.land(self._look_around))
-        if not self.job.divides_blocks:
-            self.board.publish(self.door, EXCHANGED, tick)
+        self.board.publish(self.door, GATHERED, tick)
         self._publish(self.shards_done, self._live_parts, self._live, tick)
 
     def blocks(self, tick: int) -> None:
-        if not self.job.divides_blocks:
-            return
-        reduced, parts = self.board.reduced, self.job.block_parts
-        here = parts[self.host]
-        self._wait(lambda: all(reduced[k] >= tick for k in here))
-        fence()
-        flights = [lane.spread(self.group, self.reduced_N) for lane in self.lanes]
-        if self.job.clip.norm is not None:
-            self._send(parts, self.squares_K[:, np.newaxis]).land(self._look_around)
-        for flight in flights:
-            flight.land(self._look_around)
-        for k in chain(*parts):
-            if k not in here:
-                self.board.publish(reduced, k, tick)
+        if self.job.divides_blocks:
+            self._spread(tick)
         self.board.publish(self.door, EXCHANGED, tick)
 
     def chunks(self, tick: int) -> None:
@@ -147,6 +127,21 @@ class Courier:
         self._publish(done, parts, len(mine), tick)
         self.board.publish(self.door, EXCHANGED, tick)
 
+    def _spread(self, tick: int) -> None:
+        """Send the blocks that were reduced here, bring the others."""
+        reduced, parts = self.board.reduced, self.job.block_parts
+        here = parts[self.host]
+        self._wait(lambda: all(reduced[k] >= tick for k in here))
+        fence()
+        flights = [lane.spread(self.group, self.reduced_N) for lane in self.lanes]
+        if self.job.clip.norm is not None:
+            self._send(parts, self.squares_K[:, np.newaxis]).land(self._look_around)
+        for flight in flights:
+            flight.land(self._look_around)
+        for k in chain(*parts):
+            if k not in here:
+                self.board.publish(reduced, k, tick)
+
     def _wait_until_open(self, tick: int) -> None:
         """For this host alone: its workers may be updating, and what is exchanged is to be
         committed whoever is lost meanwhile."""
@@ -158,18 +153,8 @@ class Courier:
     def _begin_step(self, tick: int) -> None:
         self._at, self._flights = tick, []
         self._live = len(self.job.plan.shards(self.timetable.at(tick).step))
-        live = [range(p.start, min(p.stop, self._live)) for p in self.job.shard_parts]
-        self._live_parts = live
-        self._n_rounds = max(len(part) for part in live)
-
-    def _turns(self, j: int) -> list[int | None]:
-        """The j-th shard of each host, where it has so many."""
-        return [part[j] if j < len(part) else None for part in self._live_parts]
-
-    def _gradient(self, s: int, doer: int) -> Array:
-        """Where its doer has put the gradient [N] of a shard."""
-        is_home = self.arena["shard_owner"][s] == doer
-        return np.asarray(self.grads_SN[s] if is_home else self.away_WSN[doer, s])
+        self._live_parts = self.job.live_parts(self._live)
+        self._n_turns = self.rows.begin(tick, self._live_parts)
 
     def _send_figures(self, tick: int) -> Figures:
         """Loss, weight and measures of each shard."""

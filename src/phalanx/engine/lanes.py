@@ -32,19 +32,19 @@ class Lane:
         self._is_packed = rounding.dtype is not None
         self._nothing_n = np.empty(0, rounding.dtype or job.model.dtype)
 
-    def scatter(
-        self, group: Group, grad_N: Array | None, slots: Sequence[Array | None]
-    ) -> Arriving:
-        """Send each host its part of a gradient, and bring my part of theirs.
+    def scatter(self, group: Group, rows_H: Sequence[Array | None]) -> Arriving:
+        """Send each host its part of my row, and bring my part of theirs.
 
-        grad_N: None where this host has none to send. slots: where the gradient [N] of each other
-        host belongs; None for who has none.
+        rows_H: mine to be sent, and where those [N] of the others belong; None for who has none.
         """
-        pieces = [self._nothing_n] * len(self.parts)
-        if grad_N is not None:
-            pieces = self._pieces(self._packed(grad_N, slice(self.start, self.stop)))
-        mine = [None if slot_N is None else slot_N[self.mine] for slot_N in slots]
-        return self._begun(group, pieces, mine)
+        pieces, row_N = [self._nothing_n] * len(self.parts), rows_H[self.here]
+        if row_N is not None:
+            pieces = self._pieces(self._packed(row_N, slice(self.start, self.stop)))
+        places = [
+            None if row_N is None or host == self.here else row_N[self.mine]
+            for host, row_N in enumerate(rows_H)
+        ]
+        return self._begun(group, pieces, places)
 
     def spread(self, group: Group, reduced_N: Array) -> Arriving:
         """Send all hosts my part of the reduced gradient, and bring theirs."""

@@ -9,7 +9,7 @@ from phalanx.arena import Arena
 from phalanx.engine.exchange import Exchange
 from phalanx.engine.presence import Presence, Unseen
 from phalanx.engine.share import Share
-from phalanx.exchange.board import ABORT, EXCHANGED, Aborted, Board, Pause
+from phalanx.exchange.board import ABORT, EXCHANGED, GATHERED, Aborted, Board, Pause
 from phalanx.exchange.seats import Seats
 from phalanx.faults import Script
 from phalanx.job import SPAN_COLUMNS, Job
@@ -57,14 +57,14 @@ class Post:
         return self.tick > self.timetable.tick
 
     @property
+    def is_gathered(self) -> bool:
+        """Whether the other hosts have the shards of this one, and this one theirs."""
+        return self.job.place.is_alone or bool(self.board.door[GATHERED] >= self.tick)
+
+    @property
     def is_exchanged(self) -> bool:
         """Whether the other hosts have all that they need of this tick."""
         return self.job.place.is_alone or bool(self.board.door[EXCHANGED] >= self.tick)
-
-    @property
-    def may_update(self) -> bool:
-        """Whether nobody needs my shards any more; those who divide the blocks look later."""
-        return self.job.divides_blocks or self.is_exchanged
 
     def hear(self) -> bool:
         """Whether somebody has died since I last looked. Raises Aborted if somebody failed."""

@@ -79,7 +79,7 @@ class Shards:
         for s in range(self.live):
             if not post.board.spin(words, post.share.expected[s], post.tick):
                 return self._help()
-        if not post.may_update:
+        if not post.is_gathered:
             return self._help()
         fence()
         return None if post.share.is_whole else post.share.heirs[: self.live]
@@ -95,7 +95,7 @@ class Shards:
         for wait in post.waiting():
             doers = [self._doer(s) for s in range(self.live)]
             missing = [s for s, doer in enumerate(doers) if doer is None]
-            if not missing and post.may_update:
+            if not missing and post.is_gathered:
                 break
             post.hear()
             s = post.share.to_help(missing, post.tick, wait.is_long) if missing else None

@@ -21,9 +21,10 @@ NAP = 0.000_2  # seconds
 NEVER = 2**62
 
 # Words of the door. The leader writes OPENED, LAST, PLAN and SNAPSHOT_TAKEN, whoever fails ABORT,
-# the courier EXCHANGED (the last tick of which other hosts have all that they need), the driver all
-# others.
-OPENED, LAST, PLAN, HALT, ABORT, DEATHS, WANTED, SNAPSHOT_DUE, SNAPSHOT_TAKEN, EXCHANGED = range(10)
+# the courier GATHERED and EXCHANGED (the last tick of which other hosts have the shards, and then
+# all that they need), the driver all others.
+OPENED, LAST, PLAN, HALT, ABORT, DEATHS, WANTED, SNAPSHOT_DUE, SNAPSHOT_TAKEN = range(9)
+GATHERED, EXCHANGED = 9, 10
 # Values of HALT: our wish to go on elsewhere; the user's to end, which goes before it.
 REGROUP, INTERRUPT = 1, 2
 
@@ -38,7 +39,7 @@ class Aborted(Exception):
 def board_fields(n_blocks: int) -> Fields:
     """Arena fields of a board for K blocks."""
     words = ("blocks_reduced", "blocks_done")
-    return {"door": Field((10,), "int64"), **{name: Field((n_blocks,), "int64") for name in words}}
+    return {"door": Field((11,), "int64"), **{name: Field((n_blocks,), "int64") for name in words}}
 
 
 class Board:

@@ -73,6 +73,10 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
     wire : {"exact", "bf16", "fp16"}
         How gradients travel between hosts, and so how they are rounded, on one host too. Part of
         the answer.
+    exact : bool, default True
+        False lets each host send the mean of its shards' gradients instead of each by itself, S / H
+        times fewer bytes where H hosts have S shards. It needs aggregation "mean". The answer then
+        depends on the number of hosts, in its last digits, and the record says so.
     mixed : {"refuse", "flag"}
         What to do with hosts whose processors or library versions differ.
     cluster : phalanx.RayCluster or None

@@ -56,6 +56,7 @@ class Wishes:
     checkpoint_every: Any = None
     resume: Any = None
     wire: str = EXACT
+    exact: bool = True
     mixed: str = REFUSE
     cluster: Any = None
     sync_every: int = 1
@@ -77,6 +78,12 @@ class Wishes:
         checks.one_of("nonfinite", self.nonfinite, NONFINITE)
         checks.one_of("wire", self.wire, ROUNDINGS)
         checks.one_of("mixed", self.mixed, (REFUSE, FLAG))
+        checks.boolean("exact", self.exact)
+        if not self.exact and self.aggregation not in ("mean", AGGREGATIONS["mean"]):
+            raise InvalidInput(
+                "exact=False lets a host send the mean of its shards' gradients, so aggregation "
+                f"must be 'mean'; got {self.aggregation!r}. Leave exact=True for other rules."
+            )
         for name, table, signature in (
             ("data_distribution", DISTRIBUTIONS, "(epoch) -> indices [n_samples]"),
             ("task_assignment", ASSIGNMENTS, "(n_tasks, speeds [W]) -> ranks"),
@@ -138,6 +145,7 @@ class Wishes:
             clip=Clip(self.clip_norm, self.clip_value, epsilon),
             nonfinite=self.nonfinite,
             wire=self.wire,
+            exact=self.exact,
         )
         return in_rounds(job, self.sync_every)
 

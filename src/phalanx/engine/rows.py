@@ -1,0 +1,97 @@
+"""The rows of gradient that hosts send each other, turn by turn: in each, a host sends one or none.
+
+A row is a shard's gradient, or, where exactness was given up, the mean of a host's shards.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from phalanx.aggregation import mean
+from phalanx.arena import Arena
+from phalanx.arrays import Array
+from phalanx.engine.slots import Slots
+from phalanx.exchange.board import fence
+from phalanx.exchange.tally import Tally
+from phalanx.job import Job
+from phalanx.layout import Kind
+
+
+class Rows(Protocol):
+    """Seen by one host."""
+
+    def begin(self, tick: int, parts: list[range]) -> int:
+        """A step begins, in which each host has these shards; returns the number of turns."""
+
+    def turn(self, j: int) -> list[Array | None] | None:
+        """The row [N] of each host, and None for who has none: mine to be sent, the others' where
+        they belong. None as long as mine is not there."""
+
+
+class ShardRows:
+    """Every shard's gradient by itself: turn j has the j-th of each host."""
+
+    def __init__(self, job: Job, arena: Arena, done: Tally) -> None:
+        self._here, self._ranks, self._done = job.place.host, range(job.n_seats), done
+        self._slots = Slots(arena, 0, job.model.size)
+        self._homes, self._owners_S = arena["grads"], arena["shard_owner"]
+
+    def begin(self, tick: int, parts: list[range]) -> int:
+        self._tick, self._parts = tick, parts
+        return max(map(len, parts))
+
+    def turn(self, j: int) -> list[Array | None] | None:
+        shards = [part[j] if j < len(part) else None for part in self._parts]
+        rows: list[Array | None] = [None if s is None else self._homes[s] for s in shards]
+        s = shards[self._here]
+        if s is not None:
+            doer = self._done.doer(s, self._tick, self._ranks)
+            if doer is None:
+                return None
+            fence()
+            rows[self._here] = self._slots.one(s, doer, self._owners_S[s])
+        return rows
+
+
+class HostRows:
+    """The mean of each host's shards, weighted by samples, in a single turn; see Job.exact."""
+
+    def __init__(self, job: Job, arena: Arena, done: Tally) -> None:
+        self._here, self._ranks, self._done = job.place.host, range(job.n_seats), done
+        self._rows_HN, self._owners_S = arena["host_rows"], arena["shard_owner"]
+        self._results_WSR = arena["results"]
+        self._rounding = job.rounding
+        self._blocks = [(block, Slots(arena, *block[:2])) for block in job.blocks]
+
+    def begin(self, tick: int, parts: list[range]) -> int:
+        self._tick, self._parts = tick, parts
+        return 1
+
+    def turn(self, j: int) -> list[Array | None] | None:
+        here = self._parts[self._here]
+        doers = {s: self._done.doer(s, self._tick, self._ranks) for s in here}
+        if None in doers.values():
+            return None
+        if here:
+            fence()
+            self._fill({s: doer for s, doer in doers.items() if doer is not None}, here)
+        return [self._rows_HN[h] if part else None for h, part in enumerate(self._parts)]
+
+    def _fill(self, doers: dict[int, int], shards: range) -> None:
+        """Put the mean of my shards into my row."""
+        row_N, owners = self._rows_HN[self._here], self._owners_S.tolist()
+        is_home = all(owners[s] == doer for s, doer in doers.items())
+        weights_S = np.array([self._results_WSR[doers[s], s, 1] for s in shards])
+        for block, slots in self._blocks:
+            rows_Sn = slots.rows(shards, None if is_home else doers, owners)
+            into_n = row_N[block.start : block.stop]
+            into_n[...] = rows_Sn[0] if block.kind is Kind.COPIED else mean(rows_Sn, weights_S)
+            if block.kind is Kind.TRAINED:
+                self._rounding.apply(into_n)
+
+
+def rows_of(job: Job, arena: Arena, done: Tally) -> Rows:
+    """See the module."""
+    return HostRows(job, arena, done) if job.sends_means else ShardRows(job, arena, done)

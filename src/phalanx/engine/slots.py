@@ -1,0 +1,40 @@
+"""The slots of the shards' gradients: at home, or with whoever has taken a shard over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from phalanx.arena import Arena
+from phalanx.arrays import Array, padded_rows
+
+
+class Slots:
+    """Elements start..stop of them. A shard's gradient lies at home if its owner by the plan has
+    computed it, else in a slot of its doer."""
+
+    def __init__(self, arena: Arena, start: int, stop: int) -> None:
+        self._home_Sn = arena["grads"][:, start:stop]
+        self._away_WSN, self._start, self._stop = arena["grads_away"], start, stop
+
+    def one(self, s: int, doer: int, owner: int) -> Array:
+        """The gradient [n] of a shard."""
+        if doer == owner:
+            return np.asarray(self._home_Sn[s])
+        return np.asarray(self._away_WSN[doer, s, self._start : self._stop])
+
+    def rows(
+        self, shards: range, doers: Sequence[int] | Mapping[int, int] | None, owners: Sequence[int]
+    ) -> Array:
+        """The gradients [len(shards), n] of shards, from where their doers put them.
+
+        doers, owners: by shard. With `doers` None all lie at home, side by side. Else they are
+        gathered into rows that lie as those at home do, so that they are reduced to equal bits.
+        """
+        if doers is None:
+            return np.asarray(self._home_Sn[shards.start : shards.stop])
+        gathered_Sn = padded_rows(len(shards), self._stop - self._start, self._home_Sn.dtype)
+        for row_n, s in zip(gathered_Sn, shards, strict=True):
+            row_n[...] = self.one(s, doers[s], owners[s])
+        return gathered_Sn
