@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
+from memory_group import MemoryGroup
 from phalanx.course import Following
 from phalanx.errors import HostLost
 from phalanx.hosts import Place
@@ -38,35 +39,11 @@ class Table:
             self.news.notify_all()
 
 
-class TableGroup:
-    """See exchange/group.py: Group."""
+class TableGroup(MemoryGroup):
+    """At an operation that fails on a host, this host loses the others."""
 
     def __init__(self, table, place):
         self.table, self.place, self.n_calls, self.told = table, place, 0, None
-
-    def all_to_all(self, pieces_H, places_H):
-        assert not len(pieces_H[self.place.host])
-        assert not len(places_H[self.place.host])
-
-        def take(laid):
-            for host, place_n in enumerate(places_H):
-                piece_n = laid[host][1][self.place.host]
-                assert len(piece_n) == len(place_n)
-                place_n[...] = piece_n
-
-        return self._pending("all_to_all", [piece_n.copy() for piece_n in pieces_H], take)
-
-    def all_gather(self, row_n, into_Hn):
-        def take(laid):
-            into_Hn[...] = [laid[host][1] for host in range(self.place.count)]
-
-        return self._pending("all_gather", row_n.copy(), take)
-
-    def broadcast(self, array_n, host):
-        def take(laid):
-            array_n[...] = laid[host][1]
-
-        return self._pending("broadcast", array_n.copy(), take)
 
     def check(self):
         if self.table.is_broken:
@@ -76,28 +53,23 @@ class TableGroup:
         self.told = why
         self.table.close()
 
-    def _pending(self, kind, mine, take):
+    def _send(self, kind, told):
         self.n_calls += 1
-        self.table.lay(self.n_calls, self.place.host, (kind, mine))
-        return TablePending(self, self.n_calls, kind, take)
+        self.table.lay(self.n_calls, self.place.host, (kind, told))
+        return self.n_calls
 
-
-class TablePending:
-    def __init__(self, group, number, kind, take):
-        self.group, self.number, self.kind, self.take = group, number, kind, take
-
-    def wait(self, look):
-        table = self.group.table
-        if (self.group.place.host, self.number) in table.fails:
-            raise HostLost(None, f"is gone at operation {self.number}")
+    def _receive(self, number, kind, look):
+        table = self.table
+        if (self.place.host, number) in table.fails:
+            raise HostLost(None, f"is gone at operation {number}")
         with table.news:
-            while len(laid := table.laid[self.number]) < table.count:
+            while len(laid := table.laid[number]) < table.count:
                 if table.is_broken:
                     raise HostLost(None, "is gone")
                 look()
                 table.news.wait(0.01)
-        assert {kind for kind, _ in laid.values()} == {self.kind}, "all call the same in one order"
-        self.take(laid)
+        assert {kind for kind, _ in laid.values()} == {kind}, "all call the same in one order"
+        return [laid[host][1] for host in range(table.count)]
 
 
 class ThreadHosts:

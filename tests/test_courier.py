@@ -281,6 +281,15 @@ class TestLoss:
         for found in trained(case("validation"), self.COUNT, followings=stopping()):
             assert told(found) == expected
 
+    def test_hosts_that_send_means_lose_no_step(self):
+        job = replace(case("plain"), exact=False)
+        expected = told(trained(job, self.COUNT)[0])
+        first, last = self.operations(job)
+        a_step = 4  # of operations: who loses the last one may have to make it alone
+        for number in range(first, last - a_step):
+            hosts = ThreadHosts(self.COUNT, [[(number % self.COUNT, number)]])
+            assert [told(found) for found in trained(job, self.COUNT, hosts)] == [expected] * 3
+
     def test_before_the_first_step_the_others_begin(self):
         for host in range(self.COUNT):
             self.survives("plain", [[(host, 1)]])

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import phalanx
-from hosts_of_threads import Loss, Threads
 from phalanx.engine.courier import Courier
 from phalanx.errors import HostLost
 from phalanx.exchange.board import OPENED
+from ray_in_threads import Loss, Threads
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(64, 6)).astype(np.float32)

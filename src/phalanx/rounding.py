@@ -54,13 +54,17 @@ class Brain:
     def apply(self, values_n: Array) -> Array:
         for start in range(0, len(values_n), _STRETCH):
             part_n = values_n[start : start + _STRETCH]
-            single_n = np.array(part_n, np.float32)
+            single_n = part_n.astype(np.float32, copy=False)
             bits_n = single_n.view(np.uint32)
-            rounded_n = bits_n + (((bits_n >> 16) & 1) + np.uint32(0x7FFF))
+            rounded_n = bits_n >> 16
+            rounded_n &= 1
+            rounded_n += np.uint32(0x7FFF)
+            rounded_n += bits_n
             rounded_n &= np.uint32(0xFFFF0000)
-            part_n[...] = np.where(
-                np.isnan(single_n), np.float32(np.nan), rounded_n.view(np.float32)
-            )
+            is_nan_n = np.isnan(single_n)
+            part_n[...] = rounded_n.view(np.float32)
+            if is_nan_n.any():
+                part_n[is_nan_n] = np.nan
         return values_n
 
     def pack(self, values_n: Array, packed_n: Array) -> None:

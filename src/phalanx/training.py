@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
@@ -191,8 +191,10 @@ class _Work:
             finally:
                 self.control.attach(None)
         if group is not None and standing.reason is not None:
-            with suppress(HostLost):  # nobody leaves before all have what they need to end
+            try:  # nobody leaves before all have what they need to end
                 gather(group, None)
+            except HostLost as lost:
+                group.failed(lost.brief)  # whoever still waits for me need not
         return standing, None
 
     def regroup(

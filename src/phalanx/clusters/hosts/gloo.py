@@ -116,10 +116,11 @@ class _Pending:
     def wait(self, look: Look) -> None:
         self._wait_awake()
         while not self.is_done:
+            was_over = self._work.is_completed()
             try:
                 self._work.wait(LOOK)
             except RuntimeError as error:
-                if self._work.is_completed():  # else the time was up, and nothing else
+                if was_over:  # else it may be the time that was up, even if it is over by now
                     self.is_done = True
                     raise self._beats.lost(str(error)) from error
             else:

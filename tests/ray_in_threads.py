@@ -1,8 +1,7 @@
-"""Hosts that are threads of this process, one of which may be lost at any operation of its group.
+"""Hosts on Ray as threads of this process, one of which may be lost at any operation of its group.
 
 A group loses a host where the script says so: before the n-th operation that the host takes part
-in,
-or after it, when some of the others have got their part of it and some have not.
+in, or after it, when some of the others have got their part of it and some have not.
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ import threading
 import time
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 import phalanx
+from memory_group import MemoryGroup
 from phalanx.clusters.ray.driver import Driver
 from phalanx.clusters.ray.host import Agenda, Follower
 from phalanx.control import Control
@@ -43,13 +41,21 @@ class Net:
         self.cond = threading.Condition()
 
 
-class ThreadGroup:
-    """See exchange/group.py: Group."""
+class ThreadGroup(MemoryGroup):
+    """A host that is lost takes its thread along."""
 
     def __init__(self, net, member, place):
         self.net, self.member, self.place, self._count = net, member, place, 0
 
-    def _send(self, told):
+    def check(self):
+        pass
+
+    def failed(self, why):
+        with self.net.cond:
+            self.net.dead.add(self.place.host)
+            self.net.cond.notify_all()
+
+    def _send(self, kind, told):
         at, self._count = self._count, self._count + 1
         loss = self.member.next_loss()
         with self.net.cond:
@@ -62,7 +68,7 @@ class ThreadGroup:
             raise Killed
         return at
 
-    def _receive(self, at, look):
+    def _receive(self, at, kind, look):
         got, net = [None] * self.place.count, self.net
         for host in range(self.place.count):
             with net.cond:
@@ -75,45 +81,6 @@ class ThreadGroup:
                         raise HostLost(host, "is gone")
                     net.cond.wait(0.5)
         return got
-
-    def all_to_all(self, pieces_H, places_H):
-        at = self._send([piece_n.copy() for piece_n in pieces_H])
-
-        def land(got):
-            for place_n, told in zip(places_H, got, strict=True):
-                place_n[...] = told[self.place.host]
-
-        return Pending(self, at, land)
-
-    def all_gather(self, row_n, into_Hn):
-        def land(got):
-            into_Hn[...] = np.stack(got).reshape(into_Hn.shape)
-
-        return Pending(self, self._send(row_n.copy()), land)
-
-    def broadcast(self, array_n, host):
-        def land(got):
-            array_n[...] = got[host]
-
-        return Pending(self, self._send(array_n.copy()), land)
-
-    def check(self):
-        pass
-
-    def failed(self, why):
-        with self.net.cond:
-            self.net.dead.add(self.place.host)
-            self.net.cond.notify_all()
-
-
-@dataclass
-class Pending:
-    group: ThreadGroup
-    at: int
-    land: object
-
-    def wait(self, look):
-        self.land(self.group._receive(self.at, look))
 
 
 class Hall:

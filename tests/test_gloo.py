@@ -1,0 +1,52 @@
+"""Waiting for gloo's operations: one that ends just as a look's time is up has not failed."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from phalanx.clusters.hosts.gloo import _Pending  # noqa: E402 - torch is an extra
+from phalanx.errors import HostLost  # noqa: E402
+
+
+class Work:
+    """Of torch's kind: `wait` raises when its time is up, and when the operation has failed."""
+
+    def __init__(self, fails, ends_in_wait):
+        self.fails, self.ends_in_wait, self.waits = fails, ends_in_wait, 0
+
+    def is_completed(self):
+        return self.waits >= self.ends_in_wait
+
+    def wait(self, time):
+        was_over = self.is_completed()
+        self.waits += 1
+        if not was_over:
+            raise RuntimeError("the time is up")
+        if self.fails:
+            raise RuntimeError("the connection was closed")
+
+
+class Beats:
+    def check(self):
+        pass
+
+    def lost(self, why):
+        return HostLost(1, why)
+
+
+@pytest.mark.parametrize("ends_in_wait", [0, 1, 3])
+def test_an_operation_is_done(ends_in_wait):
+    looks, done = [], []
+    pending = _Pending(Work(False, ends_in_wait), Beats(), lambda: done.append(1))
+    pending.wait(lambda: looks.append(1))
+    assert len(looks) == ends_in_wait
+    pending.wait(lambda: looks.append(1))
+    assert done == [1]
+
+
+@pytest.mark.parametrize("ends_in_wait", [0, 1, 3])
+def test_an_operation_fails(ends_in_wait):
+    pending = _Pending(Work(True, ends_in_wait), Beats(), lambda: None)
+    with pytest.raises(HostLost, match="the connection was closed"):
+        pending.wait(lambda: None)
+    assert pending.is_done
