@@ -10,9 +10,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 import warm_start
 from phalanx.clusters import pool
+
+settings.register_profile("phalanx", deadline=None)  # a busy machine is no failure
+settings.load_profile("phalanx")
 
 
 @pytest.fixture(autouse=True)
