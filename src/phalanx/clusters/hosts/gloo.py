@@ -31,6 +31,8 @@ LOOK = timedelta(seconds=0.1)  # how often a wait looks around
 CONNECT = timedelta(seconds=30)
 UNBOUNDED = timedelta(days=7)
 THREADS = 2
+LARGE = 65_536  # bytes of a piece
+TAGS = 65_536  # far more than there are exchanges under way
 
 
 class GlooGroup:
@@ -52,25 +54,47 @@ class GlooGroup:
             raise HostLost(None, f"could not be connected to ({error})") from error
         self._gloo._set_default_timeout(UNBOUNDED)
         self._pending: list[_Pending] = []
+        self._tag = 0
         self._beats.start()
 
     def all_to_all(self, pieces_H: Sequence[Array], places_H: Sequence[Array]) -> _Pending:
-        sent_n, whole_n = _only(pieces_H), _only(places_H)
-        sizes, sizes_in = [*map(len, pieces_H)], [*map(len, places_H)]
-        row_n = np.concatenate(pieces_H) if sent_n is None else sent_n
-        into_n = np.empty(sum(sizes_in), row_n.dtype) if whole_n is None else whole_n
+        """Small pieces in one collective. Large ones travel by themselves, before it: a collective
+        may send before it says that it is ready to receive, which then waits behind what it sends,
+        and so one host sends after the other.
+
+        What is waited for is the collective, since it can be looked at now and then. Of each large
+        piece it has one element again: when that is there, so is what was sent before.
+        """
+        large = self._send_large(pieces_H, places_H)
+        pieces = [piece_n[:1] if is_large(piece_n) else piece_n for piece_n in pieces_H]
+        places = [place_n[:1].copy() if is_large(place_n) else place_n for place_n in places_H]
+        sizes, sizes_in = [*map(len, pieces)], [*map(len, places)]
+        row_n = np.concatenate(pieces)
+        into_n = np.empty(sum(sizes_in), row_n.dtype)
         options = dist.AllToAllOptions()
         work = self._gloo.alltoall_base(tensor(into_n), tensor(row_n), sizes_in, sizes, options)
-        if whole_n is not None:
-            return self._begun(work)
 
         def put() -> None:
+            for each in large:
+                each.wait(CONNECT)
             at = 0
-            for place_n in places_H:
+            for place_n in places:
                 place_n[...] = into_n[at : at + len(place_n)]
                 at += len(place_n)
 
         return self._begun(work, put)
+
+    def _send_large(self, pieces_H: Sequence[Array], places_H: Sequence[Array]) -> list[Any]:
+        """Those that travel by themselves; first of all, that I am ready for them."""
+        self._tag = (self._tag + 1) % TAGS
+        tag, gloo = self._tag, self._gloo
+        comes = [(place_n, h) for h, place_n in enumerate(places_H) if is_large(place_n)]
+        goes = [(piece_n, h) for h, piece_n in enumerate(pieces_H) if is_large(piece_n)]
+        try:
+            receiving = [gloo.recv([tensor(place_n)], host, tag) for place_n, host in comes]
+            return receiving + [gloo.send([tensor(piece_n)], host, tag) for piece_n, host in goes]
+        except RuntimeError as error:
+            raise self._beats.lost(str(error)) from error
 
     def all_gather(self, row_n: Array, into_Hn: Array) -> _Pending:
         return self._begun(self._gloo._allgather_base(tensor(into_Hn.reshape(-1)), tensor(row_n)))
@@ -125,10 +149,16 @@ class _Pending:
                     raise self._beats.lost(str(error)) from error
             else:
                 self.is_done = True
-                self._then()
+                self._finish()
                 return
             look()
             self._beats.check()
+
+    def _finish(self) -> None:
+        try:
+            self._then()
+        except RuntimeError as error:
+            raise self._beats.lost(str(error)) from error
 
     def _wait_awake(self) -> None:
         """For a while: to wake a processor that sleeps takes longer than a small message."""
@@ -146,10 +176,9 @@ class _Pending:
         return True
 
 
-def _only(arrays: Sequence[Array]) -> Array | None:
-    """The one that is not empty, which needs no copy, if it is the only one."""
-    whole = [array for array in arrays if len(array)]
-    return whole[0] if len(whole) == 1 else None
+def is_large(array: Array) -> bool:
+    """Whether an array travels by itself."""
+    return array.nbytes > LARGE
 
 
 def tensor(array: Array) -> torch.Tensor:
