@@ -18,6 +18,7 @@ from phalanx.data.samples import TableSamples
 from phalanx.engine.courier import Courier
 from phalanx.errors import HostLost, HostsDiffer, NonFiniteLoss
 from phalanx.exchange.board import HALT, INTERRUPT, REGROUP
+from phalanx.hosts import ALONE, Place
 from phalanx.job import Job
 from phalanx.layout import Kind, Region
 from phalanx.metrics import log_loss
@@ -195,6 +196,13 @@ def test_the_mean_of_several_shards_travels_once():
 
     size, steps = case("plain").model.size, EPOCHS * case("plain").plan.n_steps
     assert sent(exact=False) <= size * steps < sent(exact=True)
+
+
+def test_hosts_of_several_kinds_update_from_one_gradient():
+    """Where each reduced all blocks, their parameters would come to differ more and more."""
+    job = replace(case("plain"), is_mixed=True, place=Place(0, 2))
+    assert job.divides_blocks
+    assert not replace(job, place=ALONE).divides_blocks
 
 
 def test_a_skipped_step_and_a_short_batch_are_among_them():

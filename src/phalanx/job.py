@@ -47,6 +47,7 @@ class Job:
     wire: how exact gradients are when they travel between hosts; they are as exact on one host.
     exact: whether every shard's gradient travels by itself. If not, a host sends the mean of its
     shards: fewer bytes, and an answer that depends on the number of hosts.
+    is_mixed: whether hosts differ in kind, so that what two of them compute need not be equal.
     """
 
     model: ModelSpec
@@ -66,6 +67,7 @@ class Job:
     place: Place = ALONE
     wire: str = EXACT
     exact: bool = True
+    is_mixed: bool = False
 
     @cached_property
     def blocks(self) -> list[Region]:
@@ -93,7 +95,12 @@ class Job:
 
     @cached_property
     def divides_blocks(self) -> bool:
-        """Whether each host reduces a part of the blocks only, and gets the others reduced."""
+        """Whether each host reduces a part of the blocks only, and gets the others reduced.
+
+        Hosts of several kinds always do: all then update from the same reduced gradient.
+        """
+        if self.is_mixed:
+            return not self.place.is_alone
         bytes_N = self.model.size * self.model.dtype.itemsize
         n_rows = self.place.count if self.sends_means else self.plan.n_shards
         return dividing_pays(n_rows, self.place.count, bytes_N)

@@ -287,7 +287,7 @@ def agreed(
         facts["initial parameters"] = digest(start.params_N, start.state_MN)
     found = agree(group, fingerprint(), facts, following.mixed == FLAG)
     events = [Event("hosts differ", start.updates, text, at=monotonic()) for text in found]
-    return replace(job, place=group.place), events
+    return replace(job, place=group.place, is_mixed=bool(found)), events
 
 
 def _for_hosts(job: Job, n_workers: int | None) -> Job:

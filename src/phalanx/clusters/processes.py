@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from phalanx import faults, membership
 from phalanx.arena import Arena, Field
@@ -17,6 +17,7 @@ from phalanx.clusters.interrupt import on_interrupt
 from phalanx.clusters.pool import Pool, shutdown, warm_pool
 from phalanx.clusters.process import TakeForward, TakeJob
 from phalanx.clusters.supervisor import GLANCE, Supervisor
+from phalanx.clusters.threads import one_blas_thread
 from phalanx.data.placement import Placement
 from phalanx.data.samples import Samples
 from phalanx.engine.courier import Courier
@@ -57,7 +58,9 @@ class Processes:
                 supervisor = Supervisor(job, arena, tell)
                 crew = Crew(pool, job.n_workers, setup, descriptor, supervisor)
             courier = Courier(job, arena, self.group) if self.group else None
-            with crew:
+            # a mean that the courier makes is part of the answer
+            limited = one_blas_thread() if job.sends_means else nullcontext()
+            with crew, limited:
                 yield _Session(arena, crew, supervisor, courier)
 
     def predict(self, work: Forward, params_N: Array, samples: Samples) -> Array:

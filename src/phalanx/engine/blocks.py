@@ -9,7 +9,7 @@ import numpy as np
 
 from phalanx.aggregation import checked, mean
 from phalanx.arena import Arena
-from phalanx.arrays import Array, aligned_empty
+from phalanx.arrays import Array, aligned_empty, padded_rows
 from phalanx.clipping import square
 from phalanx.engine.block import Block
 from phalanx.engine.journal import Journal
@@ -147,10 +147,18 @@ class Blocks:
     def _rows(self, k: int) -> Array:
         """What a block is reduced from: the gradients of shards, or their means of hosts."""
         if self._sends_means:
-            start, stop = self.post.job.blocks[k][:2]
-            return np.asarray(self._host_rows_HN[self._hosts, start:stop])
+            return self._host_rows(*self.post.job.blocks[k][:2])
         live = range(self.shards.live)
         return self.blocks[k].slots.rows(live, self._doers, self.post.share.owners)
+
+    def _host_rows(self, start: int, stop: int) -> Array:
+        """The means of the hosts that have shards, which always lie alike."""
+        rows_HN = self._host_rows_HN
+        if len(self._hosts) == len(rows_HN):
+            return np.asarray(rows_HN[:, start:stop])
+        rows_Rn = padded_rows(len(self._hosts), stop - start, rows_HN.dtype)
+        rows_Rn[...] = rows_HN[self._hosts, start:stop]
+        return rows_Rn
 
     def _update(self, k: int) -> None:
         post, block = self.post, self.blocks[k]
