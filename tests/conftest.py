@@ -59,6 +59,14 @@ def _maps(pid: int) -> str:
         return ""
 
 
+@pytest.fixture(scope="module")
+def warm():
+    """Programs that the tests of a module launch begin with everything loaded."""
+    warm_start.current = warm_start.WarmStart()
+    yield
+    warm_start.current.close()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def pool_ends():
     """The pool itself is gone when the tests are."""

@@ -306,10 +306,10 @@ class TestLoss:
 def test_the_wish_to_end_goes_before_the_wish_for_other_workers():
     courier = Courier.__new__(Courier)
     courier.door = [0] * 10
-    courier._heed(np.array([[3.0, REGROUP], [3.0, INTERRUPT], [3.0, 0]]))
+    courier._heed(np.array([[REGROUP], [INTERRUPT], [0]]))
     assert courier.door[HALT] == INTERRUPT
     courier.door[HALT] = 0
-    courier._heed(np.array([[3.0, 0], [3.0, 0]]))
+    courier._heed(np.array([[0], [0]]))
     assert courier.door[HALT] == 0
 
 

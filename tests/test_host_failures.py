@@ -12,23 +12,18 @@ from time import monotonic
 import pytest
 from torch.distributed import TCPStore
 
+import warm_start
 from launched import Launched, error_of, program
-from warm_start import WarmStart
 
 EPOCHS = 150
 SOON = 8  # seconds in which a host that has failed is noticed; half as many on an idle machine
 
 
-@pytest.fixture(autouse=True, scope="module")
-def warm():
-    global start
-    start = WarmStart()
-    yield
-    start.close()
+pytestmark = pytest.mark.usefixtures("warm")
 
 
 def launched(count=2, environ=None, **wishes):
-    return Launched(count, program(**wishes), popen=start.popen, **(environ or {}))
+    return Launched(count, program(**wishes), popen=warm_start.current.popen, **(environ or {}))
 
 
 @cache

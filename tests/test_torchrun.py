@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+import warm_start
 from launched import Launched, by_hand, by_slurm, script
-from warm_start import WarmStart
 
 KINDS = ("mlp", "torch", "keras")
 ALL = (
@@ -23,12 +23,7 @@ LAYOUTS = {
 }  # of hosts and workers: what they train
 
 
-@pytest.fixture(autouse=True, scope="module")
-def warm():
-    global start
-    start = WarmStart()
-    yield
-    start.close()
+pytestmark = pytest.mark.usefixtures("warm")
 
 
 def found(host, cases):
@@ -37,7 +32,7 @@ def found(host, cases):
 
 def on_hosts(count, workers, cases, folder, environment=by_hand, **more):
     argv = script("host_cases.py", folder, workers, *cases)
-    with Launched(count, argv, environment, start.popen, **more) as hosts:
+    with Launched(count, argv, environment, warm_start.current.popen, **more) as hosts:
         results = [found(host, cases) for host in hosts.hosts]
         hosts.ends()
         return results, [others(host.read, cases) for host in hosts.hosts]
@@ -48,7 +43,7 @@ def others(lines, cases):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(tmp_path_factory, warm):
     """What one worker on one host makes of each case, as the workers of the others should."""
     cases = [case for case in ALL if case not in ("interrupted",)]
     (results,), (printed,) = on_hosts(1, 1, cases, tmp_path_factory.mktemp("alone"))

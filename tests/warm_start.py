@@ -26,6 +26,7 @@ LIBRARIES = (
 
 
 living = set()  # pids
+current = None  # while tests that use the fixture `warm` run
 
 
 class WarmStart:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import numpy as np
 
 from phalanx.arena import Arena
 from phalanx.arrays import Array, aligned_empty
 from phalanx.clusters.base import Forward, Session, Tell, Watch
-from phalanx.clusters.interrupt import on_interrupt
+from phalanx.clusters.halting import Halting
 from phalanx.clusters.threads import one_blas_thread
 from phalanx.clusters.watching import watched
 from phalanx.data.samples import Samples
 from phalanx.engine.courier import Courier
 from phalanx.engine.exchange import NOBODY
 from phalanx.engine.worker import Worker
-from phalanx.exchange.board import HALT, INTERRUPT, REGROUP, WANTED
+from phalanx.exchange.board import HALT, REGROUP, WANTED
 from phalanx.exchange.group import Group
 from phalanx.exchange.seats import Seats
 from phalanx.job import CHUNK_ROWS, Job, Lease, chunk_bounds
@@ -52,7 +52,7 @@ class InProcess:
         return outputs_BO
 
 
-class _Session:
+class _Session(Halting):
     def __init__(self, arena: Arena, worker: Worker, courier: Courier | None) -> None:
         self.arena, self._worker, self._courier = arena, worker, courier
 
@@ -61,22 +61,9 @@ class _Session:
         with watched(self.arena, watch), guest:
             self._worker.run(lease)
 
-    def interruptible(self) -> AbstractContextManager[None]:
-        return on_interrupt(lambda: self._halt(INTERRUPT))
-
     def resize(self, n_workers: int) -> None:
         if n_workers != 1 and not self._worker.board.door[HALT]:
             self._halt(REGROUP)
-
-    def pause(self) -> None:
-        self._halt(REGROUP)
-
-    def _halt(self, why: int) -> None:
-        if self._courier is None:
-            self._worker.board.door[HALT] = why
-        else:
-            # all hosts are to halt after the same step
-            self._courier.wish = max(why, self._courier.wish)
 
 
 def predict_chunks(

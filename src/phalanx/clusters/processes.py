@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 
 from phalanx import faults, membership
 from phalanx.arena import Arena, Field
 from phalanx.arrays import Array
 from phalanx.clusters.base import Forward, Session, Tell, Watch
 from phalanx.clusters.crew import Crew, WorkerFailed
+from phalanx.clusters.halting import Halting
 from phalanx.clusters.hosts.courier_thread import beside
-from phalanx.clusters.interrupt import on_interrupt
 from phalanx.clusters.pool import Pool, shutdown, warm_pool
 from phalanx.clusters.process import TakeForward, TakeJob
 from phalanx.clusters.supervisor import GLANCE, Supervisor
@@ -22,7 +22,7 @@ from phalanx.data.placement import Placement
 from phalanx.data.samples import Samples
 from phalanx.engine.courier import Courier
 from phalanx.errors import WorkerLost
-from phalanx.exchange.board import ABORT, HALT, INTERRUPT, REGROUP
+from phalanx.exchange.board import ABORT
 from phalanx.exchange.group import Group
 from phalanx.job import Job, Lease
 from phalanx.membership import Action, GiveUp, Kill, Seat, State, Task
@@ -119,7 +119,7 @@ def reserved() -> Iterator[Pool]:
         yield warm_pool()
 
 
-class _Session:
+class _Session(Halting):
     def __init__(
         self, arena: Arena, crew: Crew, supervisor: Supervisor, courier: Courier | None
     ) -> None:
@@ -142,19 +142,6 @@ class _Session:
             self.arena["door"][ABORT] = 1
             raise
         self._supervisor.end()
-
-    def interruptible(self) -> AbstractContextManager[None]:
-        return on_interrupt(lambda: self._halt(INTERRUPT))
-
-    def pause(self) -> None:
-        self._halt(REGROUP)
-
-    def _halt(self, why: int) -> None:
-        if self._courier is None:
-            self.arena["door"][HALT] = why
-        else:
-            # all hosts are to halt after the same step
-            self._courier.wish = max(why, self._courier.wish)
 
     def resize(self, n_workers: int) -> None:
         self._supervisor.wish(n_workers)

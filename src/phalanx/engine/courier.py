@@ -38,8 +38,6 @@ from phalanx.exchange.tally import Tally
 from phalanx.job import Job
 from phalanx.timetable import EVALUATION, Timetable
 
-HEADER = 2  # figures before those of the shards: updates made, and the wish to halt
-
 
 class Courier:
     """Of one host in one job; see engine/exchange.py: Exchange.
@@ -122,7 +120,7 @@ class Courier:
         for v in here:
             doer = done.doer(v, tick, self.ranks)
             mine[v] = self.partials[doer, v]
-        figures = self._send(parts, mine, self._header(tick))
+        figures = self._send(parts, mine, (self.wish,))
         self._heed(figures.land(self._look_around))
         self._publish(done, parts, len(mine), tick)
         self.board.publish(self.door, EXCHANGED, tick)
@@ -162,14 +160,11 @@ class Courier:
         mine_SR = self.results_WSR[self.job.courier]
         for s in parts[self.host]:
             mine_SR[s] = self.results_WSR[done.doer(s, tick, self.ranks), s]
-        return self._send(parts, mine_SR, self._header(tick))
+        return self._send(parts, mine_SR, (self.wish,))
 
-    def _header(self, tick: int) -> tuple[float, ...]:
-        return self.timetable.at(tick).updates, self.wish
-
-    def _heed(self, headers_H: Array) -> None:
+    def _heed(self, wishes_H: Array) -> None:
         """Halt after this tick if a host wishes to."""
-        halt = int(headers_H[:, 1].max())
+        halt = int(wishes_H.max())
         if halt:
             self.door[HALT] = halt
 

@@ -71,12 +71,13 @@ class HostRows:
 
     def turn(self, j: int) -> list[Array | None] | None:
         here = self._parts[self._here]
-        doers = {s: self._done.doer(s, self._tick, self._ranks) for s in here}
-        if None in doers.values():
+        found = ((s, self._done.doer(s, self._tick, self._ranks)) for s in here)
+        doers = {s: doer for s, doer in found if doer is not None}
+        if len(doers) < len(here):
             return None
         if here:
             fence()
-            self._fill({s: doer for s, doer in doers.items() if doer is not None}, here)
+            self._fill(doers, here)
         return [self._rows_HN[h] if part else None for h, part in enumerate(self._parts)]
 
     def _fill(self, doers: dict[int, int], shards: range) -> None:

@@ -13,6 +13,7 @@ from phalanx.arrays import Array
 from phalanx.data.samples import Samples
 from phalanx.engine.ledger import Ledger
 from phalanx.engine.post import Post
+from phalanx.engine.slots import Slots
 from phalanx.errors import NonFiniteLoss
 from phalanx.exchange.board import fence
 from phalanx.exchange.tally import Tally
@@ -41,8 +42,7 @@ class Shards:
         self.results = arena.words("results")  # of all workers: (loss, weight) of each shard
         self._width = 2 + post.job.model.n_measures
         self._stride = self._width * self.plan.n_shards
-        self._homes, away = list(arena["grads"]), arena["grads_away"]
-        self._away = list(away[post.rank]) if len(away) else []
+        self._slots = Slots(arena, 0, post.job.model.size)
         self._order: tuple[int, Array] = (-1, np.empty(0, np.intp))
         self.live = 0  # shards of this step that have samples
         self._rounding = post.job.rounding
@@ -127,10 +127,10 @@ class Shards:
         key = Key(self.plan.seed, post.moment.updates, s)
         rows = self.samples.rows(self._order[1][start:stop], key)
         post.presence.at("compute", s)
-        slots = self._homes if post.share.owners[s] == post.rank else self._away
-        outcome = self.model.gradient(rows, slots[s], key)
+        grad_N = self._slots.one(s, post.rank, post.share.owners[s])
+        outcome = self.model.gradient(rows, grad_N, key)
         for trained in self._rounded:
-            self._rounding.apply(slots[s][trained])
+            self._rounding.apply(grad_N[trained])
         if self._stops and not isfinite(outcome[0]):
             moment = post.moment
             raise NonFiniteLoss(outcome[0], moment.updates, moment.epoch, s)
