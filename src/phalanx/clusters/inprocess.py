@@ -11,6 +11,7 @@ from phalanx.arena import Arena
 from phalanx.arrays import Array, aligned_empty
 from phalanx.clusters.base import Forward, Session, Tell, Watch
 from phalanx.clusters.halting import Halting
+from phalanx.clusters.heap import keep_freed_memory
 from phalanx.clusters.threads import one_blas_thread
 from phalanx.clusters.watching import watched
 from phalanx.data.samples import Samples
@@ -39,6 +40,7 @@ class InProcess:
         arena = Arena.private(job.fields, is_sparse=self.group is not None)
         arena["door"][WANTED] = Seats(arena).admitted[0] = 1
         courier = Courier(job, arena, self.group) if self.group else None
+        keep_freed_memory()
         with one_blas_thread():
             worker = Worker(job, arena, training, validation, rank=0, exchange=courier or NOBODY)
             yield _Session(arena, worker, courier)

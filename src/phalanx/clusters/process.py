@@ -15,6 +15,7 @@ from typing import Any
 from phalanx.arena import Arena, Fields
 from phalanx.clusters import wire
 from phalanx.clusters.base import Forward
+from phalanx.clusters.heap import keep_freed_memory
 from phalanx.clusters.inprocess import predict_chunks
 from phalanx.data.placement import Placement
 from phalanx.engine.worker import Worker
@@ -66,6 +67,7 @@ def serve(sock: socket.socket, rank: int) -> None:
     """Answer the driver's messages until it closes the socket."""
     # a child that a user's function forks must not keep the socket open when the worker is dead
     os.register_at_fork(after_in_child=sock.close)
+    keep_freed_memory()
     worker: Worker | None = None
     arena: Arena | None = None
     while True:
