@@ -28,6 +28,7 @@ from netlab_switch import seconds
 SWITCH = Path(__file__).with_name("netlab_switch.py")
 LINK = "eth0"  # the name of a host's end of its cable
 MASTER_PORT = 29500  # nothing else listens in a namespace of ours
+PACKET = 1514  # bytes of a full one, with all headers
 SKIPPED = 77  # the exit status that test harnesses take for "skipped"
 MOST = 254  # addresses of a subnet
 LABORATORIES = itertools.count()
@@ -127,6 +128,12 @@ class Lab:
     def bytes_sent(self, host: int) -> int:
         """What a host has put on its link, with all headers."""
         return self._cables[host].host.sent()
+
+    def bytes_sent_again(self, host: int) -> int:
+        """What of it TCP took for lost, since this machine was busy: an upper bound."""
+        counters = run("ip", "netns", "exec", self._hosts[host], "cat", "/proc/net/snmp")
+        names, values = (line.split() for line in counters.splitlines() if line.startswith("Tcp:"))
+        return PACKET * int(dict(zip(names, values, strict=True))["RetransSegs"])
 
     def bytes_received(self, host: int) -> int:
         """What has been put on its link for a host, with all headers."""
