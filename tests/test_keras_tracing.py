@@ -44,9 +44,9 @@ def test_a_graph_gives_the_same_bits(make, metrics, monkeypatch):
     by_keras = fitted(make, metrics=metrics)
     monkeypatch.setattr(models, "WORTHWHILE", 1)
     used = []
-    faster = tracing.faster_loss
+    faster = tracing.faster_gradient
     monkeypatch.setattr(
-        tracing, "faster_loss", lambda f, *rest: used.append((g := faster(f, *rest)) != f) or g
+        tracing, "faster_gradient", lambda f, *rest: used.append((g := faster(f, *rest)) != f) or g
     )
     assert fitted(make, metrics=metrics) == by_keras
     assert used == [True, True]  # two sizes of shards: of 16 rows, and of 3
@@ -61,9 +61,23 @@ def test_what_depends_on_a_value_of_the_first_call_is_left_to_keras():
         out = x @ weight * scale
         return out.mean(), out
 
-    example = [torch.arange(12.0).reshape(4, 3)]
-    found = tracing.faster_loss(loss_of, [weight], example)
-    assert torch.equal(found(*[part * 2 for part in example])[0], loss_of(*[2 * example[0]])[0])
+    gradient = tracing.gradient_of(loss_of, [weight])
+    assert tracing.faster_gradient(gradient, [torch.arange(12.0).reshape(4, 3)]) is gradient
+
+
+def test_a_graph_sees_parameters_that_have_changed():
+    weight, other = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    gradient = tracing.gradient_of(lambda x: ((x @ weight).square().sum(), x), [weight, other])
+    x = torch.arange(12.0).reshape(4, 3)
+    graph = tracing.faster_gradient(gradient, [x])
+    assert graph is not gradient
+    with torch.no_grad():
+        weight.mul_(2)
+    loss, _, grad, none = graph(x)
+    assert loss == (x * 2).sum(1).square().sum()
+    assert torch.equal(grad, gradient(x)[2])
+    assert none is None
+    assert not loss.requires_grad
 
 
 def test_an_update_by_a_graph_changes_the_same_values_in_place():

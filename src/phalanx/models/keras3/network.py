@@ -66,8 +66,12 @@ class KerasSpec:
     def build(self, params_N: Array) -> KerasModel:
         os.environ["KERAS_BACKEND"] = "torch"  # in a worker, before Keras is imported
         with undisturbed():  # a layer that is made draws a seed from Python's generator
+            from phalanx.models.keras3.recurrent import use_torch_lstm
+
             blueprint = pickle.loads(self.packed)
-            return KerasModel(self, blueprint.build(), params_N, blueprint.example)
+            model = blueprint.build()
+            use_torch_lstm(model)
+            return KerasModel(self, model, params_N, blueprint.example)
 
 
 class KerasModel:
@@ -77,7 +81,7 @@ class KerasModel:
         import keras
         import torch
 
-        from phalanx.models.keras3.tracing import faster_loss
+        from phalanx.models.keras3.tracing import faster_gradient, gradient_of
 
         self.torch, self.model, self.vector = torch, model, spec.vector
         self.params = [variable._value for variable in model.trainable_variables]
@@ -97,39 +101,31 @@ class KerasModel:
         self._slots: dict[int, tuple[Array, list[Any], list[Any]]] = {}
         self._is_training: bool | None = None
         self._tree, self._nest = keras.tree, example
+        self._by_keras = gradient_of(self._loss_of, self.params)
         self._graphs = {}
         if not self.changing:
             self._prepare(True, None)
             for count in spec.counts:
                 samples = repeated(keras.tree.flatten(example), count)
-                self._graphs[count] = faster_loss(self._loss_of, self.params, samples)
+                self._graphs[count] = faster_gradient(self._by_keras, samples)
 
     def gradient(self, rows: Any, grad_N: Array, key: Key) -> Sequence[float]:
         n_seeds = 2 * len(self._seeds) + 1
         self._prepare(True, [key.number(nth) >> 32 for nth in range(n_seeds)])
-        x, y, weight = unpacked(rows.content)
-        loss, predicted = self._forward(x, y, weight, rows)
-        grads = self.torch.autograd.grad(loss, self.params, allow_unused=True)
+        leaves = self._tree.flatten(rows.content)
+        loss, predicted, *grads = self._graphs.get(rows.count, self._by_keras)(*leaves)
         _, slots, changing_slots = self._slots_of(grad_N)
         with self.torch.no_grad():
             if any(grad is None for grad in grads):
-                grads = tuple(
+                grads = [
                     self.torch.zeros_like(param) if grad is None else grad
                     for param, grad in zip(self.params, grads, strict=True)
-                )
-            self.torch._foreach_copy_(slots, list(grads))
+                ]
+            self.torch._foreach_copy_(slots, grads)
             for slot, value in zip(changing_slots, self.changing, strict=True):
                 slot.copy_(value)
-            measures = self._measured(x, y, predicted, weight)
+            measures = self._measured(*unpacked(rows.content), predicted)
         return [float(loss.detach()) * rows.count, float(rows.count), *measures]
-
-    def _forward(self, x: Any, y: Any, weight: Any, rows: Any) -> tuple[Any, Any]:
-        """The loss of a training batch, and the predictions."""
-        if rows.count in self._graphs:
-            loss, predicted = self._graphs[rows.count](*self._tree.flatten(rows.content))
-            return loss, predicted
-        predicted = self._called(x, True)
-        return self._loss(x, y, predicted, weight, True), predicted
 
     def _loss_of(self, *leaves: Any) -> tuple[Any, Any]:
         """Loss and predictions, by Keras, of the tensors of a batch."""
@@ -151,7 +147,7 @@ class KerasModel:
         with self.torch.no_grad():
             predicted = self._called(x, False)
             loss = float(self._loss(x, y, predicted, weight, False))
-            sums = self._measured(x, y, predicted, weight)
+            sums = self._measured(x, y, weight, predicted)
         return np.array([loss * rows.count, rows.count, *sums])
 
     def _prepare(self, training: bool, seeds: list[int] | None) -> None:
@@ -182,7 +178,7 @@ class KerasModel:
             )
         return loss
 
-    def _measured(self, x: Any, y: Any, predicted: Any, weight: Any) -> list[float]:
+    def _measured(self, x: Any, y: Any, weight: Any, predicted: Any) -> list[float]:
         """The variables of the metrics after these samples alone."""
         if not self._is_measured:
             self.model.compute_metrics(x, y, predicted, sample_weight=weight)

@@ -61,7 +61,8 @@ class KerasOptimizer:
         return f"keras.{self.name}({', '.join(self.slots)}; {self.n_groups} groups)"
 
     def bind(self, at: Slice) -> Update:
-        return BlockUpdate(self._machine(at), at).update
+        machine = self._machine(at)
+        return (BlockUpdate if machine.fused is None else FusedUpdate)(machine, at).update
 
     def fresh(self, at: Slice) -> None:
         self._machine(at).begin(at)
@@ -111,7 +112,9 @@ class Machine:
         self.rate = getattr(self.optimizer, RATE)
         self._first_slots = [None if slot is None else _brief(slot) for slot in self.slots]
         self._first_scalars = [float(scalar._value.detach()) for scalar in self.scalars]
-        self.apply = self._recorded() if described.is_recorded else self._by_keras
+        self.fused = self._fused(described)
+        is_recorded = described.is_recorded and self.fused is None
+        self.apply = self._recorded() if is_recorded else self.by_keras
 
     def begin(self, at: Slice) -> None:
         """Give a block the state that the optimiser was built with, which need not be zero."""
@@ -122,8 +125,18 @@ class Machine:
                 row_n[: first.size if first.size > 1 else None] = first
         at.scalars_2C[...] = self._first_scalars
 
-    def _by_keras(self, grad: Any) -> None:
+    def by_keras(self, grad: Any) -> None:
+        """One step of the values that the variables have."""
         self.optimizer.apply([grad], [self.variable])
+
+    def _fused(self, described: KerasOptimizer) -> Any:
+        """The kernel of torch for Keras' rule, if there is one."""
+        from phalanx.models.keras3.fused import fused_adam
+
+        if described.shapes:
+            return None
+        with self.torch.no_grad():
+            return fused_adam(self, described.name, described.slots, described.scalars)
 
     def _recorded(self) -> Callable[[Any], Any]:
         """What updates the values, by a graph if there is one that is exact."""
@@ -133,11 +146,31 @@ class Machine:
         variables = {id(variable): variable for variable in several}
         tensors = [variable._value for variable in variables.values()]
         with self.torch.no_grad():
-            return faster_update(self._by_keras, tensors, tensors[0])
+            return faster_update(self.by_keras, tensors, tensors[0])
+
+
+class FusedUpdate:
+    """One block, updated by the machine's kernel."""
+
+    def __init__(self, machine: Machine, at: Slice) -> None:
+        from_numpy = machine.torch.from_numpy
+        self._machine, self._at = machine, at
+        self._tensors = [from_numpy(row_n) for row_n in (at.params_n, *at.state_Mn)]
+
+    def update(self, moment: Moment, rate: float) -> None:
+        """One step, with the learning rate of the moment."""
+        at = self._at
+        scalars_2C, settings_TH = at.scalars_2C, at.settings_TH
+        assert scalars_2C is not None
+        assert settings_TH is not None
+        count, rate = scalars_2C[moment.updates % 2, 0], settings_TH[moment.step, 0]
+        grad = self._machine.torch.from_numpy(at.grad_n)
+        self._machine.fused.update(self._tensors, grad, float(count), float(rate))
+        scalars_2C[1 - moment.updates % 2, 0] = count + 1
 
 
 class BlockUpdate:
-    """One block, updated by a machine."""
+    """One block, updated by a machine through Keras."""
 
     def __init__(self, machine: Machine, at: Slice) -> None:
         self._machine, self._at = machine, at

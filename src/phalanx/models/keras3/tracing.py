@@ -1,8 +1,9 @@
-"""A Keras model's forward pass and loss, or an update, as one graph of torch's operations.
+"""A Keras model's loss and gradient, or an update, as one graph of torch's operations.
 
-Between two operations of torch, Keras spends many times what they take on small batches. A graph is
-recorded once for each batch size, and calls the same operations without what is in between. It is
-used only where a trial gives the same bits as Keras itself.
+Between two operations of torch, Keras spends many times what they take on small batches, and
+torch's autograd as much as they do. A graph is recorded once for each batch size, and calls the
+same operations without what is in between. It is used only where a trial gives the same bits as
+Keras itself.
 """
 
 from __future__ import annotations
@@ -13,32 +14,51 @@ from typing import Any
 import torch
 
 Loss = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+Gradient = Callable[..., Sequence[Any]]
 Update = Callable[[torch.Tensor], Any]
 
 
-def faster_loss(loss_of: Loss, params: list[torch.Tensor], tensors: list[torch.Tensor]) -> Loss:
-    """`(tensors...) -> (loss, output)` by a graph, if there is one that is exact for tensors of
-    these shapes; with the same samples, every process comes to the same decision.
+def gradient_of(loss_of: Loss, params: list[torch.Tensor]) -> Gradient:
+    """`(tensors...) -> [loss, output, a gradient for each parameter]`, None for one that the loss
+    does not depend on, of what is `(tensors...) -> (loss, output)`."""
 
-    params: what it is differentiated by.
-    """
+    def gradient(*tensors: torch.Tensor) -> Sequence[Any]:
+        loss, output = loss_of(*tensors)
+        return [loss, output, *torch.autograd.grad(loss, params, allow_unused=True)]
+
+    return gradient
+
+
+def faster_gradient(gradient: Gradient, tensors: list[torch.Tensor]) -> Gradient:
+    """The same by a graph, if there is one that is exact for tensors of these shapes; with the same
+    samples, every process comes to the same decision."""
     state = torch.get_rng_state()
     try:
-        graph: Loss = recorded(loss_of, tensors)
+        graph = _without_autograd(recorded(gradient, tensors))
         for _ in range(2):  # a graph that holds a value of the first call differs in the second
             found = []
-            for way in (loss_of, graph):
+            for way in (gradient, graph):
                 torch.set_rng_state(state)
-                loss, output = way(*tensors)
-                found.append([loss, output, *torch.autograd.grad(loss, params, allow_unused=True)])
+                found.append(way(*tensors))
             if not _are_equal(*found):
-                return loss_of
+                return gradient
             tensors = [part.flip(0) for part in tensors]
     except Exception:  # whatever cannot be recorded is left to Keras
-        return loss_of
+        return gradient
     finally:
         torch.set_rng_state(state)
     return graph
+
+
+def _without_autograd(graph: Any) -> Gradient:
+    """A graph that has the gradient in itself, with parameters that autograd does not follow."""
+    for name, param in list(graph.named_parameters()):
+        delattr(graph, name)
+        setattr(graph, name, param.detach())
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    forward: Gradient = graph.forward
+    return forward
 
 
 def faster_update(update: Update, tensors: list[torch.Tensor], grad: torch.Tensor) -> Update:

@@ -1,0 +1,163 @@
+"""torch's own kernels in place of Keras' operations: for whom, and that they compute the same."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import keras_models as km
+from phalanx.layout import Region
+from phalanx.models.keras3 import fused, recurrent
+from phalanx.models.keras3.optimizers import (
+    KerasOptimizer,
+    OptimizerKind,
+    scalar_names,
+    slot_names,
+)
+from phalanx.optimizers import Slice
+from phalanx.timetable import Moment
+
+keras, torch = km.keras, pytest.importorskip("torch")
+pytestmark = km.marks
+N = 37
+RNG = np.random.default_rng(0)
+
+
+def described(optimizer, name=None):
+    optimizer.build([keras.Variable(np.zeros(N, np.float32))])
+    config = {**optimizer.get_config(), "learning_rate": 0.001}
+    packed = pickle.dumps((OptimizerKind.of(optimizer), config, {}, {}))
+    names = slot_names(optimizer, 1), scalar_names(optimizer)
+    return KerasOptimizer(packed, *names, 1, None, name or type(optimizer).__name__)
+
+
+def block(optimizer, dtype=np.float32):
+    numbers = [RNG.random(N).astype(dtype) for _ in range(2)]
+    state_MN = np.zeros((len(optimizer.slots), N), dtype)
+    at = Slice(
+        numbers[0], state_MN, np.zeros(N, dtype), numbers[1],
+        np.zeros((2, optimizer.n_scalars)),
+        np.full((9, 1), 0.01), Region(0, N),
+    )  # fmt: skip
+    optimizer.fresh(at)
+    return at
+
+
+def is_fused(optimizer):
+    return optimizer.bind(block(optimizer)).__self__.__class__.__name__ == "FusedUpdate"
+
+
+ADAMS = {
+    "Adam": keras.optimizers.Adam,
+    "decayed": lambda: keras.optimizers.Adam(weight_decay=0.1, beta_1=0.5, epsilon=1e-3),
+    "AdamW": lambda: keras.optimizers.AdamW(weight_decay=0.1),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ADAMS)
+def test_adam_by_the_kernel_is_keras_own_to_rounding(name, dtype, monkeypatch):
+    blocks, start = [], None
+    for kernel in (fused.fused_adam, lambda *_: None):
+        monkeypatch.setattr(fused, "fused_adam", kernel)
+        optimizer = described(ADAMS[name]())
+        at = block(optimizer, dtype)
+        start = at.params_n.copy() if start is None else start
+        at.params_n[...] = start
+        update = optimizer.bind(at)
+        for step in range(9):
+            at.grad_n = np.random.default_rng(step).standard_normal(N).astype(dtype)
+            update(Moment(0, step, step, 0), 0.0)
+        blocks.append((update.__self__.__class__.__name__, at))
+    (one, mine), (other, theirs) = blocks
+    assert (one, other) == ("FusedUpdate", "BlockUpdate")
+    np.testing.assert_allclose(mine.params_n, theirs.params_n, 1e-6, 1e-6)
+    np.testing.assert_allclose(mine.state_Mn, theirs.state_Mn, 1e-5, 1e-7)
+    assert mine.scalars_2C.tolist() == theirs.scalars_2C.tolist() == [[8], [9]]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        keras.optimizers.SGD,
+        lambda: keras.optimizers.Adam(amsgrad=True),
+        lambda: keras.optimizers.Adam(loss_scale_factor=2.0),
+        keras.optimizers.Nadam,
+    ],
+)
+def test_all_others_are_left_to_keras(make):
+    assert not is_fused(described(make()))
+
+
+def test_a_kernel_that_computes_something_else_is_not_used(monkeypatch):
+    assert is_fused(described(keras.optimizers.Adam()))
+    monkeypatch.setattr(fused.FusedAdam, "_keras_correction", lambda self, k: 0.9)
+    assert not is_fused(described(keras.optimizers.Adam()))
+    monkeypatch.delattr(torch, "_fused_adamw_")
+    assert not is_fused(described(keras.optimizers.Adam()))
+
+
+def outputs_of(make, by_torch):
+    """Outputs, states, and gradients of their sum."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5, 3))
+    model = keras.Model(inputs, make()(inputs))
+    if by_torch:
+        recurrent.use_torch_lstm(model)
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((4, 5, 3)).astype("float32"))
+    torch.manual_seed(0)
+    found = keras.tree.flatten(model(x, training=True))
+    params = [variable._value for variable in model.trainable_variables]
+    grads = torch.autograd.grad(sum(part.square().sum() for part in found), params)
+    return [part.detach() for part in [*found, *grads]]
+
+
+LSTMS = {
+    "last output": lambda: keras.layers.LSTM(4),
+    "sequences": lambda: keras.layers.LSTM(4, return_sequences=True),
+    "states": lambda: keras.layers.LSTM(4, return_state=True, return_sequences=True),
+    "backwards": lambda: keras.layers.LSTM(4, go_backwards=True, return_sequences=True),
+    "dropout": lambda: keras.layers.LSTM(4, dropout=0.5, seed=1),
+    "both ways": lambda: keras.layers.Bidirectional(keras.layers.LSTM(4, return_sequences=True)),
+}
+
+
+@pytest.mark.parametrize("name", LSTMS)
+def test_an_lstm_by_torch_is_keras_own_to_rounding(name):
+    by_keras, by_torch = (outputs_of(LSTMS[name], way) for way in (False, True))
+    assert any(not torch.equal(*pair) for pair in zip(by_keras, by_torch, strict=True))
+    for pair in zip(by_keras, by_torch, strict=True):
+        torch.testing.assert_close(*pair, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(activation="relu"),
+        dict(use_bias=False),
+        dict(unroll=True),
+        dict(recurrent_dropout=0.1),
+        dict(use_cudnn=False),
+        dict(dtype="float64"),
+    ],
+    ids=str,
+)
+def test_other_lstms_are_left_to_keras(settings):
+    layer = keras.layers.LSTM(4, **settings)
+    by_keras = layer.inner_loop
+    model = keras.Sequential([keras.Input((5, 3)), layer])
+    recurrent.use_torch_lstm(model)
+    assert layer.inner_loop == by_keras
+
+
+def test_a_mask_is_left_to_keras():
+    def masked(by_torch):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [keras.Input((5,)), keras.layers.Embedding(3, 2, mask_zero=True), keras.layers.LSTM(4)]
+        )
+        if by_torch:
+            recurrent.use_torch_lstm(model)
+        return model(np.array([[1, 2, 1, 0, 0], [2, 0, 0, 0, 0]]))
+
+    assert torch.equal(masked(True), masked(False))
