@@ -9,6 +9,8 @@ import numpy as np
 from phalanx.arena import Arena
 from phalanx.arrays import Array, padded_rows
 
+HOME = -1
+
 
 class Slots:
     """Elements start..stop of them. A shard's gradient lies at home if its owner by the plan has
@@ -17,12 +19,19 @@ class Slots:
     def __init__(self, arena: Arena, start: int, stop: int) -> None:
         self._home_Sn = arena["grads"][:, start:stop]
         self._away_WSN, self._start, self._stop = arena["grads_away"], start, stop
+        self._known: dict[tuple[int, int], Array] = {}
 
     def one(self, s: int, doer: int, owner: int) -> Array:
-        """The gradient [n] of a shard."""
-        if doer == owner:
+        """The gradient [n] of a shard; the same array every time, since models know it by that."""
+        key = s, HOME if doer == owner else doer
+        if key not in self._known:
+            self._known[key] = self._at(*key)
+        return self._known[key]
+
+    def _at(self, s: int, place: int) -> Array:
+        if place == HOME:
             return np.asarray(self._home_Sn[s])
-        return np.asarray(self._away_WSN[doer, s, self._start : self._stop])
+        return np.asarray(self._away_WSN[place, s, self._start : self._stop])
 
     def rows(
         self, shards: range, doers: Sequence[int] | Mapping[int, int] | None, owners: Sequence[int]
