@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import keras_models as km
+from phalanx.fitting.keras3.data import KerasData
+from phalanx.fitting.keras3.described import DescribedModel
 from phalanx.layout import Region
 from phalanx.models.keras3 import fused, recurrent
 from phalanx.models.keras3.optimizers import (
@@ -148,6 +150,43 @@ def test_other_lstms_are_left_to_keras(settings):
     model = keras.Sequential([keras.Input((5, 3)), layer])
     recurrent.use_torch_lstm(model)
     assert layer.inner_loop == by_keras
+
+
+def test_who_says_no_to_cudnn_says_no_to_torchs_lstm_in_the_workers_too():
+    model = keras.Sequential([keras.Input((5, 3)), keras.layers.LSTM(4, use_cudnn=False)])
+    model.compile("adam", "mse")
+    spec = DescribedModel(
+        model, KerasData.of(np.zeros((4, 5, 3)), np.zeros((4, 4)), None).samples(), False
+    ).spec
+    built = spec.build(np.zeros(spec.size, spec.dtype)).model
+    assert built.layers[0].use_cudnn is False
+    assert "inner_loop" not in vars(built.layers[0])
+
+
+@pytest.mark.parametrize("by_torch", [False, True])
+def test_one_state_for_all_sequences(by_torch):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((5, 3)), keras.layers.LSTM(4)])
+    if by_torch:
+        recurrent.use_torch_lstm(model)
+    layer, x = model.layers[0], torch.ones(8, 5, 3)
+    one = [torch.full((1, 4), 0.5), torch.full((1, 4), -0.5)]
+    all_alike = [state.repeat(8, 1) for state in one]
+    assert torch.equal(layer(x, initial_state=one), layer(x, initial_state=all_alike))
+    if by_torch:
+        with pytest.raises(RuntimeError, match="expand"):
+            layer.inner_loop(x, [torch.zeros(3, 4), torch.zeros(3, 4)], None)
+
+
+def test_sequences_of_integers():
+    found = []
+    for by_torch in (False, True):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((5, 3)), keras.layers.LSTM(4)])
+        if by_torch:
+            recurrent.use_torch_lstm(model)
+        found.append(model.layers[0](torch.arange(30).reshape(2, 5, 3)))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
 
 
 def test_a_mask_is_left_to_keras():

@@ -1,5 +1,6 @@
 """A graph of a Keras model's operations gives the bits that Keras gives, or is not used."""
 
+import numpy as np
 import pytest
 
 import keras_models as km
@@ -63,6 +64,67 @@ def test_what_depends_on_a_value_of_the_first_call_is_left_to_keras():
 
     gradient = tracing.gradient_of(loss_of, [weight])
     assert tracing.faster_gradient(gradient, [torch.arange(12.0).reshape(4, 3)]) is gradient
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        lambda x, weight: float(x.numpy().mean()),
+        lambda x, weight: float(np.asarray(x).mean()),
+        lambda x, weight: sum(x.flatten().tolist()),
+        lambda x, weight: float(weight.sum()),
+        lambda x, weight: 1.0 if weight[0] else 2.0,
+        lambda x, weight: abs(weight.detach().numpy()).max(),
+    ],
+)
+def test_what_a_graph_would_hold_unnoticed_is_left_to_keras(number):
+    weight = torch.nn.Parameter(torch.ones(3))
+
+    def loss_of(x):  # the numbers do not depend on the order of the samples
+        out = x @ weight * number(x, weight)
+        return out.mean(), out
+
+    gradient = tracing.gradient_of(loss_of, [weight])
+    assert tracing.faster_gradient(gradient, [torch.arange(12.0).reshape(4, 3)]) is gradient
+
+
+def test_sequences_that_are_padded_to_another_length_have_no_graph():
+    assert network.signature([torch.zeros(4, 3)]) != network.signature([torch.zeros(4, 5)])
+    assert network.signature([torch.zeros(4)]) != network.signature([torch.zeros(4).double()])
+    assert network.signature([torch.zeros(4)]) == network.signature([torch.ones(4)])
+
+
+class Padded(torch.utils.data.Dataset):
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, i):
+        return np.full(1 + i % 4, i % 3), i % 2
+
+
+def collated(samples):
+    length = max(len(tokens) for tokens, _ in samples)
+    rows = [np.pad(tokens, (0, length - len(tokens))) for tokens, _ in samples]
+    return torch.from_numpy(np.stack(rows)), torch.tensor([y for _, y in samples])
+
+
+def test_a_model_of_such_sequences_is_trained_as_without_graphs(monkeypatch):
+    def trained():
+        keras.utils.set_random_seed(0)
+        layers = keras.layers
+        model = keras.Sequential(
+            [keras.Input((None,), dtype="int64"), layers.Embedding(3, 4),
+             layers.Conv1D(4, 1, activation="relu"), layers.GlobalAveragePooling1D(),
+             layers.Dense(2)]
+        )  # fmt: skip
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss)
+        data = torch.utils.data.DataLoader(Padded(), 8, collate_fn=collated)
+        return phalanx.fit(model, data, epochs=2, shards=2, workers=1, verbose=0).run.digest
+
+    by_keras = trained()
+    monkeypatch.setattr(models, "WORTHWHILE", 1)
+    assert trained() == by_keras
 
 
 def test_a_graph_sees_parameters_that_have_changed():

@@ -9,7 +9,8 @@ RETURNED_ABOVE = 32 << 20
 
 
 def keep_freed_memory() -> None:
-    """Have this process keep up to 64 MiB of freed memory for the next allocation.
+    """Have this process keep what it frees, and up to 64 MiB at the heap's end, for what it
+    allocates next.
 
     The activations of a convolution are tens of megabytes, allocated and freed in every step.
     glibc gives such memory back to the kernel, which clears each page when it is touched again:

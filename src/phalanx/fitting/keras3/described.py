@@ -77,6 +77,7 @@ class DescribedModel:
             compiled_of(model) if trial.is_measured else {},
             as_numpy(tuple(p for p in (trial.x, trial.y, trial.weight) if p is not None)),
             tuple(layer.trainable for layer in model._flatten_layers()),
+            tuple(getattr(layer, "use_cudnn", None) for layer in model._flatten_layers()),
             constants,
             keras.config.floatx(),
             keras.config.dtype_policy().name,

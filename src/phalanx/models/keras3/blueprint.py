@@ -40,8 +40,8 @@ class Blueprint:
     """config: of the model. custom: the user's classes and functions by name. compiled: the
     arguments of `compile`, without the optimiser. example: a few samples, (x,), (x, y) or
     (x, y, weight), for a model that is built when it is first called. trainable: whether each of
-    the layers is. constants: values of the weights that training does not change, by place among
-    `model.weights`.
+    the layers is. use_cudnn: of each layer that has it, else None. constants: values of the weights
+    that training does not change, by place among `model.weights`.
     """
 
     config: Any
@@ -49,6 +49,7 @@ class Blueprint:
     compiled: dict[str, Any]
     example: Any
     trainable: tuple[bool, ...]
+    use_cudnn: tuple[Any, ...]
     constants: dict[int, Array]
     floatx: str
     policy: str
@@ -70,9 +71,14 @@ class Blueprint:
             keras.Model.compile(model, optimizer=None, **arguments)
         if not model.built:
             model(self.example[0])
-        for layer, trainable in zip(model._flatten_layers(), self.trainable, strict=False):
+        layers = model._flatten_layers()
+        for layer, trainable, use_cudnn in zip(
+            layers, self.trainable, self.use_cudnn, strict=False
+        ):
             if layer.trainable is not trainable:
                 layer.trainable = trainable
+            if use_cudnn is not None:
+                layer.use_cudnn = use_cudnn  # which the configs of recurrent layers lack
         weights = model.weights
         for place, value in self.constants.items():
             weights[place].assign(value)

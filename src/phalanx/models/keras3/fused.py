@@ -34,8 +34,8 @@ class FusedAdam:
     def __init__(self, optimizer: Any, dtype: torch.dtype) -> None:
         self._beta_1, self._beta_2 = float(optimizer.beta_1), float(optimizer.beta_2)
         self._epsilon, self._decay = float(optimizer.epsilon), float(optimizer.weight_decay or 0)
-        self._count = torch.zeros((), dtype=torch.float32)
-        self._betas = torch.tensor([self._beta_1, self._beta_2], dtype=dtype)
+        self._count = torch.zeros((), dtype=torch.float32, device="cpu")
+        self._betas = torch.tensor([self._beta_1, self._beta_2], dtype=dtype, device="cpu")
         self._key: tuple[float, float] | None = None
         self._settings: dict[str, Any] = {}
 
@@ -76,8 +76,8 @@ def fused_adam(machine: Any, name: str, slots: Sequence[str], scalars: Sequence[
     dtype = machine.variable._value.dtype
     if not is_adam or dtype not in FLOATS or machine.optimizer.loss_scale_factor is not None:
         return None
-    fused = FusedAdam(machine.optimizer, dtype)
     try:
+        fused = FusedAdam(machine.optimizer, dtype)
         return fused if _agrees(machine, fused) else None
     except (TypeError, RuntimeError, AttributeError, ArithmeticError, ValueError):
         return None  # the kernels are no public part of torch, whose next version may differ
@@ -85,8 +85,11 @@ def fused_adam(machine: Any, name: str, slots: Sequence[str], scalars: Sequence[
 
 def _agrees(machine: Any, fused: FusedAdam) -> bool:
     """Whether a third step from some values is the same either way."""
-    generator, like = torch.Generator().manual_seed(0), machine.variable._value
-    *start, grad = (torch.rand(like.shape, generator=generator, dtype=like.dtype) for _ in range(4))
+    generator, like = torch.Generator("cpu").manual_seed(0), machine.variable._value
+    *start, grad = (
+        torch.rand(like.shape, generator=generator, dtype=like.dtype, device="cpu")
+        for _ in range(4)
+    )
     mine = [value.clone() for value in start]
     fused.update(mine, grad.clone(), TRIAL_COUNT, TRIAL_RATE)
     variables = [machine.variable, *machine.slots, *machine.scalars, machine.rate]

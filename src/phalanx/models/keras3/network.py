@@ -107,13 +107,13 @@ class KerasModel:
             self._prepare(True, None)
             for count in spec.counts:
                 samples = repeated(keras.tree.flatten(example), count)
-                self._graphs[count] = faster_gradient(self._by_keras, samples)
+                self._graphs[signature(samples)] = faster_gradient(self._by_keras, samples)
 
     def gradient(self, rows: Any, grad_N: Array, key: Key) -> Sequence[float]:
         n_seeds = 2 * len(self._seeds) + 1
         self._prepare(True, [key.number(nth) >> 32 for nth in range(n_seeds)])
         leaves = self._tree.flatten(rows.content)
-        loss, predicted, *grads = self._graphs.get(rows.count, self._by_keras)(*leaves)
+        loss, predicted, *grads = self._graphs.get(signature(leaves), self._by_keras)(*leaves)
         _, slots, changing_slots = self._slots_of(grad_N)
         with self.torch.no_grad():
             if any(grad is None for grad in grads):
@@ -212,6 +212,11 @@ def seed_states(model: Any) -> list[Any]:
         states += [generator.state for generator in layer._seed_generators]
     unique = {id(state): state for state in states}
     return list(unique.values())
+
+
+def signature(tensors: Sequence[Any]) -> tuple[Any, ...]:
+    """What a graph is good for: a loader may pad sequences to another length in every batch."""
+    return tuple((tensor.shape, tensor.dtype) for tensor in tensors)
 
 
 def repeated(example: list[Array], count: int) -> list[Any]:

@@ -49,19 +49,23 @@ def _loop(layer: Any, by_keras: Loop) -> Loop:
     ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
         if mask is not None or sequences.device.type != "cpu":
             return by_keras(sequences, initial_state, mask, training=training)
-        cell = layer.cell
+        cell, kernel = layer.cell, layer.cell.kernel.value
+        sequences = sequences.to(kernel.dtype)  # what a user's own `call` hands on may be integers
         if training and layer.dropout:
             sequences = sequences * cell.get_dropout_mask(sequences[:, 0, :]).unsqueeze(1)
         if layer.go_backwards:
             sequences = sequences.flip(1)
         bias = cell.bias.value
         weights = [
-            cell.kernel.value.T.contiguous(),
+            kernel.T.contiguous(),
             cell.recurrent_kernel.value.T.contiguous(),
             bias,
             torch.zeros_like(bias),  # torch has one for each of the two products
         ]
-        states = [state.unsqueeze(0) for state in initial_state]
+        size = len(sequences), layer.units  # torch's LSTM would read beyond a smaller state
+        states = [
+            state.to(kernel.dtype).expand(size).contiguous().unsqueeze(0) for state in initial_state
+        ]
         outputs, *states = torch._VF.lstm(
             sequences, states, weights, True, 1, 0.0, torch.is_grad_enabled(), False, True
         )

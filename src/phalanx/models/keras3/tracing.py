@@ -17,6 +17,12 @@ Loss = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 Gradient = Callable[..., Sequence[Any]]
 Update = Callable[[torch.Tensor], Any]
 
+LEAVING = {torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.tolist}
+NUMBERS = {
+    torch.Tensor.item, torch.Tensor.__float__, torch.Tensor.__int__, torch.Tensor.__bool__,
+    torch.Tensor.__index__,
+}  # fmt: skip
+
 
 def gradient_of(loss_of: Loss, params: list[torch.Tensor]) -> Gradient:
     """`(tensors...) -> [loss, output, a gradient for each parameter]`, None for one that the loss
@@ -55,8 +61,6 @@ def _without_autograd(graph: Any) -> Gradient:
     for name, param in list(graph.named_parameters()):
         delattr(graph, name)
         setattr(graph, name, param.detach())
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
     forward: Gradient = graph.forward
     return forward
 
@@ -112,10 +116,22 @@ def recorded(function: Callable[..., Any], tensors: list[torch.Tensor]) -> Calla
     from torch.fx.experimental.proxy_tensor import make_fx
 
     def plain(*arguments: torch.Tensor) -> Any:  # a method's `self` would count as an argument
-        return function(*arguments)
+        with _Closed():
+            return function(*arguments)
 
     graph: Callable[..., Any] = make_fx(plain)(*tensors)
     return graph
+
+
+class _Closed(torch.overrides.TorchFunctionMode):
+    """Nothing may leave torch: what comes back would be a constant of the graph. Of tensors that
+    are recorded, torch itself says so when a single number is asked for; of parameters it does not.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in LEAVING or (func in NUMBERS and isinstance(args[0], torch.nn.Parameter)):
+            raise RuntimeError(f"{func} of a tensor cannot be recorded")
+        return func(*args, **(kwargs or {}))
 
 
 def _are_equal(these: Sequence[Any], those: Sequence[Any]) -> bool:
