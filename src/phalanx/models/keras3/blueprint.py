@@ -77,7 +77,7 @@ class Blueprint:
         ):
             if layer.trainable is not trainable:
                 layer.trainable = trainable
-            if use_cudnn is not None:
+            if getattr(layer, "use_cudnn", None) != use_cudnn:
                 layer.use_cudnn = use_cudnn  # which the configs of recurrent layers lack
         weights = model.weights
         for place, value in self.constants.items():

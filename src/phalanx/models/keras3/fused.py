@@ -13,12 +13,13 @@ may be wrong in the fifth digit in the first steps; lr' makes up for that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
 import torch
+
+from phalanx.models.keras3.tracing import lent
 
 DECOUPLED = ("Adam", "AdamW")  # of Keras' own: both take the decay of weights off the parameter
 SLOTS = ("_momentums", "_velocities")
@@ -93,7 +94,10 @@ def _agrees(machine: Any, fused: FusedAdam) -> bool:
     mine = [value.clone() for value in start]
     fused.update(mine, grad.clone(), TRIAL_COUNT, TRIAL_RATE)
     variables = [machine.variable, *machine.slots, *machine.scalars, machine.rate]
-    with _lent([variable._value for variable in variables]) as tensors:
+    tensors = [variable._value for variable in variables]
+    with lent(tensors):
+        for tensor in tensors:
+            tensor.data = tensor.data.clone()
         *theirs, count, rate = tensors
         for tensor, value in zip(theirs, start, strict=True):
             tensor.copy_(value)
@@ -104,16 +108,3 @@ def _agrees(machine: Any, fused: FusedAdam) -> bool:
             torch.allclose(one, other, AGREED, AGREED)
             for one, other in zip(mine, theirs, strict=True)
         )
-
-
-@contextmanager
-def _lent(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """The same tensors, with other memory for the time being."""
-    values = [tensor.data for tensor in tensors]
-    try:
-        for tensor, value in zip(tensors, values, strict=True):
-            tensor.data = value.clone()
-        yield tensors
-    finally:
-        for tensor, value in zip(tensors, values, strict=True):
-            tensor.data = value

@@ -8,7 +8,8 @@ Keras itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -70,26 +71,33 @@ def faster_update(update: Update, tensors: list[torch.Tensor], grad: torch.Tenso
 
     tensors: all that it reads and changes. It is tried on other values; theirs stay.
     """
-    values = [tensor.data for tensor in tensors]
     generator = torch.Generator().manual_seed(0)
     try:
-        made = _others_like(values, generator)
-        _set(tensors, made)
-        graph = recorded(update, [_random_like(grad, generator)])
-        for _ in range(2):
-            before, step = _others_like(values, generator), _random_like(grad, generator)
-            found = []
-            for way in (update, graph):
-                _set(tensors, [value.clone() for value in before])
-                way(step.clone())
-                found.append([tensor.data for tensor in tensors])
-            if not _are_equal(*found):
-                return update
+        with lent(tensors):
+            _set(tensors, _others_like(tensors, generator))
+            graph = recorded(update, [_random_like(grad, generator)])
+            for _ in range(2):
+                before, step = _others_like(tensors, generator), _random_like(grad, generator)
+                found = []
+                for way in (update, graph):
+                    _set(tensors, [value.clone() for value in before])
+                    way(step.clone())
+                    found.append([tensor.data for tensor in tensors])
+                if not _are_equal(*found):
+                    return update
     except Exception:  # whatever cannot be recorded is left to Keras
         return update
+    return graph
+
+
+@contextmanager
+def lent(tensors: list[torch.Tensor]) -> Iterator[None]:
+    """Within it, the same tensors may have other memory."""
+    values = [tensor.data for tensor in tensors]
+    try:
+        yield
     finally:
         _set(tensors, values)
-    return graph
 
 
 def _random_like(grad: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
