@@ -3,7 +3,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.aggregation import AGGREGATIONS, checked, max_, mean, median, sum_, trimmed_mean
+from phalanx.aggregation import (
+    AGGREGATIONS,
+    LONG,
+    checked,
+    max_,
+    mean,
+    median,
+    sum_,
+    trimmed_mean,
+)
 from phalanx.arrays import aligned_empty, padded_rows
 from phalanx.errors import UserFunctionError
 
@@ -17,6 +26,23 @@ def test_mean_weighs_by_samples():
 
 def test_mean_of_no_weight_at_all_is_zero():
     assert mean(GRADS, np.zeros(4)).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("n_shards", [2, 3, 16])
+@pytest.mark.parametrize("weights", ["equal", "unequal"])
+def test_the_mean_of_long_rows_wherever_they_lie(n_shards, weights):
+    rng = np.random.default_rng(n_shards)
+    grads = padded_rows(n_shards, LONG + 3, np.float32)
+    grads[...] = rng.standard_normal(grads.shape)
+    before, weights_S = grads.copy(), np.full(n_shards, 7.0)
+    if weights == "unequal":
+        weights_S[-1] = 3
+    result = mean(grads, weights_S)
+    expected = np.average(before.astype(float), axis=0, weights=weights_S)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(grads, before)
+    if weights == "equal":  # a product may depend on how the rows lie
+        np.testing.assert_array_equal(mean(before, weights_S), result)
 
 
 def test_sum_max_median_trimmed_mean():

@@ -148,19 +148,19 @@ class Adam(ElementWise):
     slots: ClassVar[tuple[str, ...]] = ("first_moment", "second_moment")
 
     def update(self, at: Slice, step: int, rate: float) -> None:
-        first_n, second_n = at.state_Mn
+        (first_n, second_n), grad_n, scratch_n = at.state_Mn, at.grad_n, at.scratch_n
         first_n *= self.beta_1
-        first_n += at.grad_n
-        at.grad_n *= at.grad_n
+        first_n += grad_n
+        grad_n *= grad_n
         second_n *= self.beta_2
-        second_n += at.grad_n
+        second_n += grad_n
         root = (1 - self.beta_2) ** 0.5
-        np.sqrt(second_n, out=at.scratch_n)
-        at.scratch_n += self.epsilon / root
-        np.divide(first_n, at.scratch_n, out=at.scratch_n)
+        np.sqrt(second_n, out=scratch_n)
+        scratch_n += self.epsilon / root
+        np.divide(first_n, scratch_n, out=scratch_n)
         bias = (1 - self.beta_2**step) ** 0.5 / (1 - self.beta_1**step)
-        at.scratch_n *= rate * bias * (1 - self.beta_1) / root
-        at.params_n -= at.scratch_n
+        scratch_n *= rate * bias * (1 - self.beta_1) / root
+        at.params_n -= scratch_n
 
 
 @dataclass(frozen=True)

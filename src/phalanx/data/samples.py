@@ -125,13 +125,13 @@ class Rows:
     def project(self, weight_HF: Array, out_HB: Array) -> None:
         """out <- weight @ x.T"""
         if isinstance(self.x, np.ndarray):
-            np.dot(weight_HF, self.x.T, out=out_HB)
+            weight_HF.dot(self.x.T, out=out_HB)
         else:
             out_HB[...] = (self.x @ weight_HF.T).T
 
     def correlate(self, delta_HB: Array, out_HF: Array) -> None:
         """out <- delta @ x"""
         if isinstance(self.x, np.ndarray):
-            np.dot(delta_HB, self.x, out=out_HF)
+            delta_HB.dot(self.x, out=out_HF)
         else:
             out_HF[...] = (self.x.T @ delta_HB.T).T

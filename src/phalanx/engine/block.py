@@ -43,7 +43,7 @@ class Block:
             np.multiply(self.decayed, self.alpha / weight, out=self.pull)
             shrunk = grad_n[: self.n_decayed]
             shrunk += self.pull
-            penalty = float(np.dot(self.decayed, self.decayed))
+            penalty = float(self.decayed.dot(self.decayed))
         self.slice.grad_n = grad_n
         self._update(moment, rate)
         return penalty

@@ -71,13 +71,11 @@ class Blocks:
             self.journal.restore(tick, k, self.blocks[k].values_Xn)
 
     def _take_outcomes(self, doers: Sequence[int]) -> None:
-        losses, weights = (self.shards.outcomes(doers, column) for column in (0, 1))
+        losses, weights, *measures = self.shards.outcomes(doers)
         self._loss, self._weight = sum(losses), sum(weights)
         self._weights_R = np.array(self._by_host(weights) if self._sends_means else weights)
         self._is_skipped = self._skips and not isfinite(self._loss)
-        self._measures = [
-            sum(self.shards.outcomes(doers, 2 + m)) for m in range(self.measures_TM.shape[1])
-        ]
+        self._measures = [sum(measure_S) for measure_S in measures]
 
     def _by_host(self, weights: list[float]) -> list[float]:
         """Weights of the hosts that have shards in this step."""

@@ -44,6 +44,7 @@ class Leader:
         self._seen_W2 = np.zeros((job.n_seats, 2))
         self._settled = (-1, -1)  # deaths and wishes at which all who are wanted had their part
         self._speeds = [0.0] * job.n_seats  # until something was measured
+        self._follows_speed = follows_speed(job.assignment)
         starts = [job.plan.batch(step)[0] for step in range(job.plan.n_steps)]
         host, blocks = job.place.host, range(len(job.blocks))
         self._parts = {"shard_owner": job.shard_parts[host], "block_owner": blocks}
@@ -103,7 +104,7 @@ class Leader:
         the slot that goes with the ownership.
         """
         door = self.board.door
-        is_due = follows_speed(self.job.assignment) and tick % REPLAN_EVERY == 0
+        is_due = self._follows_speed and tick % REPLAN_EVERY == 0
         known = door[DEATHS], door[WANTED]  # read before the seats, which may change meanwhile
         if self._settled == known and not is_due:
             return

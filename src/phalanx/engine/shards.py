@@ -84,10 +84,11 @@ class Shards:
         fence()
         return None if post.share.is_whole else post.share.heirs[: self.live]
 
-    def outcomes(self, doers: Sequence[int], column: int) -> list[float]:
-        """One figure of each shard: its loss, its weight, or one of its measures."""
+    def outcomes(self, doers: Sequence[int]) -> list[list[float]]:
+        """By shard: the losses, the weights, and each of the measures."""
         stride, width, results = self._stride, self._width, self.results
-        return [results[doers[s] * stride + width * s + column] for s in range(self.live)]
+        places = [doers[s] * stride + s * width for s in range(self.live)]
+        return [[results[place + column] for place in places] for column in range(width)]
 
     def _help(self) -> Sequence[int]:
         """While a shard is missing, compute those that nobody else will, or not soon."""

@@ -49,9 +49,9 @@ def _class_gradient(p_OB: Array, class_B: Array) -> Array:
     flat = p_OB.reshape(-1)
     likelihood_B = flat.take(own_B)
     flat[own_B] = likelihood_B - 1
-    tiny = _tiny(p_OB.dtype)
-    np.maximum(likelihood_B, tiny, out=likelihood_B)
-    np.minimum(likelihood_B, 1 - tiny, out=likelihood_B)
+    least, most = _bounds(p_OB.dtype)
+    np.maximum(likelihood_B, least, out=likelihood_B)
+    np.minimum(likelihood_B, most, out=likelihood_B)
     np.log(likelihood_B, out=likelihood_B)
     return np.negative(likelihood_B, out=likelihood_B)
 
@@ -98,6 +98,13 @@ def _poisson_gradient(p_OB: Array, y_OB: Array) -> Array:
 def _tiny(dtype: np.dtype[np.floating]) -> float:
     """What keeps a likelihood off 0 and 1, as in scikit-learn."""
     return float(np.finfo(dtype).eps)
+
+
+@cache
+def _bounds(dtype: np.dtype[np.floating]) -> tuple[Array, Array]:
+    """`_tiny` and one less it as arrays, which a ufunc need not convert."""
+    tiny = _tiny(dtype)
+    return np.array(tiny, dtype), np.array(1 - tiny, dtype)
 
 
 @cache

@@ -176,7 +176,7 @@ class Network:
             if below is None:
                 rows.project(weight, layer)
             else:
-                np.dot(weight, below, out=layer)
+                weight.dot(below, out=layer)
             layer += bias
             if i < last:
                 if self.activation.keeps_input:
@@ -198,13 +198,13 @@ class Network:
     ) -> None:
         delta = space.layers[-1]
         for i in range(len(self.weights) - 1, -1, -1):
-            np.dot(delta, space.ones_B, out=bias_grads[i])
+            delta.dot(space.ones_B, out=bias_grads[i])
             if i == 0:
                 rows.correlate(delta, weight_grads[0])
                 return
-            np.dot(delta, space.layers[i - 1].T, out=weight_grads[i])
+            delta.dot(space.layers[i - 1].T, out=weight_grads[i])
             below = space.deltas[i - 1]
-            np.dot(self.weights[i].T, delta, out=below)
+            self.weights[i].T.dot(delta, out=below)
             if masks:
                 below *= masks[i - 1]
             self.activation.backward(self._seen_by_derivative(space, masks, i - 1), below)
