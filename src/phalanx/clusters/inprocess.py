@@ -36,8 +36,8 @@ class InProcess:
     def session(
         self, job: Job, training: Samples, validation: Samples | None, tell: Tell
     ) -> Iterator[Session]:
-        # of the shards' slots a host touches its own rows, and its own part of the others'
-        arena = Arena.private(job.fields, is_sparse=self.group is not None)
+        # where hosts divide the blocks, one touches its own part of the other hosts' shards
+        arena = Arena.private(job.fields, is_sparse=self.group is not None and job.divides_blocks)
         arena["door"][WANTED] = Seats(arena).admitted[0] = 1
         courier = Courier(job, arena, self.group) if self.group else None
         keep_freed_memory()
