@@ -100,6 +100,14 @@ def wire(folder, workers):
     return told(network(folder, workers, wire="bf16"))
 
 
+def rounded(folder, workers):
+    return told(perceptron(folder, workers, wire="fp16").run_)
+
+
+def summed(folder, workers):
+    return told(perceptron(folder, workers, exact=False).run_)
+
+
 def means(folder, workers):
     """Of blocks so large that BLAS would use several threads."""
     torch_models.torch.manual_seed(0)

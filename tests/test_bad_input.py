@@ -88,6 +88,10 @@ PARAMETERS = [
     ("dropout", -0.5, "dropout"),
     ("loss_threshold", "low", "loss_threshold must be a number.*None for no threshold"),
     ("loss_threshold", NAN, "loss_threshold must be a number"),
+    ("wire", "bf61", "Did you mean 'bf16'"),
+    ("wire", None, "wire must be one of"),
+    ("exact", 0, "exact must be True or False; got 0"),
+    ("mixed", "flags", "Did you mean 'flag'"),
 ]
 
 
@@ -98,6 +102,21 @@ def test_parameters(kind, name, value, message):
     with pytest.raises(InvalidInput, match=f"(?s){message}"):
         estimator.fit(X, Y if kind is MLPClassifier else VALUES)
     assert not hasattr(estimator, "run_"), "something was half-done"
+
+
+def test_a_hosts_mean_needs_the_rule_mean():
+    estimator = MLPClassifier(exact=False, aggregation="max")
+    with pytest.raises(InvalidInput, match=r"must be 'mean'; got 'max'\. Leave exact=True"):
+        estimator.fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "only"),
+    [("sync_every", 2, "1"), ("wire", "bf16", "'exact'"), ("exact", False, "True")],
+)
+def test_what_lbfgs_cannot_do(name, value, only):
+    with pytest.raises(InvalidInput, match=f"{name} must be {only} where a solver needs the grad"):
+        MLPClassifier(solver="lbfgs", **{name: value}).fit(X, Y)
 
 
 @pytest.mark.parametrize("name", ["squared", "mse", None, 1])

@@ -85,6 +85,30 @@ def test_two_workers_make_the_same_bits(tmp_path, data):
     assert len(digests) == 1
 
 
+def test_a_training_that_gets_no_better_ends(tmp_path, data):
+    def run(*options):
+        out = tmp_path / str(len(options))
+        arguments = ["--model", "mlp:4", "--epochs", "30", "--workers", "1", *options]
+        result = call("train", data, "--target", "kind", *arguments, "--out", out)
+        assert result.exit_code == 0, result.output
+        return json.loads((out / "run.json").read_text())
+
+    by_loss = run("--tol", "100", "--patience", "2")
+    assert len(by_loss["run"]["losses"]) == 4  # the first is the best; then three that are none
+    by_score = run("--tol", "100", "--patience", "4", "--early-stopping")
+    assert len(by_score["run"]["losses"]) == 6
+    assert by_score["settings"]["early_stopping"] == "True"
+
+
+def test_the_options_of_slow_links_are_part_of_the_answer(tmp_path, data):
+    digests = set()
+    for n, options in enumerate(([], ["--wire", "bf16"], ["--sync-every", "2"])):
+        arguments = [*QUICK, *options, "--out", tmp_path / str(n)]
+        assert call("train", data, "--target", "kind", *arguments).exit_code == 0
+        digests.add(json.loads((tmp_path / str(n) / "run.json").read_text())["run"]["digest"])
+    assert len(digests) == 3
+
+
 def test_the_default_folder_is_the_first_free(tmp_path, data, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for n in (1, 2):
@@ -215,6 +239,16 @@ BAD_OPTIONS = {
     "NaN rate": (["--learning-rate", "nan"], "--learning-rate"),
     "all dropped out": (["--dropout", "1"], "--dropout"),
     "NaN threshold": (["--loss-threshold", "nan"], "--loss-threshold"),
+    "negative penalty": (["--alpha", "-1"], "--alpha must be a number at least 0"),
+    "negative tolerance": (["--tol", "-1"], "--tol must be a number at least 0"),
+    "no patience": (["--patience", "0"], "--patience must be an integer at least 1"),
+    "nothing to judge by": (
+        ["--early-stopping", "--validation-fraction", "0"],
+        "Hold some out, e.g. --validation",
+    ),
+    "no step": (["--sync-every", "0"], "--sync-every must be an integer at least 1"),
+    "unknown wire": (["--wire", "bf61"], "Did you mean 'bf16'"),
+    "rounded L-BFGS": (["--wire", "bf16", "--solver", "lbfgs"], "wire must be 'exact'"),
     "all held out": (["--validation-fraction", "1"], "0.2 holds a fifth out"),
     "too few held out": (["--validation-fraction", "0.01"], "Add samples"),
     "negative seed": (["--seed", "-1"], "--seed"),
@@ -324,7 +358,9 @@ def test_a_difference_of_digests_is_a_failure(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "names", [SOLVERS, ACTIVATIONS, DISTRIBUTIONS, ASSIGNMENTS, AGGREGATIONS], ids=str
+    "names",
+    [SOLVERS, ACTIVATIONS, DISTRIBUTIONS, ASSIGNMENTS, AGGREGATIONS],
+    ids=["solvers", "activations", "distributions", "assignments", "aggregations"],
 )
 def test_the_help_names_every_strategy(names):
     said = re.sub(r"[\s│]+", " ", CliRunner().invoke(app, ["train", "--help"]).output)

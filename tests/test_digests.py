@@ -100,6 +100,13 @@ def test_dropout():
     assert with_dropout.run_.digest != fit(classifier()(1)).run_.digest
 
 
+@pytest.mark.parametrize("wire", ["bf16", "fp16"])
+def test_gradients_that_are_rounded(wire):
+    alone = assert_same_for_any_workers(classifier(wire=wire), fit, workers=(2, 7))
+    assert alone.run_.strategies["wire"] == wire
+    assert alone.run_.digest != fit(classifier()(1)).run_.digest
+
+
 @pytest.mark.parametrize("learning_rate", ["invscaling", "adaptive"])
 def test_schedules(learning_rate):
     make = classifier(solver="sgd", learning_rate=learning_rate, tol=1, n_iter_no_change=1,

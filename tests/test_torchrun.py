@@ -11,7 +11,7 @@ from launched import Launched, by_hand, by_slurm, script
 
 KINDS = ("mlp", "torch", "keras")
 ALL = (
-    *KINDS, "lbfgs", "wire", "rounds", "saved", "ended", "stopped", "plateau", "resized",
+    *KINDS, "lbfgs", "wire", "rounded", "rounds", "saved", "ended", "stopped", "plateau", "resized",
     "verbose", "interrupted",
 )  # fmt: skip
 LAYOUTS = {
@@ -74,6 +74,7 @@ def test_the_answer_is_that_of_one_worker(layout, tmp_path, alone):
             assert result["interrupted"]["figures"][2] == "interrupted"
         if "wire" in cases:
             assert result["wire"]["figures"][5]["wire"] == "bf16"
+            assert result["rounded"]["figures"][5]["wire"] == "fp16"
             assert result["rounds"]["figures"][5]["sync_every"] == "2"
         if "stopped" in cases:
             assert result["stopped"]["figures"][2] == "callback"
@@ -87,16 +88,18 @@ def test_the_answer_is_that_of_one_worker(layout, tmp_path, alone):
 
 
 def test_the_mean_of_a_hosts_shards_does_not_depend_on_its_workers(tmp_path):
-    (alone,), _ = on_hosts(1, 1, ["means"], tmp_path)
+    cases = ["means", "summed"]
+    (alone,), _ = on_hosts(1, 1, cases, tmp_path)
     found = []
     for workers in (1, 2):
-        results, _ = on_hosts(2, workers, ["means"], tmp_path / str(workers))
+        results, _ = on_hosts(2, workers, cases, tmp_path / str(workers))
         assert results[0] == results[1]
-        found.append(results[0]["means"])
+        found.append(results[0])
     assert found[0] == found[1]
-    losses, *_, strategies = found[0]["figures"]
-    assert strategies["exact"] == "False"
-    assert losses == pytest.approx(alone["means"]["figures"][0], rel=1e-4)
+    for case in cases:
+        losses, *_, strategies = found[0][case]["figures"]
+        assert strategies["exact"] == "False"
+        assert losses == pytest.approx(alone[case]["figures"][0], rel=1e-4)
 
 
 def test_by_torchrun(tmp_path, alone):

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from phalanx.cli.options import check_fraction
+from phalanx.errors import InvalidInput
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,14 @@ class Settings:
     data_distribution: str = "random"
     task_assignment: str = "round_robin"
     aggregation: str = "mean"
+    alpha: float = 0.0001
     loss_threshold: float | None = None
+    tol: float = 0.0001
+    patience: int = 10
+    early_stopping: bool = False
     validation_fraction: float = 0.2
+    sync_every: int = 1
+    wire: str = "exact"
     seed: int = 0
 
     def check(self) -> None:
@@ -36,6 +43,7 @@ class Settings:
         from phalanx.estimators.parameters import SOLVERS
         from phalanx.models.mlp.activations import ACTIVATIONS
         from phalanx.plan import DISTRIBUTIONS
+        from phalanx.rounding import ROUNDINGS
 
         checks.one_of("--solver", self.solver, SOLVERS)
         checks.one_of("--activation", self.activation, ACTIVATIONS)
@@ -45,10 +53,20 @@ class Settings:
         checks.number("--epochs", self.epochs, integer=True, at_least=1)
         checks.number("--learning-rate", self.learning_rate, above=0)
         checks.number("--dropout", self.dropout, at_least=0, below=1)
+        checks.number("--alpha", self.alpha, at_least=0)
+        checks.number("--tol", self.tol, at_least=0)
+        checks.number("--patience", self.patience, integer=True, at_least=1)
+        checks.number("--sync-every", self.sync_every, integer=True, at_least=1)
+        checks.one_of("--wire", self.wire, ROUNDINGS)
         checks.number("--seed", self.seed, integer=True, at_least=0, at_most=2**32 - 1)
         if self.loss_threshold is not None:
             checks.number("--loss-threshold", self.loss_threshold)
         check_fraction(self.validation_fraction)
+        if self.early_stopping and not self.validation_fraction:
+            raise InvalidInput(
+                "--early-stopping follows the score of the samples that are held out; got "
+                "--validation-fraction 0. Hold some out, e.g. --validation-fraction 0.2."
+            )
 
     @property
     def processes(self) -> int:
@@ -76,7 +94,13 @@ class Settings:
             data_distribution=self.data_distribution,
             task_assignment=self.task_assignment,
             aggregation=self.aggregation,
+            alpha=self.alpha,
             loss_threshold=self.loss_threshold,
+            tol=self.tol,
+            n_iter_no_change=self.patience,
+            early_stopping=self.early_stopping,
+            sync_every=self.sync_every,
+            wire=self.wire,
             random_state=self.seed,
         )
 

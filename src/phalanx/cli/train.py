@@ -67,12 +67,32 @@ def train(
     aggregation: Annotated[
         str, typer.Option(help="mean, sum, max, median, trimmed_mean.")
     ] = Settings.aggregation,
+    alpha: Annotated[float, typer.Option(help="L2 penalty on the weights.")] = Settings.alpha,
     loss_threshold: Annotated[
         float | None, typer.Option(help="Stop once an epoch's loss is at most this.")
     ] = None,
+    tol: Annotated[
+        float, typer.Option(help="An epoch that betters the best by less is no improvement.")
+    ] = Settings.tol,
+    patience: Annotated[
+        int, typer.Option(metavar="N", help="Stop after more than N such epochs in a row.")
+    ] = Settings.patience,
+    early_stopping: Annotated[
+        bool,
+        typer.Option(
+            "--early-stopping",
+            help="Judge epochs by the samples held out, not by the loss; keep the best weights.",
+        ),
+    ] = False,
     validation_fraction: Annotated[
         float, typer.Option(help="Share of the samples held out for the metrics.")
     ] = Settings.validation_fraction,
+    sync_every: Annotated[
+        int, typer.Option(metavar="H", help="Steps of each shard before all meet (local SGD).")
+    ] = Settings.sync_every,
+    wire: Annotated[
+        str, typer.Option(help="exact, bf16, fp16: how gradients travel between hosts.")
+    ] = Settings.wire,
     seed: Annotated[int, typer.Option(help="Of weights, order and split.")] = Settings.seed,
     checkpoint: CheckpointFolder = None,
     checkpoint_every: CheckpointEvery = None,
@@ -83,21 +103,27 @@ def train(
 ) -> None:
     """Train a network on a data file and write a run's folder with weights and report."""
     settings = Settings(
-        hidden_of(model),
-        count_or_auto("--workers", workers),
-        count_or_auto("--shards", shards),
-        epochs,
-        count_or_auto("--batch-size", batch_size),
-        learning_rate,
-        solver,
-        activation,
-        dropout,
-        data_distribution,
-        task_assignment,
-        aggregation,
-        loss_threshold,
-        validation_fraction,
-        seed,
+        model=hidden_of(model),
+        workers=count_or_auto("--workers", workers),
+        shards=count_or_auto("--shards", shards),
+        epochs=epochs,
+        batch_size=count_or_auto("--batch-size", batch_size),
+        learning_rate=learning_rate,
+        solver=solver,
+        activation=activation,
+        dropout=dropout,
+        data_distribution=data_distribution,
+        task_assignment=task_assignment,
+        aggregation=aggregation,
+        alpha=alpha,
+        loss_threshold=loss_threshold,
+        tol=tol,
+        patience=patience,
+        early_stopping=early_stopping,
+        validation_fraction=validation_fraction,
+        sync_every=sync_every,
+        wire=wire,
+        seed=seed,
     )
     settings.check()
     kept = keeping(checkpoint, checkpoint_every, resume)

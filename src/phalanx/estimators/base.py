@@ -316,6 +316,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             checkpoints=kept.checkpoints,
             resume=kept.saved,
             cluster=wishes.cluster,
+            mixed=self.mixed,
         )
 
     @contextmanager

@@ -18,12 +18,13 @@ from sklearn.utils.multiclass import (
 )
 
 from phalanx.arrays import Array
-from phalanx.course import OnEpoch
+from phalanx.course import REFUSE, OnEpoch
 from phalanx.errors import InvalidInput
 from phalanx.estimators.base import BaseMLP
 from phalanx.estimators.following import Wishes
 from phalanx.estimators.recipe import Target
 from phalanx.metrics import Metric
+from phalanx.rounding import EXACT
 from phalanx.scores import class_accuracy, label_accuracy
 
 
@@ -31,7 +32,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     """A multi-layer perceptron that minimises log loss, trained by any number of workers.
 
     Parameters, defaults, attributes and initial weights are those of
-    `sklearn.neural_network.MLPClassifier`; the last nine parameters are Phalanx's own.
+    `sklearn.neural_network.MLPClassifier`; the last twelve parameters are Phalanx's own.
 
     Parameters
     ----------
@@ -92,6 +93,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     sync_every : int, default=1
         Steps that each shard makes by itself before all of them meet; see `docs/models.md`. More
         than 1 is another algorithm (local SGD): part of the answer, and no less exact.
+    wire, exact, mixed : default='exact', True, 'refuse'
+        How several hosts exchange gradients, and whether they may differ; see `phalanx.fit`.
 
     Attributes
     ----------
@@ -153,6 +156,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         dropout: Any = 0.0,
         class_weight: Any = None,
         sync_every: Any = 1,
+        wire: Any = EXACT,
+        exact: Any = True,
+        mixed: Any = REFUSE,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -186,6 +192,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         self.dropout = dropout
         self.class_weight = class_weight
         self.sync_every = sync_every
+        self.wire = wire
+        self.exact = exact
+        self.mixed = mixed
 
     def fit(
         self,

@@ -10,10 +10,12 @@ import numpy as np
 from phalanx import checks
 from phalanx.aggregation import AGGREGATIONS
 from phalanx.assignment import ASSIGNMENTS
+from phalanx.course import FLAG, REFUSE
 from phalanx.errors import InvalidInput
 from phalanx.models.mlp.activations import ACTIVATIONS
 from phalanx.optimizers import OPTIMIZERS
 from phalanx.plan import DISTRIBUTIONS
+from phalanx.rounding import EXACT, ROUNDINGS
 from phalanx.schedules import SCHEDULES
 
 SOLVERS = ("lbfgs", *OPTIMIZERS)
@@ -55,14 +57,21 @@ def _check_numbers(estimator: Any) -> None:
         hint = "Or use 'auto' for a number that suits the batch and the network."
         number("shards", estimator.shards, integer=True, at_least=1, hint=hint)
     check_sync_every(estimator.sync_every)
-    if estimator.solver == "lbfgs" and estimator.sync_every > 1:
-        raise InvalidInput(
-            "sync_every must be 1 where a solver needs the gradient of the whole batch at each "
-            f"evaluation; got sync_every={estimator.sync_every} with solver='lbfgs'. Use e.g. "
-            "solver='adam'."
-        )
+    check_exchange(estimator.wire, estimator.exact, estimator.mixed, estimator.aggregation)
+    if estimator.solver == "lbfgs":
+        _check_exact_gradients(estimator)
     if estimator.loss_threshold is not None:
         number("loss_threshold", estimator.loss_threshold, hint="Or use None for no threshold.")
+
+
+def _check_exact_gradients(estimator: Any) -> None:
+    for name, only in (("sync_every", 1), ("wire", EXACT), ("exact", True)):
+        if (given := getattr(estimator, name)) != only:
+            raise InvalidInput(
+                f"{name} must be {only!r} where a solver needs the gradient of the whole batch at "
+                f"each evaluation; got {name}={given!r} with solver='lbfgs'. Use e.g. "
+                "solver='adam'."
+            )
 
 
 def _check_verbose(verbose: Any) -> None:
@@ -106,6 +115,18 @@ def check_sync_every(sync_every: Any) -> None:
     """Raise InvalidInput for what is no number of steps."""
     hint = "1 exchanges the gradients of every step; 20 lets each shard make 20 steps of its own."
     checks.number("sync_every", sync_every, integer=True, at_least=1, hint=hint)
+
+
+def check_exchange(wire: Any, exact: Any, mixed: Any, aggregation: Any) -> None:
+    """Raise InvalidInput for a way that hosts cannot exchange gradients in."""
+    checks.one_of("wire", wire, ROUNDINGS)
+    checks.one_of("mixed", mixed, (REFUSE, FLAG))
+    checks.boolean("exact", exact)
+    if not exact and aggregation not in ("mean", AGGREGATIONS["mean"]):
+        raise InvalidInput(
+            "exact=False lets a host send the mean of its shards' gradients, so aggregation "
+            f"must be 'mean'; got {aggregation!r}. Leave exact=True for other rules."
+        )
 
 
 def check_shards(shards: int, batch_size: int) -> None:

@@ -207,4 +207,6 @@ def _job(
         n_seats=seats_for(n_workers, plan.n_shards, blocks),
         n_validation=n_validation,
         score=score,
+        wire=params.wire,
+        exact=bool(params.exact),
     )

@@ -10,13 +10,14 @@ from sklearn.utils.metaestimators import available_if
 
 from phalanx import checks
 from phalanx.arrays import Array
-from phalanx.course import OnEpoch
+from phalanx.course import REFUSE, OnEpoch
 from phalanx.errors import InvalidInput
 from phalanx.estimators.base import BaseMLP
 from phalanx.estimators.following import Wishes
 from phalanx.estimators.recipe import Target
 from phalanx.metrics import Metric
 from phalanx.models.mlp.losses import REGRESSION_LOSSES
+from phalanx.rounding import EXACT
 from phalanx.scores import finite_r2
 
 
@@ -24,7 +25,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     """A multi-layer perceptron for one or several real targets, trained by any number of workers.
 
     Parameters, defaults, attributes and initial weights are those of
-    `sklearn.neural_network.MLPRegressor`; the last eight parameters are Phalanx's own.
+    `sklearn.neural_network.MLPRegressor`; the last eleven parameters are Phalanx's own.
 
     Parameters
     ----------
@@ -86,6 +87,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     sync_every : int, default=1
         Steps that each shard makes by itself before all of them meet; see `docs/models.md`. More
         than 1 is another algorithm (local SGD): part of the answer, and no less exact.
+    wire, exact, mixed : default='exact', True, 'refuse'
+        How several hosts exchange gradients, and whether they may differ; see `phalanx.fit`.
 
     Attributes
     ----------
@@ -145,6 +148,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         loss_threshold: Any = None,
         dropout: Any = 0.0,
         sync_every: Any = 1,
+        wire: Any = EXACT,
+        exact: Any = True,
+        mixed: Any = REFUSE,
     ) -> None:
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -178,6 +184,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         self.loss_threshold = loss_threshold
         self.dropout = dropout
         self.sync_every = sync_every
+        self.wire = wire
+        self.exact = exact
+        self.mixed = mixed
 
     def fit(
         self,

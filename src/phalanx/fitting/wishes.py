@@ -16,10 +16,10 @@ from phalanx.clipping import Clip
 from phalanx.clusters.hosts.launch import cores
 from phalanx.clusters.ray.cluster import check_cluster
 from phalanx.control import Control
-from phalanx.course import FLAG, REFUSE, Agenda, Following
+from phalanx.course import REFUSE, Agenda, Following
 from phalanx.errors import InvalidInput
 from phalanx.estimators.following import keeping, tuned
-from phalanx.estimators.parameters import check_shards, check_sync_every
+from phalanx.estimators.parameters import check_exchange, check_shards, check_sync_every
 from phalanx.job import Job
 from phalanx.layout import blocks_of
 from phalanx.local import in_rounds
@@ -27,7 +27,7 @@ from phalanx.models.base import ModelSpec, Score
 from phalanx.optimizers import Optimizer
 from phalanx.plan import DISTRIBUTIONS, Plan, auto_shards
 from phalanx.registry import choose
-from phalanx.rounding import EXACT, ROUNDINGS
+from phalanx.rounding import EXACT
 from phalanx.rounds import Rounds
 from phalanx.schedules import Constant
 from phalanx.stopping import Rule
@@ -76,14 +76,7 @@ class Wishes:
         if self.loss_threshold is not None:
             checks.number("loss_threshold", self.loss_threshold)
         checks.one_of("nonfinite", self.nonfinite, NONFINITE)
-        checks.one_of("wire", self.wire, ROUNDINGS)
-        checks.one_of("mixed", self.mixed, (REFUSE, FLAG))
-        checks.boolean("exact", self.exact)
-        if not self.exact and self.aggregation not in ("mean", AGGREGATIONS["mean"]):
-            raise InvalidInput(
-                "exact=False lets a host send the mean of its shards' gradients, so aggregation "
-                f"must be 'mean'; got {self.aggregation!r}. Leave exact=True for other rules."
-            )
+        check_exchange(self.wire, self.exact, self.mixed, self.aggregation)
         for name, table, signature in (
             ("data_distribution", DISTRIBUTIONS, "(epoch) -> indices [n_samples]"),
             ("task_assignment", ASSIGNMENTS, "(n_tasks, speeds [W]) -> ranks"),
