@@ -16,6 +16,7 @@ from phalanx.randomness import Key
 
 ROWS, COLUMNS, ENTRIES, STARTS = "x", "x_columns", "x_entries", "x_starts"
 CLASSES, TARGETS, WEIGHTS = "y_classes", "y", "weight"
+FEW = 8_192  # elements that fit a core's nearest cache: to turn them pays in the product with them
 
 
 class Samples(Protocol):
@@ -85,15 +86,20 @@ class Gatherer:
         if ROWS in self.arrays:
             x = self.arrays[ROWS]
             self._flat = aligned_empty((max_rows * samples.n_features,), x.dtype)
+            self._turned = aligned_empty((min(self._flat.size, FEW),), x.dtype)
         else:
             self.sparse = _csr(self.arrays, (samples.n_samples, samples.n_features))
 
     def rows(self, index_B: Array, key: Key | None = None) -> Rows:
         """The rows that `index_B` names, in its order; nothing about them is random."""
-        count = len(index_B)
+        count, turned = len(index_B), None
         if self.sparse is None:
-            x = self._flat[: count * self.n_features].reshape(count, self.n_features)
+            size = count * self.n_features
+            x = self._flat[:size].reshape(count, self.n_features)
             self.arrays[ROWS].take(index_B, axis=0, out=x, mode="clip")
+            if size <= FEW:
+                turned = self._turned[:size].reshape(self.n_features, count)
+                np.copyto(turned, x.T)
         else:
             x = self.sparse[index_B]
         return Rows(
@@ -102,6 +108,7 @@ class Gatherer:
             None if self.classes is None else self.classes.take(index_B),
             None if self.target is None else np.ascontiguousarray(self.target[index_B].T),
             None if self.weight is None else self.weight.take(index_B),
+            turned,
         )
 
 
@@ -114,17 +121,23 @@ def _csr(arrays: dict[str, Any], shape: tuple[int, int]) -> Any:
 
 @dataclass(slots=True)
 class Rows:
-    """Some samples: `x` [B, F] dense or CSR, targets feature-major, weights or None."""
+    """Some samples: `x` [B, F] dense or CSR, targets feature-major, weights or None.
+
+    x_FB: few samples once more, feature-major.
+    """
 
     x: Any
     count: int
     classes_B: Any = None
     target_OB: Any = None
     weight_B: Any = None
+    x_FB: Any = None
 
     def project(self, weight_HF: Array, out_HB: Array) -> None:
         """out <- weight @ x.T"""
-        if isinstance(self.x, np.ndarray):
+        if self.x_FB is not None:
+            weight_HF.dot(self.x_FB, out=out_HB)
+        elif isinstance(self.x, np.ndarray):
             weight_HF.dot(self.x.T, out=out_HB)
         else:
             out_HB[...] = (self.x @ weight_HF.T).T

@@ -19,6 +19,7 @@ class Block:
     def __init__(self, job: Job, arena: Arena, k: int, region: Region) -> None:
         start, stop = region[:2]
         self.kind, self.alpha = region.kind, job.alpha
+        self.is_trained = self.kind is Kind.TRAINED
         self.values_Xn = arena["values"][:, start:stop]
         self.slots = Slots(arena, start, stop)
         params_n, state_Mn = self.values_Xn[0], self.values_Xn[1:]
@@ -28,14 +29,14 @@ class Block:
         self.slice = Slice(
             params_n, state_Mn, scratch_n, scratch_n, self.scalars_2C, settings_TH, region
         )
-        if self.kind is Kind.TRAINED:
+        if self.is_trained:
             self._update = job.optimizer.bind(self.slice)
         self.n_decayed = min(max(job.model.n_decayed - start, 0), stop - start)
         self.decayed, self.pull = params_n[: self.n_decayed], scratch_n[: self.n_decayed]
 
     def update(self, grad_n: Array, weight: float, moment: Moment, rate: float) -> float:
         """Apply one step; return the sum of squares of the decayed parameters before it."""
-        if self.kind is not Kind.TRAINED:
+        if not self.is_trained:
             self.values_Xn[0] = grad_n
             return 0.0
         penalty = 0.0

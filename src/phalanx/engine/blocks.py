@@ -110,7 +110,7 @@ class Blocks:
                 post.presence.at("reduce", k)
                 grad_n = self._reduce(k)
                 self._keep(k, grad_n)
-                is_measured = self.clip.norm is not None and self.blocks[k].kind is Kind.TRAINED
+                is_measured = self.clip.norm is not None and self.blocks[k].is_trained
                 self.squares[k] = square(grad_n) if is_measured else 0.0
                 post.presence.at("norm", k)
                 post.board.publish(self.reduced, k, post.tick)
@@ -136,11 +136,11 @@ class Blocks:
         """The shards' gradients of a block as one; of what is not learnt, their mean or first."""
         block = self.blocks[k]
         rows_Rn = self._rows(k)
+        if block.is_trained:
+            return self._rounding.apply(self.aggregate(rows_Rn, self._weights_R))
         if block.kind is Kind.COPIED:
             return np.array(rows_Rn[0])
-        if block.kind is Kind.AVERAGED:
-            return mean(rows_Rn, self._weights_R)
-        return self._rounding.apply(self.aggregate(rows_Rn, self._weights_R))
+        return mean(rows_Rn, self._weights_R)
 
     def _rows(self, k: int) -> Array:
         """What a block is reduced from: the gradients of shards, or their means of hosts."""
@@ -169,7 +169,7 @@ class Blocks:
             if not post.share.is_whole:
                 self.journal.restore(tick, k, block.values_Xn)
             grad_n = self._gradient(k)
-            if block.kind is Kind.TRAINED:
+            if block.is_trained:
                 self.clip.apply(grad_n, self._scale)
             self.journal.save(tick, k, block.values_Xn)
             post.presence.at("update", k)

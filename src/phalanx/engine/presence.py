@@ -59,6 +59,9 @@ class Presence:
 class Unseen(Presence):
     """Of the only worker of a job: nobody looks, and no script applies to the user's process."""
 
+    def enter(self, tick: int, step: int) -> None:
+        """Say nothing."""
+
     def at(self, phase: str, task: int = 0) -> None:
         """Say nothing."""
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,13 +46,14 @@ def _exp(z_OB: Array) -> None:
 
 
 def _class_gradient(p_OB: Array, class_B: Array) -> Array:
-    own_B = class_B * len(class_B) + _places(len(class_B))  # flat places of each sample's class
+    at = _helpers(p_OB.shape, p_OB.dtype)
+    own_B = at.starts_O.take(class_B)
+    own_B += at.places_B  # flat places of each sample's class
     flat = p_OB.reshape(-1)
     likelihood_B = flat.take(own_B)
     flat[own_B] = likelihood_B - 1
-    least, most = _bounds(p_OB.dtype)
-    np.maximum(likelihood_B, least, out=likelihood_B)
-    np.minimum(likelihood_B, most, out=likelihood_B)
+    np.maximum(likelihood_B, at.least, out=likelihood_B)
+    np.minimum(likelihood_B, at.most, out=likelihood_B)
     np.log(likelihood_B, out=likelihood_B)
     return np.negative(likelihood_B, out=likelihood_B)
 
@@ -100,16 +102,23 @@ def _tiny(dtype: np.dtype[np.floating]) -> float:
     return float(np.finfo(dtype).eps)
 
 
-@cache
-def _bounds(dtype: np.dtype[np.floating]) -> tuple[Array, Array]:
-    """`_tiny` and one less it as arrays, which a ufunc need not convert."""
-    tiny = _tiny(dtype)
-    return np.array(tiny, dtype), np.array(1 - tiny, dtype)
+class _Helpers(NamedTuple):
+    """Where each output and each sample begins in flat predictions [O, B], and what keeps a
+    likelihood off 0 and 1: as arrays, which need not be converted."""
+
+    starts_O: Array
+    places_B: Array
+    least: Array
+    most: Array
 
 
-@cache
-def _places(n_samples: int) -> Array:
-    return np.arange(n_samples)
+@lru_cache(maxsize=64)
+def _helpers(shape: tuple[int, int], dtype: np.dtype[np.floating]) -> _Helpers:
+    (n_outputs, n_samples), tiny = shape, _tiny(dtype)
+    starts_O = np.arange(n_outputs) * n_samples
+    return _Helpers(
+        starts_O, np.arange(n_samples), np.array(tiny, dtype), np.array(1 - tiny, dtype)
+    )
 
 
 _identity = ACTIVATIONS["identity"].forward

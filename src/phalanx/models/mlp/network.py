@@ -145,7 +145,7 @@ class Network:
         self.loss: Loss = LOSSES[spec.loss]
         self._flat = aligned_empty((0,), spec.dtype)
         self._workspaces: dict[int, Workspace] = {}
-        self._gradients: dict[int, tuple[Array, list[Array], list[Array]]] = {}
+        self._gradients: dict[int, tuple[Array, tuple[list[Array], list[Array]]]] = {}
 
     def outputs(self, rows: Rows) -> Array:
         space = self._workspace(rows.count)
@@ -240,9 +240,9 @@ class Network:
         """Views by layer; kept, with the slot itself, since a shard's slot never changes."""
         known = self._gradients.get(id(grad_N))
         if known is None:
-            known = (grad_N, *_halves(self.spec.layout.views(grad_N)))
+            known = grad_N, _halves(self.spec.layout.views(grad_N))
             self._gradients[id(grad_N)] = known
-        return known[1:]
+        return known[1]
 
 
 def _halves(views: list[Array]) -> tuple[list[Array], list[Array]]:
