@@ -8,8 +8,10 @@ import pytest
 
 from phalanx.arena import LARGE, Arena, Field
 
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 
-@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="huge pages are Linux's")
+
+@pytest.mark.skipif(not HUGE_PAGES.exists(), reason="this kernel has no huge pages to ask for")
 @pytest.mark.parametrize(
     ("nbytes", "is_sparse", "asked"),
     [(LARGE, False, True), (LARGE, True, False), (LARGE - mmap.PAGESIZE, False, False)],

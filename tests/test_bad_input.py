@@ -104,6 +104,11 @@ def test_parameters(kind, name, value, message):
     assert not hasattr(estimator, "run_"), "something was half-done"
 
 
+def test_a_rule_is_spelt_right_before_it_is_refused():
+    with pytest.raises(InvalidInput, match="Did you mean"):
+        MLPClassifier(exact=False, aggregation="meen").fit(X, Y)
+
+
 def test_a_hosts_mean_needs_the_rule_mean():
     estimator = MLPClassifier(exact=False, aggregation="max")
     with pytest.raises(InvalidInput, match=r"must be 'mean'; got 'max'\. Leave exact=True"):
@@ -112,10 +117,15 @@ def test_a_hosts_mean_needs_the_rule_mean():
 
 @pytest.mark.parametrize(
     ("name", "value", "only"),
-    [("sync_every", 2, "1"), ("wire", "bf16", "'exact'"), ("exact", False, "True")],
+    [
+        ("sync_every", 2, "1"),
+        ("wire", "bf16", "'exact'"),
+        ("exact", False, "True"),
+        ("mixed", "flag", "'refuse'"),
+    ],
 )
 def test_what_lbfgs_cannot_do(name, value, only):
-    with pytest.raises(InvalidInput, match=f"{name} must be {only} where a solver needs the grad"):
+    with pytest.raises(InvalidInput, match=f"{name} must be {only} with solver='lbfgs'"):
         MLPClassifier(solver="lbfgs", **{name: value}).fit(X, Y)
 
 

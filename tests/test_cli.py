@@ -98,6 +98,7 @@ def test_a_training_that_gets_no_better_ends(tmp_path, data):
     by_score = run("--tol", "100", "--patience", "4", "--early-stopping")
     assert len(by_score["run"]["losses"]) == 6
     assert by_score["settings"]["early_stopping"] == "True"
+    assert by_score["judged"] == "held-out samples, by which the epoch was chosen"
 
 
 def test_the_options_of_slow_links_are_part_of_the_answer(tmp_path, data):
@@ -248,7 +249,8 @@ BAD_OPTIONS = {
     ),
     "no step": (["--sync-every", "0"], "--sync-every must be an integer at least 1"),
     "unknown wire": (["--wire", "bf61"], "Did you mean 'bf16'"),
-    "rounded L-BFGS": (["--wire", "bf16", "--solver", "lbfgs"], "wire must be 'exact'"),
+    "rounded L-BFGS": (["--wire", "bf16", "--solver", "lbfgs"], "--solver lbfgs.*got --wire"),
+    "early L-BFGS": (["--early-stopping", "--solver", "lbfgs"], "got --early-stopping"),
     "all held out": (["--validation-fraction", "1"], "0.2 holds a fifth out"),
     "too few held out": (["--validation-fraction", "0.01"], "Add samples"),
     "negative seed": (["--seed", "-1"], "--seed"),

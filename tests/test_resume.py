@@ -190,6 +190,13 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path, change, named):
         estimator("adam", **change).fit(X, Y, checkpoint=tmp_path, resume=True)
 
 
+def test_a_checkpoint_that_is_not_exact_is_refused(tmp_path):
+    """It says so only where it is not."""
+    estimator("adam", exact=False).fit(X, Y, checkpoint=tmp_path)
+    with pytest.raises(CheckpointError, match=r"differs in exact \(False there, None here\)"):
+        estimator("adam").fit(X, Y, resume=tmp_path)
+
+
 def test_other_data_are_refused(tmp_path):
     estimator("adam").fit(X, Y, checkpoint=tmp_path)
     other = X.copy()

@@ -227,9 +227,9 @@ def standing_of(saved: checkpoint.Saved) -> Standing:
 def _check_identity(saved: checkpoint.Saved, identity: dict[str, Any]) -> None:
     known = saved.facts.get("identity", {})
     differing = [
-        f"{name} ({known.get(name)} there, {value} here)"
-        for name, value in identity.items()
-        if known.get(name) != value
+        f"{name} ({known.get(name)} there, {identity.get(name)} here)"
+        for name in known | identity
+        if known.get(name) != identity.get(name)
     ]
     if differing:
         raise CheckpointError(

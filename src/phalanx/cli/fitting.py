@@ -123,8 +123,9 @@ def fit(
     else:
         _fit_followed(estimator, samples, keeping, follower)
     predictor = Predictor(preprocessing, *_network(estimator))
+    judged = parts.judged + (", by which the epoch was chosen" if settings.early_stopping else "")
     evaluation = predictor.evaluate(parts.held_out or parts.training, settings.processes)
-    return Outcome(predictor, estimator.run_, evaluation, parts.judged)
+    return Outcome(predictor, estimator.run_, evaluation, judged)
 
 
 def _fit_followed(estimator: Any, samples: Any, more: dict[str, Any], by: Progress) -> None:

@@ -67,6 +67,17 @@ class Settings:
                 "--early-stopping follows the score of the samples that are held out; got "
                 "--validation-fraction 0. Hold some out, e.g. --validation-fraction 0.2."
             )
+        if self.solver == "lbfgs":
+            self._check_for_lbfgs()
+
+    def _check_for_lbfgs(self) -> None:
+        plain = Settings()
+        for name in ("early_stopping", "sync_every", "wire"):
+            if getattr(self, name) != getattr(plain, name):
+                raise InvalidInput(
+                    f"--solver lbfgs trains on exact gradients of all samples, without epochs; got "
+                    f"--{name.replace('_', '-')}. Leave it out, or use e.g. --solver adam."
+                )
 
     @property
     def processes(self) -> int:

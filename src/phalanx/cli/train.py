@@ -72,10 +72,12 @@ def train(
         float | None, typer.Option(help="Stop once an epoch's loss is at most this.")
     ] = None,
     tol: Annotated[
-        float, typer.Option(help="An epoch that betters the best by less is no improvement.")
+        float,
+        typer.Option(help="Least improvement of an epoch; of lbfgs, least gradient."),
     ] = Settings.tol,
     patience: Annotated[
-        int, typer.Option(metavar="N", help="Stop after more than N such epochs in a row.")
+        int,
+        typer.Option(metavar="N", help="Stop after more than N epochs without it; not lbfgs."),
     ] = Settings.patience,
     early_stopping: Annotated[
         bool,

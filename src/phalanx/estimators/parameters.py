@@ -19,6 +19,7 @@ from phalanx.rounding import EXACT, ROUNDINGS
 from phalanx.schedules import SCHEDULES
 
 SOLVERS = ("lbfgs", *OPTIMIZERS)
+LBFGS_NEEDS = {"sync_every": 1, "wire": EXACT, "exact": True, "mixed": REFUSE}
 
 
 def check_parameters(estimator: Any) -> None:
@@ -32,6 +33,9 @@ def check_parameters(estimator: Any) -> None:
     _check_numbers(estimator)
     _check_verbose(estimator.verbose)
     _check_distribution(estimator)
+    check_exchange(estimator.wire, estimator.exact, estimator.mixed, estimator.aggregation)
+    if estimator.solver == "lbfgs":
+        _check_for_lbfgs(estimator)
 
 
 def _check_numbers(estimator: Any) -> None:
@@ -57,19 +61,16 @@ def _check_numbers(estimator: Any) -> None:
         hint = "Or use 'auto' for a number that suits the batch and the network."
         number("shards", estimator.shards, integer=True, at_least=1, hint=hint)
     check_sync_every(estimator.sync_every)
-    check_exchange(estimator.wire, estimator.exact, estimator.mixed, estimator.aggregation)
-    if estimator.solver == "lbfgs":
-        _check_exact_gradients(estimator)
     if estimator.loss_threshold is not None:
         number("loss_threshold", estimator.loss_threshold, hint="Or use None for no threshold.")
 
 
-def _check_exact_gradients(estimator: Any) -> None:
-    for name, only in (("sync_every", 1), ("wire", EXACT), ("exact", True)):
+def _check_for_lbfgs(estimator: Any) -> None:
+    for name, only in LBFGS_NEEDS.items():
         if (given := getattr(estimator, name)) != only:
             raise InvalidInput(
-                f"{name} must be {only!r} where a solver needs the gradient of the whole batch at "
-                f"each evaluation; got {name}={given!r} with solver='lbfgs'. Use e.g. "
+                f"{name} must be {only!r} with solver='lbfgs', which every host runs by itself on "
+                f"exact gradients of the whole batch; got {name}={given!r}. Use e.g. "
                 "solver='adam'."
             )
 

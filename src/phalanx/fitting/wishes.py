@@ -76,13 +76,13 @@ class Wishes:
         if self.loss_threshold is not None:
             checks.number("loss_threshold", self.loss_threshold)
         checks.one_of("nonfinite", self.nonfinite, NONFINITE)
-        check_exchange(self.wire, self.exact, self.mixed, self.aggregation)
         for name, table, signature in (
             ("data_distribution", DISTRIBUTIONS, "(epoch) -> indices [n_samples]"),
             ("task_assignment", ASSIGNMENTS, "(n_tasks, speeds [W]) -> ranks"),
             ("aggregation", AGGREGATIONS, "(grads [S, n], weights [S]) -> [n]"),
         ):
             checks.name_or_function(name, getattr(self, name), table, signature)
+        check_exchange(self.wire, self.exact, self.mixed, self.aggregation)
         n_workers(self.workers)
         check_cluster(self.cluster)
 

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+
 from phalanx.engine.courier import Courier
 from phalanx.exchange.board import ABORT, Aborted
 from phalanx.timetable import Timetable
@@ -25,7 +27,8 @@ def beside(courier: Courier | None, timetable: Timetable) -> Iterator[None]:
 
     def carry() -> None:
         try:
-            courier.run(timetable)
+            with np.errstate(all="ignore"):  # as in the workers; a thread begins without it
+                courier.run(timetable)
         except Aborted:
             pass  # a worker of this host has failed, and its error is raised
         except BaseException as error:

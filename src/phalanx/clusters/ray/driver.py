@@ -47,6 +47,8 @@ class Driver:
     def __init__(self, cluster: RayCluster, train: Callable[..., Any], training: Any) -> None:
         *arguments, self.following = training
         self.cluster = cluster
+        is_flagged = "flag" in (cluster.mixed, self.following.mixed)  # whoever of them was asked
+        self._mixed = "flag" if is_flagged else "refuse"
         self.members: list[Member] = []
         self._refs: dict[Any, tuple[Callable[[Member, Any], None], Member]] = {}
         self._group: list[Member] = []
@@ -98,7 +100,7 @@ class Driver:
             agenda_changes=following.agenda is not None and following.agenda.changes,
         )
         none = dict.fromkeys(("on_epoch", "on_event", "watch", "control", "mirror", "agenda"))
-        return replace(following, mixed=self.cluster.mixed, **none), proxies
+        return replace(following, mixed=self._mixed, **none), proxies
 
     # ---- who is a host
 
@@ -130,7 +132,7 @@ class Driver:
         member.address, kind = introduced
         self._kind = self._kind or kind
         found = differences([self._kind, kind])
-        if found and self._generation and self.cluster.mixed == "refuse":
+        if found and self._generation and self._mixed == "refuse":
             self._refused.add(member.node)
             self._lose(member)
 

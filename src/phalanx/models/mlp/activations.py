@@ -72,7 +72,7 @@ def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 def _relu_backward(a: Array, delta: Array) -> None:
-    delta *= (a > 0).astype(delta.dtype)  # a product of two dtypes is cast in small pieces
+    delta *= a > 0
 
 
 def _leaky_relu(z: Array) -> None:
