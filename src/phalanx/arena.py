@@ -9,7 +9,6 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -19,7 +18,6 @@ import numpy as np
 from phalanx.arrays import Array
 
 PAGE, CACHE_LINE = 4096, 64  # bytes
-LARGE = 4 * 2**20  # bytes; from there on NumPy asks for huge pages too
 NORESERVE = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE, which mmap does not name
 
 
@@ -76,14 +74,10 @@ class Arena:
     def private(cls, fields: Fields, is_sparse: bool = False) -> Arena:
         """An arena that only this process sees.
 
-        is_sparse: much of it will never be touched, so it may be larger than the host's memory;
-        then it is of small pages, since a huge one is all there once a byte of it is touched.
+        is_sparse: much of it will never be touched, so it may be larger than the host's memory.
         """
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE * is_sparse
-        memory = mmap.mmap(-1, _size(fields), flags=flags)
-        if len(memory) >= LARGE and not is_sparse:
-            _ask_for_huge_pages(memory)
-        return cls(fields, memory)
+        return cls(fields, mmap.mmap(-1, _size(fields), flags=flags))
 
     @classmethod
     def shared(cls, fields: Fields) -> tuple[Arena, int]:
@@ -119,13 +113,6 @@ def anonymous_file() -> int:
 
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
-
-
-def _ask_for_huge_pages(memory: mmap.mmap) -> None:
-    """Less for the processor to look up in every pass over the parameters."""
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel that was built without them
-            memory.madvise(mmap.MADV_HUGEPAGE)
 
 
 def _pages(nbytes: int) -> int:

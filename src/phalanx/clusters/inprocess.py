@@ -36,9 +36,8 @@ class InProcess:
     def session(
         self, job: Job, training: Samples, validation: Samples | None, tell: Tell
     ) -> Iterator[Session]:
-        # a host may touch its own part of the others' shards alone, or none of them
-        is_sparse = self.group is not None and (job.divides_blocks or job.sends_means)
-        arena = Arena.private(job.fields, is_sparse)
+        # of the shards' slots a host touches its own rows, and its own part of the others'
+        arena = Arena.private(job.fields, is_sparse=self.group is not None)
         arena["door"][WANTED] = Seats(arena).admitted[0] = 1
         courier = Courier(job, arena, self.group) if self.group else None
         keep_freed_memory()
