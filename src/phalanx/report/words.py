@@ -13,7 +13,7 @@ from phalanx.stopping import Reason
 REASONS = {
     Reason.MAX_EPOCHS: "it had made all the epochs that were asked for",
     Reason.LOSS_THRESHOLD: "the loss had reached the threshold",
-    Reason.NO_IMPROVEMENT: "the loss no longer improved",
+    Reason.NO_IMPROVEMENT: "there was no more improvement",
     Reason.INTERRUPTED: "it was interrupted",
     Reason.CALLBACK: "a callback asked it to",
 }
