@@ -16,7 +16,7 @@ from phalanx.randomness import Key
 
 ROWS, COLUMNS, ENTRIES, STARTS = "x", "x_columns", "x_entries", "x_starts"
 CLASSES, TARGETS, WEIGHTS = "y_classes", "y", "weight"
-FEW = 8_192  # elements that fit a core's nearest cache: to turn them pays in the product with them
+FEW = 8_192  # elements, near a core: to turn them pays in the product with them
 
 
 class Samples(Protocol):
@@ -92,14 +92,14 @@ class Gatherer:
 
     def rows(self, index_B: Array, key: Key | None = None) -> Rows:
         """The rows that `index_B` names, in its order; nothing about them is random."""
-        count, turned = len(index_B), None
+        count, x_FB = len(index_B), None
         if self.sparse is None:
             size = count * self.n_features
             x = self._flat[:size].reshape(count, self.n_features)
             self.arrays[ROWS].take(index_B, axis=0, out=x, mode="clip")
             if size <= FEW:
-                turned = self._turned[:size].reshape(self.n_features, count)
-                np.copyto(turned, x.T)
+                x_FB = self._turned[:size].reshape(self.n_features, count)
+                np.copyto(x_FB, x.T)
         else:
             x = self.sparse[index_B]
         return Rows(
@@ -108,7 +108,7 @@ class Gatherer:
             None if self.classes is None else self.classes.take(index_B),
             None if self.target is None else np.ascontiguousarray(self.target[index_B].T),
             None if self.weight is None else self.weight.take(index_B),
-            turned,
+            x_FB,
         )
 
 

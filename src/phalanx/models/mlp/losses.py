@@ -46,7 +46,7 @@ def _exp(z_OB: Array) -> None:
 
 
 def _class_gradient(p_OB: Array, class_B: Array) -> Array:
-    at = _helpers(p_OB.shape, p_OB.dtype)
+    at = _constants(p_OB.shape, p_OB.dtype)
     own_B = at.starts_O.take(class_B)
     own_B += at.places_B  # flat places of each sample's class
     flat = p_OB.reshape(-1)
@@ -102,9 +102,9 @@ def _tiny(dtype: np.dtype[np.floating]) -> float:
     return float(np.finfo(dtype).eps)
 
 
-class _Helpers(NamedTuple):
-    """Where each output and each sample begins in flat predictions [O, B], and what keeps a
-    likelihood off 0 and 1: as arrays, which need not be converted."""
+class _Constants(NamedTuple):
+    """Where each output begins in flat predictions [O, B] and where each sample is from there; the
+    least and the most of a likelihood: as arrays, which need not be converted."""
 
     starts_O: Array
     places_B: Array
@@ -113,10 +113,10 @@ class _Helpers(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _helpers(shape: tuple[int, int], dtype: np.dtype[np.floating]) -> _Helpers:
+def _constants(shape: tuple[int, int], dtype: np.dtype[np.floating]) -> _Constants:
     (n_outputs, n_samples), tiny = shape, _tiny(dtype)
     starts_O = np.arange(n_outputs) * n_samples
-    return _Helpers(
+    return _Constants(
         starts_O, np.arange(n_samples), np.array(tiny, dtype), np.array(1 - tiny, dtype)
     )
 
