@@ -18,7 +18,7 @@ LAYOUTS = {
     (1, 4): KINDS,
     (2, 1): ALL,
     (2, 2): (*KINDS, "killed", "interrupted", "saved"),
-    (3, 2): ("mlp", "torch"),
+    (3, 2): KINDS,
     (4, 1): KINDS,
 }  # of hosts and workers: what they train
 
