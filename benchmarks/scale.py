@@ -23,7 +23,7 @@ from checkouts import commit
 from data import ROOT
 from deep_contestants import free_port
 from machine import processor
-from phalanx.hosts import dividing_pays
+from phalanx.pure.hosts import dividing_pays
 from soak_page import between
 from table import table
 

@@ -20,12 +20,12 @@ import phalanx
 from deep_cases import Perceptron
 from deep_modules import seeded
 from phalanx.arena import PAGE, Arena
-from phalanx.arrays import Array
 from phalanx.clusters.hosts.gloo import GlooGroup
 from phalanx.engine.blocks import Blocks
 from phalanx.engine.courier import Courier
 from phalanx.engine.shards import Shards
 from phalanx.engine.worker import Worker
+from phalanx.pure.arrays import Array
 
 FEATURES, CLASSES, BATCH, STEPS = 512, 10, 256, 8
 WIDTHS, SHARDS = (128, 512, 2048), (2, 4, 8)

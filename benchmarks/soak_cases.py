@@ -10,10 +10,10 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from phalanx import MLPClassifier, MLPRegressor
-from phalanx.aggregation import AGGREGATIONS
-from phalanx.assignment import ASSIGNMENTS
 from phalanx.estimators.parameters import SOLVERS
 from phalanx.models.mlp.activations import ACTIVATIONS
+from phalanx.pure.aggregation import AGGREGATIONS
+from phalanx.pure.assignment import ASSIGNMENTS
 
 STEPS = 300, 2500  # of a fit; long enough for some faults, short enough for many fits
 NEVER = 10**6  # epochs without improvement until a fit stops by itself

@@ -23,7 +23,7 @@ from figures import Finding
 from local_loop import LocalLoop
 from machine import processor
 from phalanx import MLPClassifier
-from phalanx.rounds import OUTER_MOMENTUM, OUTER_RATE
+from phalanx.pure.rounds import OUTER_MOMENTUM, OUTER_RATE
 from soak_page import between
 from table import table
 

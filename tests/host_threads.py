@@ -8,8 +8,8 @@ from dataclasses import replace
 from memory_group import MemoryGroup
 from phalanx.course import Following
 from phalanx.errors import HostLost
-from phalanx.hosts import Place
-from phalanx.stopping import Progress
+from phalanx.pure.hosts import Place
+from phalanx.pure.stopping import Progress
 from phalanx.training import train
 
 LONG = 30

@@ -17,7 +17,7 @@ from phalanx.clusters.ray.driver import Driver
 from phalanx.clusters.ray.host import Agenda, Follower
 from phalanx.control import Control
 from phalanx.errors import HostLost
-from phalanx.hosts import Place
+from phalanx.pure.hosts import Place
 
 
 class Killed(BaseException):

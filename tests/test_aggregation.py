@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.aggregation import (
+from phalanx.errors import UserFunctionError
+from phalanx.pure.aggregation import (
     AGGREGATIONS,
     LONG,
     checked,
@@ -13,8 +14,7 @@ from phalanx.aggregation import (
     sum_,
     trimmed_mean,
 )
-from phalanx.arrays import aligned_empty, padded_rows
-from phalanx.errors import UserFunctionError
+from phalanx.pure.arrays import aligned_empty, padded_rows
 
 GRADS = np.array([[1.0, -8.0, 3.0], [2.0, 1.0, -3.0], [6.0, 4.0, 0.0], [3.0, 2.0, 9.0]])
 WEIGHTS = np.array([1.0, 1.0, 2.0, 0.0])

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.assignment import ASSIGNMENTS, assign, load_balanced, round_robin
 from phalanx.errors import UserFunctionError
+from phalanx.pure.assignment import ASSIGNMENTS, assign, load_balanced, round_robin
 
 speeds = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=9)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from phalanx import InvalidInput, MLPClassifier, MLPRegressor, UserFunctionError
-from phalanx.checks import workers_of
 from phalanx.clusters import pool
+from phalanx.pure.checks import workers_of
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3))

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.cadence import Cadence, parse_cadence
 from phalanx.errors import InvalidInput
+from phalanx.pure.cadence import Cadence, parse_cadence
 
 
 @pytest.mark.parametrize(

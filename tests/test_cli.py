@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from phalanx.aggregation import AGGREGATIONS
-from phalanx.assignment import ASSIGNMENTS
 from phalanx.cli import app
 from phalanx.estimators.parameters import SOLVERS
 from phalanx.models.mlp.activations import ACTIVATIONS
-from phalanx.plan import DISTRIBUTIONS
+from phalanx.pure.aggregation import AGGREGATIONS
+from phalanx.pure.assignment import ASSIGNMENTS
+from phalanx.pure.plan import DISTRIBUTIONS
 from small_runs import flowers
 
 QUICK = ["--model", "mlp:4", "--epochs", "3", "--workers", "1"]

@@ -9,26 +9,26 @@ import numpy as np
 import pytest
 
 from host_threads import Table, ThreadHosts, in_threads, train_alone, train_together
-from phalanx.aggregation import mean, median
-from phalanx.assignment import round_robin
-from phalanx.clipping import Clip
 from phalanx.clusters.hosts.talking import gather, lead
 from phalanx.course import Following
 from phalanx.data.samples import TableSamples
 from phalanx.engine.courier import Courier
 from phalanx.errors import HostLost, HostsDiffer, NonFiniteLoss
 from phalanx.exchange.board import HALT, INTERRUPT, REGROUP
-from phalanx.hosts import ALONE, Place
 from phalanx.job import Job
-from phalanx.layout import Kind, Region
-from phalanx.metrics import log_loss
 from phalanx.models.base import OutputScore
 from phalanx.models.mlp import MLPSpec
-from phalanx.optimizers import SGD, Adam
-from phalanx.plan import Plan, random
-from phalanx.schedules import Constant
+from phalanx.pure.aggregation import mean, median
+from phalanx.pure.assignment import round_robin
+from phalanx.pure.clipping import Clip
+from phalanx.pure.hosts import ALONE, Place
+from phalanx.pure.layout import Kind, Region
+from phalanx.pure.metrics import log_loss
+from phalanx.pure.optimizers import SGD, Adam
+from phalanx.pure.plan import Plan, random
+from phalanx.pure.schedules import Constant
+from phalanx.pure.stopping import Rule
 from phalanx.state import State
-from phalanx.stopping import Rule
 
 RNG = np.random.default_rng(0)
 N, BATCH, EPOCHS = 43, 12, 2  # the last batch has 7 rows: fewer than there are shards at times
@@ -44,7 +44,7 @@ SPEC = MLPSpec((6, 200, 30, 3), "relu", "log_loss", "float32", dropout=0.2)  # t
 @pytest.fixture(params=[-1, 10**9], ids=["divided", "undivided"], autouse=True)
 def blocks(request, monkeypatch):
     """Whether hosts divide the blocks, small as these networks are."""
-    monkeypatch.setattr("phalanx.hosts.MESSAGE_BYTES", request.param)
+    monkeypatch.setattr("phalanx.pure.hosts.MESSAGE_BYTES", request.param)
 
 
 @dataclass(frozen=True)

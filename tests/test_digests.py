@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from phalanx import MLPClassifier, MLPRegressor
-from phalanx.aggregation import AGGREGATIONS
-from phalanx.assignment import ASSIGNMENTS
 from phalanx.data import caller, placement
 from phalanx.models.mlp.activations import ACTIVATIONS
-from phalanx.optimizers import OPTIMIZERS
-from phalanx.plan import DISTRIBUTIONS
+from phalanx.pure.aggregation import AGGREGATIONS
+from phalanx.pure.assignment import ASSIGNMENTS
+from phalanx.pure.optimizers import OPTIMIZERS
+from phalanx.pure.plan import DISTRIBUTIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

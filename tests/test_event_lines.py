@@ -12,8 +12,8 @@ from phalanx.cli import console, event_lines, progress
 from phalanx.cli.event_lines import MOST_ALIKE, EventLines
 from phalanx.cli.progress import Live, Plain
 from phalanx.cli.train import say_outcome
+from phalanx.pure.stopping import Progress
 from phalanx.run import EpochRecord, Event
-from phalanx.stopping import Progress
 from small_runs import outcome
 
 LOST = Event("worker lost", 1200, "killed by\nsignal 9 [red]", 1, 12.0, 31.4)

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from phalanx.errors import InvalidInput
-from phalanx.faults import ACTIONS, PHASES, Fault, Slow, find
+from phalanx.pure.faults import ACTIONS, PHASES, Fault, Slow, find
 
 
 def test_a_fault_is_due_in_its_worker_life_step_and_phase_alone():

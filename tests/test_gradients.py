@@ -9,7 +9,7 @@ from phalanx.data.samples import Rows
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.activations import ACTIVATIONS
 from phalanx.models.mlp.losses import LOSSES
-from phalanx.randomness import Key
+from phalanx.pure.randomness import Key
 
 RNG = np.random.default_rng(3)
 ROWS, FEATURES, HIDDEN, OUTPUTS = 7, 5, (6, 4), 3

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from phalanx.agreement import differences
 from phalanx.clusters.hosts.launch import JOINED, N_PORTS, Launch, cores, first_node, launch, speaks
 from phalanx.errors import InvalidInput
 from phalanx.exchange.board import processors
-from phalanx.hosts import (
+from phalanx.pure.agreement import differences
+from phalanx.pure.hosts import (
     ALONE,
     MESSAGE_BYTES,
     Place,
@@ -25,8 +25,8 @@ from phalanx.hosts import (
     elements,
     parts,
 )
-from phalanx.layout import Kind, Region, blocks_of
-from phalanx.rounding import _STRETCH, EXACT, ROUNDINGS
+from phalanx.pure.layout import Kind, Region, blocks_of
+from phalanx.pure.rounding import _STRETCH, EXACT, ROUNDINGS
 
 counts = st.integers(1, 12)
 regions = st.lists(

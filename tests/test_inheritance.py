@@ -5,23 +5,23 @@ import threading
 import numpy as np
 import pytest
 
-from phalanx.aggregation import mean
 from phalanx.arena import Arena
-from phalanx.assignment import round_robin
 from phalanx.clusters.supervisor import Supervisor
 from phalanx.data.samples import TableSamples
 from phalanx.engine import presence
 from phalanx.engine.ledger import Ledger
 from phalanx.engine.worker import Worker
 from phalanx.exchange.board import ABORT, LAST, NEVER, OPENED
-from phalanx.faults import Fault
 from phalanx.job import Job, Lease
-from phalanx.membership import Start
 from phalanx.models.mlp import MLPSpec
-from phalanx.optimizers import Adam
-from phalanx.plan import Plan, sequential
-from phalanx.schedules import Constant
-from phalanx.stopping import Progress, Rule
+from phalanx.pure.aggregation import mean
+from phalanx.pure.assignment import round_robin
+from phalanx.pure.faults import Fault
+from phalanx.pure.membership import Start
+from phalanx.pure.optimizers import Adam
+from phalanx.pure.plan import Plan, sequential
+from phalanx.pure.schedules import Constant
+from phalanx.pure.stopping import Progress, Rule
 
 LEASE = Lease(0, 1, 0, 0)
 RNG = np.random.default_rng(0)

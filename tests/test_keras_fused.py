@@ -8,7 +8,6 @@ import pytest
 import keras_models as km
 from phalanx.fitting.keras3.data import KerasData
 from phalanx.fitting.keras3.described import DescribedModel
-from phalanx.layout import Region
 from phalanx.models.keras3 import fused, recurrent
 from phalanx.models.keras3.optimizers import (
     KerasOptimizer,
@@ -16,8 +15,9 @@ from phalanx.models.keras3.optimizers import (
     scalar_names,
     slot_names,
 )
-from phalanx.optimizers import Slice
-from phalanx.timetable import Moment
+from phalanx.pure.layout import Region
+from phalanx.pure.optimizers import Slice
+from phalanx.pure.timetable import Moment
 
 keras, torch = km.keras, pytest.importorskip("torch")
 pytestmark = km.marks

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.layout import MAX_BLOCK, Layout, block_bounds
+from phalanx.pure.layout import MAX_BLOCK, Layout, block_bounds
 
 
 @given(st.integers(1, 10**7))

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from phalanx.aggregation import mean
 from phalanx.arena import Arena
-from phalanx.assignment import dynamic, load_balanced, round_robin
 from phalanx.engine.leader import REPLAN_EVERY, Leader
 from phalanx.engine.ledger import SECONDS
 from phalanx.exchange.board import (
@@ -23,10 +21,12 @@ from phalanx.exchange.board import (
 from phalanx.exchange.seats import Seats
 from phalanx.job import Job, Lease
 from phalanx.models.mlp import MLPSpec
-from phalanx.optimizers import SGD
-from phalanx.plan import Plan, sequential
-from phalanx.schedules import Constant
-from phalanx.stopping import Progress, Reason, Rule
+from phalanx.pure.aggregation import mean
+from phalanx.pure.assignment import dynamic, load_balanced, round_robin
+from phalanx.pure.optimizers import SGD
+from phalanx.pure.plan import Plan, sequential
+from phalanx.pure.schedules import Constant
+from phalanx.pure.stopping import Progress, Reason, Rule
 
 N_STEPS = 4  # in an epoch
 LEASE = Lease(0, 10, 0, 0)

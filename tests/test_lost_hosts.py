@@ -26,7 +26,7 @@ def fitted(cluster=None, **options):
 @pytest.fixture(params=[-1, 10**9], ids=["divided", "undivided"])
 def blocks(request, monkeypatch):
     """Whether hosts divide the blocks, small as this network is."""
-    monkeypatch.setattr("phalanx.hosts.MESSAGE_BYTES", request.param)
+    monkeypatch.setattr("phalanx.pure.hosts.MESSAGE_BYTES", request.param)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from phalanx.membership import (
+from phalanx.pure.membership import (
     MAX_HANGS,
     Ended,
     GiveUp,

@@ -4,8 +4,8 @@ import sklearn.metrics as sk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx import metrics
-from phalanx.metrics import CLASS_METRICS, VALUE_METRICS, class_metric
+from phalanx.pure import metrics
+from phalanx.pure.metrics import CLASS_METRICS, VALUE_METRICS, class_metric
 
 RNG = np.random.default_rng(0)
 Y, P = RNG.integers(0, 4, 300), RNG.integers(0, 4, 300)

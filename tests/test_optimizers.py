@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from phalanx.optimizers import (
+from phalanx.pure.optimizers import (
     OPTIMIZERS,
     Adagrad,
     Adam,

@@ -4,7 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phalanx.errors import InvalidInput, UserFunctionError
-from phalanx.plan import DISTRIBUTIONS, Plan, auto_shards, random, sequential, stratified, strided
+from phalanx.pure.plan import (
+    DISTRIBUTIONS,
+    Plan,
+    auto_shards,
+    random,
+    sequential,
+    stratified,
+    strided,
+)
 
 jobs = st.tuples(
     st.integers(1, 60), st.integers(1, 20), st.integers(1, 9), st.integers(0, 2**31 - 1)

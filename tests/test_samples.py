@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from phalanx.arrays import aligned_empty
 from phalanx.data.samples import FEW, TableSamples
+from phalanx.pure.arrays import aligned_empty
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(90, 100)).astype(np.float32)

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from phalanx.schedules import Adaptive, Constant, InverseScaling
-from phalanx.stopping import Progress, Reason, Rule, judge
+from phalanx.pure.schedules import Adaptive, Constant, InverseScaling
+from phalanx.pure.stopping import Progress, Reason, Rule, judge
 
 
 def follow(rule, losses, scores=None):

@@ -15,9 +15,9 @@ import phalanx
 import torch_models as models
 from phalanx import MLPClassifier, MLPRegressor
 from phalanx.errors import CheckpointError, InvalidInput
-from phalanx.optimizers import Adam, Slice
-from phalanx.plan import Plan, random, sequential
-from phalanx.rounds import OUTER_MOMENTUM, OUTER_RATE, Outer, Rounds
+from phalanx.pure.optimizers import Adam, Slice
+from phalanx.pure.plan import Plan, random, sequential
+from phalanx.pure.rounds import OUTER_MOMENTUM, OUTER_RATE, Outer, Rounds
 from phalanx.testing import Fault, scripted
 
 EVERY, SHARDS = 3, 4

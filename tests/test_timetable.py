@@ -5,7 +5,7 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.timetable import EVALUATION, Moment, Timetable
+from phalanx.pure.timetable import EVALUATION, Moment, Timetable
 
 
 @st.composite

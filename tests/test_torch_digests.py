@@ -11,9 +11,9 @@ import torch
 
 import phalanx
 import torch_models as models
-from phalanx.aggregation import AGGREGATIONS
-from phalanx.assignment import ASSIGNMENTS
-from phalanx.plan import DISTRIBUTIONS
+from phalanx.pure.aggregation import AGGREGATIONS
+from phalanx.pure.assignment import ASSIGNMENTS
+from phalanx.pure.plan import DISTRIBUTIONS
 from phalanx.testing import PHASES, Fault, scripted
 
 SETTINGS = dict(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.tuner import HOLD, SETTLE, TICKS, WINDOW, Tuner
+from phalanx.pure.tuner import HOLD, SETTLE, TICKS, WINDOW, Tuner
 
 GLANCE = 0.05  # seconds between two looks
 

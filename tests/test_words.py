@@ -7,22 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.aggregation import mean
 from phalanx.arena import Arena
-from phalanx.assignment import round_robin
 from phalanx.engine.journal import Journal
 from phalanx.engine.ledger import Ledger
 from phalanx.engine.presence import Presence
 from phalanx.exchange.board import DEATHS
 from phalanx.exchange.seats import Activity, Seats
 from phalanx.exchange.tally import Tally
-from phalanx.faults import PHASES
 from phalanx.job import Job
 from phalanx.models.mlp import MLPSpec
-from phalanx.optimizers import Adam
-from phalanx.plan import Plan, sequential
-from phalanx.schedules import Constant
-from phalanx.stopping import Progress, Reason, Rule
+from phalanx.pure.aggregation import mean
+from phalanx.pure.assignment import round_robin
+from phalanx.pure.faults import PHASES
+from phalanx.pure.optimizers import Adam
+from phalanx.pure.plan import Plan, sequential
+from phalanx.pure.schedules import Constant
+from phalanx.pure.stopping import Progress, Reason, Rule
 
 N_SEATS = 3
 SPEC = MLPSpec((40, 400, 2), "relu", "log_loss", "float64")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.arrays import Array
+from phalanx.pure.arrays import Array
 
 PAGE, CACHE_LINE = 4096, 64  # bytes
 NORESERVE = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE, which mmap does not name

@@ -32,9 +32,9 @@ from typing import Any
 
 import numpy as np
 
-from phalanx import checks
-from phalanx.arrays import Array
 from phalanx.errors import CheckpointError, InvalidInput
+from phalanx.pure import checks
+from phalanx.pure.arrays import Array
 
 FORMAT, VERSION = "phalanx checkpoint", "1"
 METADATA = "__metadata__"

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from phalanx.arena import Arena
-from phalanx.arrays import Array
-from phalanx.cadence import Cadence
 from phalanx.checkpoint import Saved
 from phalanx.clusters.base import Session, Tell, Watch
 from phalanx.clusters.hosts.launched import Hosts
@@ -20,9 +18,11 @@ from phalanx.exchange.board import HALT, INTERRUPT, LAST, NEVER, OPENED, REGROUP
 from phalanx.exchange.group import Group
 from phalanx.job import LEASE_EPOCHS, Job, Lease
 from phalanx.keeper import Keeper
+from phalanx.pure.arrays import Array
+from phalanx.pure.cadence import Cadence
+from phalanx.pure.stopping import Reason
 from phalanx.run import EpochRecord, Event, Span
 from phalanx.state import Standing, reason_to_end, state_of
-from phalanx.stopping import Reason
 
 REFUSE, FLAG = "refuse", "flag"  # hosts that differ in what decides the last bits
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.arrays import Array
-from phalanx.metrics import CLASS_METRICS, VALUE_METRICS, confusion, log_loss
+from phalanx.pure.arrays import Array
+from phalanx.pure.metrics import CLASS_METRICS, VALUE_METRICS, confusion, log_loss
 
 
 @dataclass(frozen=True)

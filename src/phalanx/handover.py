@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.checkpoint import Saved
 from phalanx.clusters.hosts.talking import gather, lead
 from phalanx.exchange.group import Group
 from phalanx.keeper import arrays_of, facts_of, standing_of
+from phalanx.pure.arrays import Array
 from phalanx.state import Standing
 
 HERE = Path("another host")

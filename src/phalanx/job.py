@@ -9,21 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from phalanx.aggregation import Aggregation
 from phalanx.arena import Field, Fields
-from phalanx.assignment import Assignment
-from phalanx.clipping import Clip
 from phalanx.exchange.board import board_fields
 from phalanx.exchange.seats import seat_fields
-from phalanx.hosts import ALONE, Place, block_parts, dividing_pays, parts
-from phalanx.layout import Region, blocks_of
 from phalanx.models.base import ModelSpec, Score
-from phalanx.optimizers import Optimizer
-from phalanx.plan import Plan
-from phalanx.rounding import EXACT, ROUNDINGS, Rounding
-from phalanx.rounds import Outer
-from phalanx.stopping import Rule
-from phalanx.timetable import Timetable
+from phalanx.pure.aggregation import Aggregation
+from phalanx.pure.assignment import Assignment
+from phalanx.pure.clipping import Clip
+from phalanx.pure.hosts import ALONE, Place, block_parts, dividing_pays, parts
+from phalanx.pure.layout import Region, blocks_of
+from phalanx.pure.optimizers import Optimizer
+from phalanx.pure.plan import Plan
+from phalanx.pure.rounding import EXACT, ROUNDINGS, Rounding
+from phalanx.pure.rounds import Outer
+from phalanx.pure.stopping import Rule
+from phalanx.pure.timetable import Timetable
 
 LEASE_EPOCHS = 1024  # at most; the arena keeps a line a worker for each epoch of a lease
 LEDGER_COLUMNS = 11

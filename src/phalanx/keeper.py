@@ -14,19 +14,19 @@ from typing import Any
 
 from phalanx import checkpoint
 from phalanx.arena import Arena
-from phalanx.arrays import Array
-from phalanx.cadence import Cadence
 from phalanx.data.fingerprint import fingerprint
 from phalanx.data.samples import Samples
 from phalanx.engine.ledger import Ledger
 from phalanx.errors import CheckpointError
 from phalanx.exchange.board import NEVER, OPENED, SNAPSHOT_DUE, SNAPSHOT_TAKEN
 from phalanx.job import EPOCH_SUMS, Job
-from phalanx.registry import name_of
+from phalanx.pure.arrays import Array
+from phalanx.pure.cadence import Cadence
+from phalanx.pure.registry import name_of
+from phalanx.pure.stopping import Progress, Reason
+from phalanx.pure.timetable import Timetable
 from phalanx.run import EpochRecord, Event
 from phalanx.state import Standing, State
-from phalanx.stopping import Progress, Reason
-from phalanx.timetable import Timetable
 
 FINAL = (Reason.MAX_EPOCHS, Reason.LOSS_THRESHOLD, Reason.NO_IMPROVEMENT)
 

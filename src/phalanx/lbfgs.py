@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.clusters.base import Session
 from phalanx.clusters.hosts.launched import launched
 from phalanx.clusters.threads import one_blas_thread
@@ -17,9 +16,10 @@ from phalanx.data.samples import Samples
 from phalanx.engine.ledger import Ledger
 from phalanx.exchange.board import LAST, NEVER, OPENED
 from phalanx.job import Job, Lease
+from phalanx.pure.arrays import Array
+from phalanx.pure.stopping import Progress, Reason
 from phalanx.run import EpochRecord
 from phalanx.state import Standing, State
-from phalanx.stopping import Progress, Reason
 from phalanx.training import Trained, agreed, cluster_of, record_run, telling_others
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from phalanx.job import UNCLIPPED, Job
 from phalanx.models.local import LocalSpec
-from phalanx.rounds import Outer, Rounds
+from phalanx.pure.rounds import Outer, Rounds
 
 
 def in_rounds(job: Job, every: int) -> Job:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.data.preprocessing import Preprocessing
 from phalanx.data.samples import TableSamples
 from phalanx.data.table import Table
@@ -14,6 +13,7 @@ from phalanx.data.targets import ClassTarget
 from phalanx.errors import InvalidInput
 from phalanx.evaluation import Evaluation, evaluate_classes, evaluate_values
 from phalanx.models.mlp import MLPSpec
+from phalanx.pure.arrays import Array
 from phalanx.training import predict
 
 

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from phalanx.arrays import Array
-from phalanx.stopping import Progress, Reason
+from phalanx.pure.arrays import Array
+from phalanx.pure.stopping import Progress, Reason
 
 
 @dataclass

@@ -18,8 +18,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from phalanx import checks
-from phalanx.arrays import Array
 from phalanx.data.plain import check_format, field
 from phalanx.data.preprocessing import Preprocessing
 from phalanx.errors import InvalidInput, RunFolderError
@@ -27,6 +25,8 @@ from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.activations import ACTIVATIONS
 from phalanx.models.mlp.losses import LOSSES
 from phalanx.predictor import Predictor
+from phalanx.pure import checks
+from phalanx.pure.arrays import Array
 from phalanx.record import Record
 from phalanx.report import render
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from phalanx.arena import Arena
-from phalanx.arrays import Array
 from phalanx.job import EPOCH_SUMS, Job, Lease
+from phalanx.pure.arrays import Array
+from phalanx.pure.stopping import Progress, Reason, Rule
 from phalanx.run import EpochRecord
-from phalanx.stopping import Progress, Reason, Rule
 
 
 @dataclass

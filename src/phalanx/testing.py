@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from phalanx import faults
-from phalanx.faults import ACTIONS, PHASES, Fault, Slow
+from phalanx.pure import faults
+from phalanx.pure.faults import ACTIONS, PHASES, Fault, Slow
 
 __all__ = ["ACTIONS", "PHASES", "Fault", "Slow", "scripted"]
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.clusters.base import Cluster, Forward
 from phalanx.clusters.hosts.launched import Hosts, launched
 from phalanx.clusters.hosts.machine import fingerprint
@@ -24,16 +23,17 @@ from phalanx.errors import HostLost, HostsDiffer, NonFiniteLoss
 from phalanx.exchange.board import processors
 from phalanx.exchange.group import Group
 from phalanx.handover import hand_over
-from phalanx.hosts import ALONE
 from phalanx.job import Job, chunk_bounds
 from phalanx.keeper import Keeper, identity_of, resume
 from phalanx.models.base import ModelSpec
-from phalanx.plan import FLOPS_A_PARAMETER
-from phalanx.registry import name_of
-from phalanx.rounding import EXACT
+from phalanx.pure.arrays import Array
+from phalanx.pure.hosts import ALONE
+from phalanx.pure.plan import FLOPS_A_PARAMETER
+from phalanx.pure.registry import name_of
+from phalanx.pure.rounding import EXACT
+from phalanx.pure.stopping import Progress, Reason
 from phalanx.run import EpochRecord, Event, Run, digest, shares_of
 from phalanx.state import Standing, State, reason_to_end
-from phalanx.stopping import Progress, Reason
 
 MIN_FLOPS_A_WORKER = 5e7  # of a prediction: half a millisecond, what handing it out costs
 MIN_SEATS = 8  # so that a training on a small machine may still be given more workers

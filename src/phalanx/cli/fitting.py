@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.cli.console import note
 from phalanx.cli.progress import Progress
 from phalanx.cli.settings import Settings
@@ -19,6 +18,7 @@ from phalanx.errors import InvalidInput, PhalanxError
 from phalanx.evaluation import Evaluation
 from phalanx.models.mlp import MLPSpec
 from phalanx.predictor import Predictor
+from phalanx.pure.arrays import Array
 from phalanx.record import Record
 from phalanx.run import Run
 

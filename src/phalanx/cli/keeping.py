@@ -10,7 +10,7 @@ from phalanx.errors import InvalidInput
 
 def keeping(folder: Path | None, every: str | None, resume: bool) -> dict[str, Any]:
     """The arguments of `fit` that the options mean. Raises InvalidInput, or CheckpointError."""
-    from phalanx.cadence import parse_cadence
+    from phalanx.pure.cadence import parse_cadence
 
     if folder is None:
         _check_none(every, resume)

@@ -104,7 +104,7 @@ def hidden_of(model: str) -> tuple[int, ...]:
 
 def check_fraction(fraction: float) -> None:
     """Raise InvalidInput unless the held-out share is at least 0 and below 1."""
-    from phalanx import checks
+    from phalanx.pure import checks
 
     hint = "0 holds none out; 0.2 holds a fifth out."
     checks.number("--validation-fraction", fraction, at_least=0, below=1, hint=hint)

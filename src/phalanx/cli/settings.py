@@ -37,13 +37,13 @@ class Settings:
 
     def check(self) -> None:
         """Raise InvalidInput for the first setting that breaks its rule."""
-        from phalanx import checks
-        from phalanx.aggregation import AGGREGATIONS
-        from phalanx.assignment import ASSIGNMENTS
         from phalanx.estimators.parameters import SOLVERS
         from phalanx.models.mlp.activations import ACTIVATIONS
-        from phalanx.plan import DISTRIBUTIONS
-        from phalanx.rounding import ROUNDINGS
+        from phalanx.pure import checks
+        from phalanx.pure.aggregation import AGGREGATIONS
+        from phalanx.pure.assignment import ASSIGNMENTS
+        from phalanx.pure.plan import DISTRIBUTIONS
+        from phalanx.pure.rounding import ROUNDINGS
 
         checks.one_of("--solver", self.solver, SOLVERS)
         checks.one_of("--activation", self.activation, ACTIVATIONS)
@@ -82,8 +82,8 @@ class Settings:
     @property
     def processes(self) -> int:
         """The most workers that are meant; 'auto' begins with one a core."""
-        from phalanx.checks import workers_of
         from phalanx.exchange.board import processors
+        from phalanx.pure.checks import workers_of
 
         return workers_of(self.workers, processors())
 

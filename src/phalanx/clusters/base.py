@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from phalanx.arena import Arena
-from phalanx.arrays import Array
 from phalanx.data.samples import Samples
 from phalanx.job import Job, Lease, chunk_bounds
 from phalanx.models.base import ModelSpec
+from phalanx.pure.arrays import Array
 from phalanx.run import Event
 
 Watch = Callable[[Arena], None]  # called now and then while workers work

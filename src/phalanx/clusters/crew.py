@@ -20,7 +20,7 @@ from phalanx.clusters.pool import Member, Pool, shutdown
 from phalanx.clusters.process import DropJob, Failure
 from phalanx.data.caller import own_memory
 from phalanx.errors import WorkerError, WorkerLost
-from phalanx.membership import Action, GiveUp, Kill, Start
+from phalanx.pure.membership import Action, GiveUp, Kill, Start
 
 FIRST_LIFE = 1
 STOPPED_LOOK = 0.5  # seconds

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import numpy as np
 
 from phalanx.arena import Arena
-from phalanx.arrays import Array, aligned_empty
 from phalanx.clusters.base import Forward, Session, Tell, Watch
 from phalanx.clusters.halting import Halting
 from phalanx.clusters.heap import keep_freed_memory
@@ -22,6 +21,7 @@ from phalanx.exchange.board import HALT, REGROUP, WANTED
 from phalanx.exchange.group import Group
 from phalanx.exchange.seats import Seats
 from phalanx.job import CHUNK_ROWS, Job, Lease, chunk_bounds
+from phalanx.pure.arrays import Array, aligned_empty
 
 
 class InProcess:

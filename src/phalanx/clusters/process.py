@@ -20,8 +20,8 @@ from phalanx.clusters.inprocess import predict_chunks
 from phalanx.data.placement import Placement
 from phalanx.engine.worker import Worker
 from phalanx.exchange.board import ABORT, Aborted
-from phalanx.faults import Script
 from phalanx.job import Job, Lease
+from phalanx.pure.faults import Script
 
 
 @dataclass(frozen=True)

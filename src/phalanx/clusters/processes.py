@@ -7,9 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 
-from phalanx import faults, membership
 from phalanx.arena import Arena, Field
-from phalanx.arrays import Array
 from phalanx.clusters.base import Forward, Session, Tell, Watch
 from phalanx.clusters.crew import Crew, WorkerFailed
 from phalanx.clusters.halting import Halting
@@ -25,7 +23,9 @@ from phalanx.errors import WorkerLost
 from phalanx.exchange.board import ABORT
 from phalanx.exchange.group import Group
 from phalanx.job import Job, Lease
-from phalanx.membership import Action, GiveUp, Kill, Seat, State, Task
+from phalanx.pure import faults, membership
+from phalanx.pure.arrays import Array
+from phalanx.pure.membership import Action, GiveUp, Kill, Seat, State, Task
 
 
 class Processes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from time import monotonic
 
-from phalanx import membership
 from phalanx.arena import Arena
 from phalanx.clusters.patience import LEAST_BOUND, Patience
 from phalanx.clusters.pool import ORPHANED
@@ -17,7 +16,8 @@ from phalanx.errors import WorkerLost
 from phalanx.exchange.board import ABORT, LAST, OPENED, WANTED
 from phalanx.exchange.seats import Activity, Seats
 from phalanx.job import Job, Lease
-from phalanx.membership import (
+from phalanx.pure import membership
+from phalanx.pure.membership import (
     Action,
     Ended,
     GiveUp,

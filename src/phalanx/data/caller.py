@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.arrays import Array
+from phalanx.pure.arrays import Array
 
 LARGE = 256 * 2**20  # bytes; below, copying takes a tenth of a second and makes every step quicker
 MEMORY = "/proc/self/mem"

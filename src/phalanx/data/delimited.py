@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.data.table import Table
 from phalanx.errors import InvalidInput
+from phalanx.pure.arrays import Array
 
 DELIMITERS = ",;\t"
 EMPTY = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.data.delimited import read_delimited
 from phalanx.data.table import Table
 from phalanx.errors import InvalidInput, unknown_name
+from phalanx.pure.arrays import Array
 
 Reader = Callable[[Path], Table]
 

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.data.plain import field, finite, texts
 from phalanx.data.table import Table, as_text, is_text, missing
 from phalanx.errors import InvalidInput
+from phalanx.pure.arrays import Array
 
 MAX_CATEGORIES = 50
 

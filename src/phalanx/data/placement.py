@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from phalanx.arena import Arena, Field, Fields
-from phalanx.arrays import Array
 from phalanx.data.caller import CallerPart, caller_part
 from phalanx.data.samples import Samples
+from phalanx.pure.arrays import Array
 
 
 @dataclass(frozen=True)

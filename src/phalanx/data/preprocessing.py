@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.data.inputs import Input, input_from, learn_input
 from phalanx.data.plain import FORMAT, check_format, field
 from phalanx.data.table import Table
 from phalanx.data.targets import Target, learn_target, target_from
 from phalanx.errors import InvalidInput
+from phalanx.pure.arrays import Array
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from phalanx.arrays import Array, aligned_empty
-from phalanx.randomness import Key
+from phalanx.pure.arrays import Array, aligned_empty
+from phalanx.pure.randomness import Key
 
 ROWS, COLUMNS, ENTRIES, STARTS = "x", "x_columns", "x_entries", "x_starts"
 CLASSES, TARGETS, WEIGHTS = "y_classes", "y", "weight"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
+from phalanx.pure.arrays import Array
 
 
 @dataclass(frozen=True)

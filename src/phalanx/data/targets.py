@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.data.inputs import mean_and_scale, numbers
 from phalanx.data.plain import field, finite, texts
 from phalanx.data.table import Table, as_text, is_text, missing
 from phalanx.errors import InvalidInput, unknown_name
+from phalanx.pure.arrays import Array
 
 MAX_INTEGER_CLASSES = 20  # whole numbers with more distinct values are taken for measurements
 

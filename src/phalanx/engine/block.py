@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from phalanx.arena import Arena
-from phalanx.arrays import Array, aligned_empty
 from phalanx.engine.slots import Slots
 from phalanx.job import Job
-from phalanx.layout import Kind, Region
-from phalanx.optimizers import Slice
-from phalanx.timetable import Moment
+from phalanx.pure.arrays import Array, aligned_empty
+from phalanx.pure.layout import Kind, Region
+from phalanx.pure.optimizers import Slice
+from phalanx.pure.timetable import Moment
 
 
 class Block:

@@ -7,17 +7,17 @@ from math import isfinite
 
 import numpy as np
 
-from phalanx.aggregation import checked, mean
 from phalanx.arena import Arena
-from phalanx.arrays import Array, aligned_empty, padded_rows
-from phalanx.clipping import square
 from phalanx.engine.block import Block
 from phalanx.engine.journal import Journal
 from phalanx.engine.ledger import Ledger
 from phalanx.engine.post import Post
 from phalanx.engine.shards import Shards
 from phalanx.exchange.board import fence
-from phalanx.layout import Kind
+from phalanx.pure.aggregation import checked, mean
+from phalanx.pure.arrays import Array, aligned_empty, padded_rows
+from phalanx.pure.clipping import square
+from phalanx.pure.layout import Kind
 
 
 class Blocks:

@@ -18,7 +18,6 @@ from itertools import chain
 import numpy as np
 
 from phalanx.arena import Arena
-from phalanx.arrays import Array
 from phalanx.engine.lanes import Arriving, lanes_of
 from phalanx.engine.rows import rows_of
 from phalanx.exchange.board import (
@@ -36,7 +35,8 @@ from phalanx.exchange.board import (
 from phalanx.exchange.group import Group, Look
 from phalanx.exchange.tally import Tally
 from phalanx.job import Job
-from phalanx.timetable import EVALUATION, Timetable
+from phalanx.pure.arrays import Array
+from phalanx.pure.timetable import EVALUATION, Timetable
 
 
 class Courier:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from phalanx.timetable import Timetable
+from phalanx.pure.timetable import Timetable
 
 
 class Exchange(Protocol):

@@ -9,7 +9,7 @@ died is all there, in order, since another one looks at it only after the kernel
 from __future__ import annotations
 
 from phalanx.arena import Arena
-from phalanx.arrays import Array
+from phalanx.pure.arrays import Array
 
 
 class Journal:

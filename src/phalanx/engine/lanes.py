@@ -10,12 +10,12 @@ from itertools import groupby
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.exchange.group import Group, Look, Pending
-from phalanx.hosts import elements
 from phalanx.job import Job
-from phalanx.layout import Kind
-from phalanx.rounding import EXACT, ROUNDINGS, Rounding
+from phalanx.pure.arrays import Array
+from phalanx.pure.hosts import elements
+from phalanx.pure.layout import Kind
+from phalanx.pure.rounding import EXACT, ROUNDINGS, Rounding
 
 
 class Lane:

@@ -12,8 +12,6 @@ from time import monotonic
 import numpy as np
 
 from phalanx.arena import Arena
-from phalanx.arrays import Array
-from phalanx.assignment import assign, follows_speed
 from phalanx.engine.ledger import Ledger
 from phalanx.exchange.board import (
     ABORT,
@@ -29,8 +27,10 @@ from phalanx.exchange.board import (
 )
 from phalanx.exchange.seats import Seats
 from phalanx.job import EPOCH_SUMS, Job, Lease
-from phalanx.stopping import judge
-from phalanx.timetable import Timetable
+from phalanx.pure.arrays import Array
+from phalanx.pure.assignment import assign, follows_speed
+from phalanx.pure.stopping import judge
+from phalanx.pure.timetable import Timetable
 
 REPLAN_EVERY = 16  # ticks; long enough to measure, short enough to follow a worker that slows down
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from math import nan
 
 from phalanx.arena import Arena
-from phalanx.arrays import Array
 from phalanx.job import LEDGER_COLUMNS
+from phalanx.pure.arrays import Array
+from phalanx.pure.stopping import Progress, Reason
 from phalanx.run import EpochRecord
-from phalanx.stopping import Progress, Reason
 
 REASONS = (None, *Reason)
 LOSS, SCORE, SECONDS, REASON, RATE = range(5)

@@ -11,9 +11,9 @@ from phalanx.engine.presence import Presence, Unseen
 from phalanx.engine.share import Share
 from phalanx.exchange.board import ABORT, EXCHANGED, GATHERED, Aborted, Board, Pause
 from phalanx.exchange.seats import Seats
-from phalanx.faults import Script
 from phalanx.job import SPAN_COLUMNS, Job
-from phalanx.timetable import Moment, Timetable
+from phalanx.pure.faults import Script
+from phalanx.pure.timetable import Moment, Timetable
 
 BEGUN, COMPUTE, UPDATE, WAIT, SHARDS = range(SPAN_COLUMNS)
 UNKNOWN_TIME = 0.01  # seconds of a shard, for a worker that has computed none

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from phalanx.exchange.seats import PHASE_WORDS, Seats, tick_word
-from phalanx.faults import Script, Slow, find
+from phalanx.pure.faults import Script, Slow, find
 
 
 class ScriptedError(Exception):

@@ -9,14 +9,14 @@ from typing import Protocol
 
 import numpy as np
 
-from phalanx.aggregation import mean
 from phalanx.arena import Arena
-from phalanx.arrays import Array
 from phalanx.engine.slots import Slots
 from phalanx.exchange.board import fence
 from phalanx.exchange.tally import Tally
 from phalanx.job import Job
-from phalanx.layout import Kind
+from phalanx.pure.aggregation import mean
+from phalanx.pure.arrays import Array
+from phalanx.pure.layout import Kind
 
 
 class Rows(Protocol):

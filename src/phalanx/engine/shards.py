@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from phalanx.arena import Arena
-from phalanx.arrays import Array
 from phalanx.data.samples import Samples
 from phalanx.engine.ledger import Ledger
 from phalanx.engine.post import Post
@@ -17,11 +16,12 @@ from phalanx.engine.slots import Slots
 from phalanx.errors import NonFiniteLoss
 from phalanx.exchange.board import fence
 from phalanx.exchange.tally import Tally
-from phalanx.layout import Kind
 from phalanx.models.base import Model
 from phalanx.models.local import LocalModel
-from phalanx.randomness import Key
-from phalanx.rounding import EXACT
+from phalanx.pure.arrays import Array
+from phalanx.pure.layout import Kind
+from phalanx.pure.randomness import Key
+from phalanx.pure.rounding import EXACT
 
 
 class Shards:

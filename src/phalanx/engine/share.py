@@ -7,11 +7,11 @@ anew at the edge of a tick, and while waiting whenever somebody has died.
 from __future__ import annotations
 
 from phalanx.arena import Arena
-from phalanx.assignment import is_dynamic
 from phalanx.exchange.board import DEATHS, PLAN, SPINS, Board, processors
 from phalanx.exchange.seats import Seats
 from phalanx.job import Job
-from phalanx.membership import heirs
+from phalanx.pure.assignment import is_dynamic
+from phalanx.pure.membership import heirs
 
 
 class Share:

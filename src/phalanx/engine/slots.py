@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from phalanx.arena import Arena
-from phalanx.arrays import Array, padded_rows
+from phalanx.pure.arrays import Array, padded_rows
 
 HOME = -1
 

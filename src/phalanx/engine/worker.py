@@ -21,9 +21,9 @@ from phalanx.engine.leader import Leader
 from phalanx.engine.post import Post
 from phalanx.engine.shards import Shards
 from phalanx.exchange.board import ABORT, LAST, OPENED, Aborted, fence
-from phalanx.faults import Script
 from phalanx.job import Job, Lease
-from phalanx.timetable import EVALUATION
+from phalanx.pure.faults import Script
+from phalanx.pure.timetable import EVALUATION
 
 
 class Worker:

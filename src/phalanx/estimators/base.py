@@ -21,8 +21,6 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from phalanx.arrays import Array
-from phalanx.checks import AUTO, workers_of
 from phalanx.clusters.hosts.launch import cores, speaks
 from phalanx.control import Control
 from phalanx.course import Following
@@ -40,13 +38,15 @@ from phalanx.estimators.parameters import check_parameters, hidden_sizes
 from phalanx.estimators.recipe import Target, lbfgs_job, limits_of, plan_of, stochastic_job
 from phalanx.job import Job
 from phalanx.lbfgs import minimize
-from phalanx.metrics import Metric
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.losses import LOSSES
-from phalanx.registry import name_of
+from phalanx.pure.arrays import Array
+from phalanx.pure.checks import AUTO, workers_of
+from phalanx.pure.metrics import Metric
+from phalanx.pure.registry import name_of
+from phalanx.pure.stopping import Progress, Reason
 from phalanx.run import Run, fewer_workers
 from phalanx.state import State
-from phalanx.stopping import Progress, Reason
 from phalanx.training import Trained, predict, train
 
 STACK_TO_CALLER = 6  # frames between a warning here and the user's call of fit

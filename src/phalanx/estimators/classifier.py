@@ -17,15 +17,15 @@ from sklearn.utils.multiclass import (
     unique_labels,
 )
 
-from phalanx.arrays import Array
 from phalanx.course import REFUSE, OnEpoch
 from phalanx.errors import InvalidInput
 from phalanx.estimators.base import BaseMLP
 from phalanx.estimators.following import Wishes
 from phalanx.estimators.recipe import Target
-from phalanx.metrics import Metric
-from phalanx.rounding import EXACT
-from phalanx.scores import class_accuracy, label_accuracy
+from phalanx.pure.arrays import Array
+from phalanx.pure.metrics import Metric
+from phalanx.pure.rounding import EXACT
+from phalanx.pure.scores import class_accuracy, label_accuracy
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
@@ -79,11 +79,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Slices of each batch that workers compute apart. Part of the model's definition, like the
         batch size; 'auto' depends on batch size and number of parameters alone.
     data_distribution : {'sequential', 'random', 'strided', 'stratified'}, callable or None
-        Order of the samples in an epoch; see `phalanx.plan`. None follows `shuffle`.
+        Order of the samples in an epoch; see `phalanx.pure.plan`. None follows `shuffle`.
     task_assignment : {'round_robin', 'load_balanced', 'dynamic'} or callable, default='round_robin'
-        Who computes which shard and updates which block; see `phalanx.assignment`.
+        Who computes which shard and updates which block; see `phalanx.pure.assignment`.
     aggregation : {'mean', 'sum', 'max', 'median', 'trimmed_mean'} or callable, default='mean'
-        How the shards' gradients become one; see `phalanx.aggregation`.
+        How the shards' gradients become one; see `phalanx.pure.aggregation`.
     loss_threshold : float or None, default=None
         Stop once an epoch's loss is at most this.
     dropout : float, default=0.0

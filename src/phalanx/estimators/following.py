@@ -12,7 +12,6 @@ import numpy as np
 
 from phalanx import checkpoint
 from phalanx.arena import Arena
-from phalanx.cadence import parse_cadence
 from phalanx.checkpoint import Saved
 from phalanx.clusters.base import Watch
 from phalanx.clusters.ray.cluster import RayCluster, check_cluster
@@ -20,8 +19,9 @@ from phalanx.control import Control
 from phalanx.course import Checkpoints, OnEpoch
 from phalanx.errors import CheckpointError, InvalidInput
 from phalanx.exchange.board import OPENED
+from phalanx.pure.cadence import parse_cadence
+from phalanx.pure.tuner import Tuner
 from phalanx.run import EpochRecord
-from phalanx.tuner import Tuner
 
 EVERY = "60 seconds"
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from phalanx import checks
-from phalanx.aggregation import AGGREGATIONS
-from phalanx.assignment import ASSIGNMENTS
 from phalanx.course import FLAG, REFUSE
 from phalanx.errors import InvalidInput
 from phalanx.models.mlp.activations import ACTIVATIONS
-from phalanx.optimizers import OPTIMIZERS
-from phalanx.plan import DISTRIBUTIONS
-from phalanx.rounding import EXACT, ROUNDINGS
-from phalanx.schedules import SCHEDULES
+from phalanx.pure import checks
+from phalanx.pure.aggregation import AGGREGATIONS
+from phalanx.pure.assignment import ASSIGNMENTS
+from phalanx.pure.optimizers import OPTIMIZERS
+from phalanx.pure.plan import DISTRIBUTIONS
+from phalanx.pure.rounding import EXACT, ROUNDINGS
+from phalanx.pure.schedules import SCHEDULES
 
 SOLVERS = ("lbfgs", *OPTIMIZERS)
 LBFGS_NEEDS = {"sync_every": 1, "wire": EXACT, "exact": True, "mixed": REFUSE}

@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from phalanx.aggregation import AGGREGATIONS
-from phalanx.arrays import Array
-from phalanx.assignment import ASSIGNMENTS
-from phalanx.checks import workers_of
 from phalanx.clusters.hosts.launch import cores, speaks
 from phalanx.data.samples import Samples, TableSamples
 from phalanx.estimators.parameters import check_shards
 from phalanx.job import Job
-from phalanx.layout import blocks_of
 from phalanx.lbfgs import Limits
 from phalanx.local import in_rounds
-from phalanx.metrics import Metric
 from phalanx.models.base import OutputScore
 from phalanx.models.mlp import MLPSpec
-from phalanx.optimizers import (
+from phalanx.pure.aggregation import AGGREGATIONS
+from phalanx.pure.arrays import Array
+from phalanx.pure.assignment import ASSIGNMENTS
+from phalanx.pure.checks import workers_of
+from phalanx.pure.layout import blocks_of
+from phalanx.pure.metrics import Metric
+from phalanx.pure.optimizers import (
     SGD,
     Adagrad,
     Adam,
@@ -35,10 +35,10 @@ from phalanx.optimizers import (
     Optimizer,
     RMSprop,
 )
-from phalanx.plan import DISTRIBUTIONS, Plan, auto_shards, sequential
-from phalanx.registry import choose
-from phalanx.schedules import Adaptive, Constant, InverseScaling, Schedule
-from phalanx.stopping import Rule
+from phalanx.pure.plan import DISTRIBUTIONS, Plan, auto_shards, sequential
+from phalanx.pure.registry import choose
+from phalanx.pure.schedules import Adaptive, Constant, InverseScaling, Schedule
+from phalanx.pure.stopping import Rule
 from phalanx.training import seats_for, useful_workers
 
 

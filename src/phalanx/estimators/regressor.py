@@ -8,17 +8,17 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 
-from phalanx import checks
-from phalanx.arrays import Array
 from phalanx.course import REFUSE, OnEpoch
 from phalanx.errors import InvalidInput
 from phalanx.estimators.base import BaseMLP
 from phalanx.estimators.following import Wishes
 from phalanx.estimators.recipe import Target
-from phalanx.metrics import Metric
 from phalanx.models.mlp.losses import REGRESSION_LOSSES
-from phalanx.rounding import EXACT
-from phalanx.scores import finite_r2
+from phalanx.pure import checks
+from phalanx.pure.arrays import Array
+from phalanx.pure.metrics import Metric
+from phalanx.pure.rounding import EXACT
+from phalanx.pure.scores import finite_r2
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
@@ -75,11 +75,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         Slices of each batch that workers compute apart. Part of the model's definition, like the
         batch size; 'auto' depends on batch size and number of parameters alone.
     data_distribution : {'sequential', 'random', 'strided', 'stratified'}, callable or None
-        Order of the samples in an epoch; see `phalanx.plan`. None follows `shuffle`.
+        Order of the samples in an epoch; see `phalanx.pure.plan`. None follows `shuffle`.
     task_assignment : {'round_robin', 'load_balanced', 'dynamic'} or callable, default='round_robin'
-        Who computes which shard and updates which block; see `phalanx.assignment`.
+        Who computes which shard and updates which block; see `phalanx.pure.assignment`.
     aggregation : {'mean', 'sum', 'max', 'median', 'trimmed_mean'} or callable, default='mean'
-        How the shards' gradients become one; see `phalanx.aggregation`.
+        How the shards' gradients become one; see `phalanx.pure.aggregation`.
     loss_threshold : float or None, default=None
         Stop once an epoch's loss is at most this.
     dropout : float, default=0.0

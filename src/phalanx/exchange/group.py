@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from phalanx.arrays import Array
-from phalanx.hosts import Place
+from phalanx.pure.arrays import Array
+from phalanx.pure.hosts import Place
 
 Look = Callable[[], None]
 

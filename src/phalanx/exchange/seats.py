@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from phalanx.arena import Arena, Field, Fields
 from phalanx.exchange.board import DEATHS
-from phalanx.faults import PHASES
+from phalanx.pure.faults import PHASES
 
 WORDS = ("born", "admitted", "since", "ended", "left", "activity", "beats", "active")
 _TASK_BITS, _PHASE_BITS = 24, 4

@@ -7,8 +7,8 @@ import sys
 from inspect import signature
 from typing import Any
 
-from phalanx import checks
 from phalanx.errors import InvalidInput
+from phalanx.pure import checks
 
 HINT = (
     "help(phalanx.fit) names them; learning rate, momentum and the like are set in the optimizer, "

@@ -7,12 +7,6 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from phalanx import checks
-from phalanx.aggregation import AGGREGATIONS
-from phalanx.arrays import Array
-from phalanx.assignment import ASSIGNMENTS
-from phalanx.checks import AUTO, workers_of
-from phalanx.clipping import Clip
 from phalanx.clusters.hosts.launch import cores
 from phalanx.clusters.ray.cluster import check_cluster
 from phalanx.control import Control
@@ -21,16 +15,22 @@ from phalanx.errors import InvalidInput
 from phalanx.estimators.following import keeping, tuned
 from phalanx.estimators.parameters import check_exchange, check_shards, check_sync_every
 from phalanx.job import Job
-from phalanx.layout import blocks_of
 from phalanx.local import in_rounds
 from phalanx.models.base import ModelSpec, Score
-from phalanx.optimizers import Optimizer
-from phalanx.plan import DISTRIBUTIONS, Plan, auto_shards
-from phalanx.registry import choose
-from phalanx.rounding import EXACT
-from phalanx.rounds import Rounds
-from phalanx.schedules import Constant
-from phalanx.stopping import Rule
+from phalanx.pure import checks
+from phalanx.pure.aggregation import AGGREGATIONS
+from phalanx.pure.arrays import Array
+from phalanx.pure.assignment import ASSIGNMENTS
+from phalanx.pure.checks import AUTO, workers_of
+from phalanx.pure.clipping import Clip
+from phalanx.pure.layout import blocks_of
+from phalanx.pure.optimizers import Optimizer
+from phalanx.pure.plan import DISTRIBUTIONS, Plan, auto_shards
+from phalanx.pure.registry import choose
+from phalanx.pure.rounding import EXACT
+from phalanx.pure.rounds import Rounds
+from phalanx.pure.schedules import Constant
+from phalanx.pure.stopping import Rule
 from phalanx.training import seats_for, useful_workers
 
 NONFINITE = ("stop", "skip", "keep")

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from phalanx.arrays import Array
-from phalanx.layout import Region
-from phalanx.metrics import Metric
-from phalanx.randomness import Key
+from phalanx.pure.arrays import Array
+from phalanx.pure.layout import Region
+from phalanx.pure.metrics import Metric
+from phalanx.pure.randomness import Key
 
 
 class Model(Protocol):

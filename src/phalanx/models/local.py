@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from phalanx.arrays import Array, aligned_empty
-from phalanx.clipping import Clip, square
 from phalanx.data.samples import Samples
-from phalanx.layout import Kind, Region, blocks_of
 from phalanx.models.base import ModelSpec
-from phalanx.optimizers import Optimizer, Slice
-from phalanx.randomness import Key
-from phalanx.rounds import Rounds
-from phalanx.timetable import Moment
+from phalanx.pure.arrays import Array, aligned_empty
+from phalanx.pure.clipping import Clip, square
+from phalanx.pure.layout import Kind, Region, blocks_of
+from phalanx.pure.optimizers import Optimizer, Slice
+from phalanx.pure.randomness import Key
+from phalanx.pure.rounds import Rounds
+from phalanx.pure.timetable import Moment
 
 
 @dataclass(frozen=True)

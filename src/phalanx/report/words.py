@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 
 from phalanx.models.mlp import MLPSpec
+from phalanx.pure.stopping import Reason
 from phalanx.record import Record
 from phalanx.run import Event, Run
-from phalanx.stopping import Reason
 
 REASONS = {
     Reason.MAX_EPOCHS: "it had made all the epochs that were asked for",

@@ -12,7 +12,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from phalanx.errors import HostLost
-from phalanx.hosts import Place
+from phalanx.pure.hosts import Place
 
 EVERY = 0.5  # seconds
 FAREWELL = 3.0  # seconds that the others get to hear why a host has failed

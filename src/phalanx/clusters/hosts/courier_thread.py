@@ -10,7 +10,7 @@ import numpy as np
 
 from phalanx.engine.courier import Courier
 from phalanx.exchange.board import ABORT, Aborted
-from phalanx.timetable import Timetable
+from phalanx.pure.timetable import Timetable
 
 
 @contextmanager

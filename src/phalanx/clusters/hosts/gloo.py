@@ -18,12 +18,12 @@ import numpy as np
 import torch
 import torch.distributed
 
-from phalanx.arrays import Array
 from phalanx.clusters.hosts.beats import Beats, brief
 from phalanx.errors import HostLost, InvalidInput
 from phalanx.exchange.board import YIELDS
 from phalanx.exchange.group import Look
-from phalanx.hosts import Place
+from phalanx.pure.arrays import Array
+from phalanx.pure.hosts import Place
 
 dist: Any = torch.distributed  # its C++ classes have no types
 

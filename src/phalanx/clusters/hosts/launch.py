@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from phalanx.errors import InvalidInput
 from phalanx.exchange.board import processors
-from phalanx.hosts import Place
+from phalanx.pure.hosts import Place
 
 JOINED = "PHALANX_JOINED"  # pid of the process that has taken the place
 JOIN_SECONDS, HOST_SECONDS = "PHALANX_JOIN_SECONDS", "PHALANX_HOST_SECONDS"

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.agreement import Facts, differences
-from phalanx.arrays import Array
 from phalanx.errors import HostsDiffer
 from phalanx.exchange.group import Group
+from phalanx.pure.agreement import Facts, differences
+from phalanx.pure.arrays import Array
 
 
 def gather(group: Group, told: Any) -> list[Any]:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from phalanx import checks
 from phalanx.errors import InvalidInput
+from phalanx.pure import checks
 
 CLIENT = "ray://"
 

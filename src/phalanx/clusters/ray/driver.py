@@ -12,12 +12,12 @@ import ray as untyped_ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from phalanx.agreement import differences
-from phalanx.arrays import Array
 from phalanx.clusters.hosts.launch import Launch
 from phalanx.clusters.ray.host import Asked, Host, Order, Proxies
 from phalanx.errors import HostLost, TooFewHosts
-from phalanx.hosts import Place
+from phalanx.pure.agreement import differences
+from phalanx.pure.arrays import Array
+from phalanx.pure.hosts import Place
 
 if TYPE_CHECKING:
     from phalanx.clusters.ray.cluster import RayCluster

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.clusters.hosts.launch import Launch
 from phalanx.clusters.hosts.machine import fingerprint
 from phalanx.clusters.hosts.meeting import listening, meet
 from phalanx.control import Control
 from phalanx.errors import HostLost
 from phalanx.exchange.group import Group
+from phalanx.pure.arrays import Array
 from phalanx.run import EpochRecord, Event
 
 

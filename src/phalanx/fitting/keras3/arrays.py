@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import torch
 
-from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
+from phalanx.pure.arrays import Array
 
 
 def as_numpy(content: Any) -> Any:

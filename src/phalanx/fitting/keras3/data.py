@@ -8,11 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from phalanx import checks
-from phalanx.arrays import Array
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
 from phalanx.models.pytorch.batches import DatasetSamples, NestedSamples
+from phalanx.pure import checks
+from phalanx.pure.arrays import Array
 
 STREAMS = ("tensorflow", "grain", "keras")
 

@@ -12,17 +12,17 @@ import keras
 import numpy as np
 import torch
 
-from phalanx.arrays import Array
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.arrays import as_numpy, dtype_of, empty_like, numpy_of
 from phalanx.fitting.keras3.optimizer import DescribedOptimizer
 from phalanx.fitting.keras3.trial import Trial
-from phalanx.layout import Region
 from phalanx.models.keras3.blueprint import Blueprint, compiled_of, config_of, custom_of
 from phalanx.models.keras3.network import KerasSpec
 from phalanx.models.pytorch.generators import undisturbed
 from phalanx.models.pytorch.vector import Vector
+from phalanx.pure.arrays import Array
+from phalanx.pure.layout import Region
 from phalanx.state import State
 
 PLAIN = (bool, int, float, str)

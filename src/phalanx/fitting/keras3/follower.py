@@ -10,13 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from phalanx import checks
-from phalanx.arrays import Array
 from phalanx.clusters.hosts.launch import speaks
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.described import DescribedModel
 from phalanx.keeper import record_from
-from phalanx.plan import Plan
+from phalanx.pure import checks
+from phalanx.pure.arrays import Array
+from phalanx.pure.plan import Plan
 from phalanx.run import EpochRecord
 from phalanx.training import Trained
 

@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from phalanx import checks
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.data import KerasData, split_off
 from phalanx.fitting.keras3.described import DescribedModel
@@ -17,9 +16,10 @@ from phalanx.fitting.keras3.follower import KerasFollower
 from phalanx.fitting.wishes import Wishes, n_workers
 from phalanx.models.base import OwnScore
 from phalanx.models.keras3.network import flat_outputs
-from phalanx.plan import Plan
-from phalanx.rounds import Rounds
-from phalanx.stopping import Progress
+from phalanx.pure import checks
+from phalanx.pure.plan import Plan
+from phalanx.pure.rounds import Rounds
+from phalanx.pure.stopping import Progress
 from phalanx.training import predict as pass_over
 from phalanx.training import train
 

@@ -8,10 +8,8 @@ import cloudpickle
 import keras
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.arrays import numpy_of
-from phalanx.layout import Region, blocks_of
 from phalanx.models.keras3.optimizers import (
     ELEMENT_WISE,
     LARGEST_BLOCK,
@@ -23,6 +21,8 @@ from phalanx.models.keras3.optimizers import (
 )
 from phalanx.models.pytorch.describing import blocks_within
 from phalanx.models.pytorch.vector import Vector
+from phalanx.pure.arrays import Array
+from phalanx.pure.layout import Region, blocks_of
 
 
 class DescribedOptimizer:

@@ -8,13 +8,13 @@ import keras
 import numpy as np
 import torch
 
-from phalanx.arrays import Array
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.arrays import as_numpy, as_tensors, numpy_of
 from phalanx.models.keras3.network import seed_states, unpacked
 from phalanx.models.pytorch.batches import first_rows
 from phalanx.models.pytorch.generators import undisturbed
+from phalanx.pure.arrays import Array
 
 TRIAL_ROWS = 4
 

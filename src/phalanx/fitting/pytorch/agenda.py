@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from phalanx import checks
-from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
 from phalanx.models.pytorch.describing import Described
 from phalanx.models.pytorch.optimizers import numbers_of
-from phalanx.plan import Plan
+from phalanx.pure import checks
+from phalanx.pure.arrays import Array
+from phalanx.pure.plan import Plan
 
 EVERY = ("step", "epoch")
 

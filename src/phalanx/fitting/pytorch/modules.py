@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from phalanx import checks
-from phalanx.arrays import Array
 from phalanx.clusters.hosts.launch import speaks
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
@@ -28,10 +26,12 @@ from phalanx.models.pytorch.network import Settings, TorchSpec
 from phalanx.models.pytorch.objective import LOSSES, METRICS, Objective
 from phalanx.models.pytorch.packing import packed
 from phalanx.models.pytorch.vector import Vector
-from phalanx.registry import choose
+from phalanx.pure import checks
+from phalanx.pure.arrays import Array
+from phalanx.pure.registry import choose
+from phalanx.pure.stopping import Progress
 from phalanx.run import EpochRecord, Run
 from phalanx.state import State
-from phalanx.stopping import Progress
 from phalanx.training import Trained, train
 
 PRECISIONS = ("float32", "bf16")

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from phalanx.arrays import Array
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
 from phalanx.fitting.pytorch.modules import (
@@ -19,11 +18,12 @@ from phalanx.fitting.pytorch.modules import (
 )
 from phalanx.fitting.pytorch.trials import tried
 from phalanx.fitting.wishes import n_workers
-from phalanx.layout import Region
 from phalanx.models.pytorch.network import TorchSpec
 from phalanx.models.pytorch.objective import Objective
 from phalanx.models.pytorch.packing import packed
 from phalanx.models.pytorch.vector import Vector
+from phalanx.pure.arrays import Array
+from phalanx.pure.layout import Region
 from phalanx.training import predict
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from phalanx.arrays import Array
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput, UserFunctionError
 from phalanx.models.pytorch.batches import Batch, first_rows
 from phalanx.models.pytorch.generators import undisturbed
 from phalanx.models.pytorch.network import TorchSpec, differ
 from phalanx.models.pytorch.packing import unpacked
+from phalanx.pure.arrays import Array
 
 TRIAL_ROWS = 4
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
-from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
+from phalanx.pure.arrays import Array
 
 LAMBDA = "<lambda>"
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.errors import UserFunctionError
-from phalanx.layout import Region
 from phalanx.models.pytorch.generators import undisturbed
 from phalanx.models.pytorch.vector import Vector
-from phalanx.randomness import Key
+from phalanx.pure.arrays import Array
+from phalanx.pure.layout import Region
+from phalanx.pure.randomness import Key
 
 OUTPUT_SEED = 0  # of a model that draws while it predicts
 

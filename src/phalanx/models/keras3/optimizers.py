@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from phalanx.optimizers import Slice, Update
-from phalanx.timetable import Moment
+from phalanx.pure.optimizers import Slice, Update
+from phalanx.pure.timetable import Moment
 
 LARGEST_BLOCK = 65_536  # elements: with its state and what is in between, near a core's cache
 ELEMENT_WISE = (

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.arrays import Array
+from phalanx.pure.arrays import Array
 
 LEAK = 0.01
 ELU_ALPHA = 1.0

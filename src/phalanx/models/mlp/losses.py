@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.models.mlp.activations import ACTIVATIONS
+from phalanx.pure.arrays import Array
 
 HUBER_DELTA = 1.0
 

@@ -15,13 +15,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from phalanx.arrays import Array, aligned_empty
 from phalanx.data.samples import Rows
 from phalanx.errors import InvalidInput
-from phalanx.layout import Layout, Region
 from phalanx.models.mlp.activations import ACTIVATIONS, Activation
 from phalanx.models.mlp.losses import LOSSES, Loss
-from phalanx.randomness import Key
+from phalanx.pure.arrays import Array, aligned_empty
+from phalanx.pure.layout import Layout, Region
+from phalanx.pure.randomness import Key
 
 
 @dataclass(frozen=True)

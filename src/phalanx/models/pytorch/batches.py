@@ -16,11 +16,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
-from phalanx.arrays import Array, aligned_empty
 from phalanx.errors import InvalidInput, UserFunctionError
 from phalanx.models.pytorch.byvalue import Pickler
 from phalanx.models.pytorch.generators import seed_everything
-from phalanx.randomness import Key
+from phalanx.pure.arrays import Array, aligned_empty
+from phalanx.pure.randomness import Key
 
 SHARED = 4096  # bytes from which an array inside a dataset is shared rather than copied
 

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
-from phalanx.layout import Region, blocks_of
 from phalanx.models.pytorch import byvalue
 from phalanx.models.pytorch.fused_trial import is_direct
 from phalanx.models.pytorch.optimizers import (
@@ -26,6 +24,8 @@ from phalanx.models.pytorch.optimizers import (
     state_shapes,
 )
 from phalanx.models.pytorch.vector import Vector
+from phalanx.pure.arrays import Array
+from phalanx.pure.layout import Region, blocks_of
 
 _optim = torch.optim
 ELEMENT_WISE = (

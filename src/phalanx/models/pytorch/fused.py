@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from phalanx.arrays import Array
+from phalanx.pure.arrays import Array
 
 Kernel = Callable[[torch.Tensor], None]  # changes a block and its state by a gradient
 

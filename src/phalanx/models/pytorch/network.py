@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from phalanx.arrays import Array
 from phalanx.errors import UserFunctionError
-from phalanx.layout import Region
 from phalanx.models.pytorch.batches import Batch
 from phalanx.models.pytorch.generators import seed_everything, undisturbed
 from phalanx.models.pytorch.objective import Objective, called
 from phalanx.models.pytorch.packing import unpacked
 from phalanx.models.pytorch.vector import Vector
-from phalanx.randomness import Key
+from phalanx.pure.arrays import Array
+from phalanx.pure.layout import Region
+from phalanx.pure.randomness import Key
 
 OUTPUT_SEED = 0  # of a module that draws while it predicts
 

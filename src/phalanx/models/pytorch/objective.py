@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from phalanx.errors import UserFunctionError
-from phalanx.registry import name_of
+from phalanx.pure.registry import name_of
 
 LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "cross_entropy": functional.cross_entropy,

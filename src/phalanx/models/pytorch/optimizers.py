@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from phalanx.arrays import Array
 from phalanx.models.pytorch.fused import Direct
-from phalanx.optimizers import Slice, Update
-from phalanx.timetable import Moment
+from phalanx.pure.arrays import Array
+from phalanx.pure.optimizers import Slice, Update
+from phalanx.pure.timetable import Moment
 
 LARGEST_BLOCK = 65_536  # elements: a call of an optimiser costs what 50,000 of them do
 FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)

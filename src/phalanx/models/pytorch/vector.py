@@ -15,8 +15,8 @@ from math import prod
 import numpy as np
 import torch
 
-from phalanx.arrays import CACHE_LINE, Array
-from phalanx.layout import Kind, Region
+from phalanx.pure.arrays import CACHE_LINE, Array
+from phalanx.pure.layout import Kind, Region
 
 Piece = tuple[int, tuple[int, ...]]  # where it begins, and its shape
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from phalanx.schedules import Schedule
+from phalanx.pure.schedules import Schedule
 
 
 class Reason(StrEnum):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from phalanx.arrays import Array
+from phalanx.pure.arrays import Array
 
 Partial = Callable[[Array, Array, Array], Array]
 Final = Callable[[Array], float]

@@ -15,9 +15,9 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from phalanx.arrays import Array
-from phalanx.layout import MAX_BLOCK, Region
-from phalanx.timetable import Moment
+from phalanx.pure.arrays import Array
+from phalanx.pure.layout import MAX_BLOCK, Region
+from phalanx.pure.timetable import Moment
 
 Update = Callable[[Moment, float], None]  # of one block, at a moment, with a learning rate
 

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.errors import InvalidInput, UserFunctionError
-from phalanx.randomness import ORDER, keyed
-from phalanx.registry import name_of
+from phalanx.pure.arrays import Array
+from phalanx.pure.randomness import ORDER, keyed
+from phalanx.pure.registry import name_of
 
 MIN_ROWS_A_SHARD = 64
 MIN_DEEP_ROWS, FEW_SHARDS, CACHED_PARAMETERS = 16, 4, 1_000_000
@@ -136,12 +136,13 @@ class Plan:
 
     def shards(self, step: int) -> list[tuple[int, int]]:
         """First and past-the-last place of each shard of a step that has samples."""
-        start, stop = self.batch(step)
-        offsets = self._offsets(stop - start)
-        return [(start + first, start + last) for first, last in offsets]
+        start = self.batch(step)[0]
+        return [(start + first, start + last) for first, last in self.offsets(step)]
 
-    def _offsets(self, rows: int) -> list[tuple[int, int]]:
-        """Where the shards of a batch of so many rows lie in it."""
+    def offsets(self, step: int) -> list[tuple[int, int]]:
+        """Where each shard that has samples lies in its step's batch; not to be changed."""
+        start, stop = self.batch(step)
+        rows = stop - start
         known = self._known_offsets.get(rows)
         if known is None:
             small, larger = divmod(rows, self.n_shards)
@@ -196,7 +197,8 @@ def checked_order(distribution: Distribution, epoch: Epoch) -> Array:
     except Exception as error:
         raise UserFunctionError(
             f"the data distribution {name_of(distribution)} raised {type(error).__name__}: "
-            f"{error}. It is called with a phalanx.plan.Epoch and returns sample indices [{n}]."
+            f"{error}. It is called with a phalanx.pure.plan.Epoch and returns "
+            f"sample indices [{n}]."
         ) from error
     whole = order_B.shape == (n,) and order_B.dtype.kind in "iu"
     if not whole or not np.array_equal(np.sort(order_B), np.arange(n)):

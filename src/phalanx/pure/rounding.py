@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from phalanx.arrays import Array
+from phalanx.pure.arrays import Array
 
 EXACT = "exact"
 _STRETCH = 16_384  # elements that are treated at a time, so that the passes stay in a cache

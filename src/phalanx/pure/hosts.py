@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from phalanx.layout import Region
+from phalanx.pure.layout import Region
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from phalanx.errors import UserFunctionError
-from phalanx.registry import name_of
+from phalanx.pure.registry import name_of
 
 Assignment = Callable[[int, Sequence[float]], Sequence[int]]
 

@@ -7,7 +7,7 @@ from math import isfinite, sqrt
 
 import numpy as np
 
-from phalanx.arrays import Array
+from phalanx.pure.arrays import Array
 
 
 @dataclass(frozen=True)

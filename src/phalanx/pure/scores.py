@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from phalanx.arrays import Array
-from phalanx.metrics import Metric, r2
+from phalanx.pure.arrays import Array
+from phalanx.pure.metrics import Metric, r2
 
 
 def _class_hits(class_B: Array, output_BO: Array, weight_B: Array) -> Array:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.errors import UserFunctionError
-from phalanx.registry import name_of
+from phalanx.pure.arrays import Array
+from phalanx.pure.registry import name_of
 
 Aggregation = Callable[[Array, Array], Array]
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
-from phalanx.arrays import Array
+from phalanx.pure.arrays import Array
 
 MAX_BLOCK = 16_384  # elements: a block, its journal page and its gradient share a core's cache
 MIN_BLOCK = 4_096  # below this, the calls cost more than the arithmetic

@@ -13,13 +13,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from phalanx.arrays import Array
 from phalanx.errors import InvalidInput
-from phalanx.layout import MAX_BLOCK
-from phalanx.optimizers import Optimizer, Slice, Update
-from phalanx.plan import Plan
-from phalanx.registry import name_of
-from phalanx.timetable import Moment
+from phalanx.pure.arrays import Array
+from phalanx.pure.layout import MAX_BLOCK
+from phalanx.pure.optimizers import Optimizer, Slice, Update
+from phalanx.pure.plan import Plan
+from phalanx.pure.registry import name_of
+from phalanx.pure.timetable import Moment
 
 OUTER_RATE = 0.7  # DiLoCo's
 OUTER_MOMENTUM = 0.3  # not its 0.9, which needs thousands of rounds: see docs/models.md
