@@ -7,7 +7,7 @@ import numpy as np
 from phalanx.arena import Arena
 from phalanx.engine.slots import Slots
 from phalanx.job import Job
-from phalanx.pure.arrays import Array, aligned_empty
+from phalanx.pure.arrays import Array, scalar
 from phalanx.pure.layout import Kind, Region
 from phalanx.pure.optimizers import Slice
 from phalanx.pure.timetable import Moment
@@ -16,14 +16,14 @@ from phalanx.pure.timetable import Moment
 class Block:
     """See the module."""
 
-    def __init__(self, job: Job, arena: Arena, k: int, region: Region) -> None:
+    def __init__(self, job: Job, arena: Arena, k: int, region: Region, scratch_n: Array) -> None:
         start, stop = region[:2]
         self.kind, self.alpha = region.kind, job.alpha
         self.is_trained = self.kind is Kind.TRAINED
         self.values_Xn = arena["values"][:, start:stop]
         self.slots = Slots(arena, start, stop)
         params_n, state_Mn = self.values_Xn[0], self.values_Xn[1:]
-        scratch_n = aligned_empty((stop - start,), params_n.dtype)
+        scratch_n = scratch_n[: stop - start]
         self.scalars_2C, settings = arena["scalars"][:, k], arena["settings"]
         settings_TH = settings[:, region.group] if settings.size else None
         self.slice = Slice(
@@ -41,7 +41,7 @@ class Block:
             return 0.0
         penalty = 0.0
         if self.alpha and weight > 0 and self.n_decayed:
-            np.multiply(self.decayed, self.alpha / weight, out=self.pull)
+            np.multiply(self.decayed, scalar(self.alpha / weight, grad_n.dtype), out=self.pull)
             shrunk = grad_n[: self.n_decayed]
             shrunk += self.pull
             penalty = float(self.decayed.dot(self.decayed))

@@ -25,18 +25,22 @@ class Blocks:
 
     def __init__(self, post: Post, arena: Arena, shards: Shards) -> None:
         self.post, self.shards = post, shards
-        self.blocks = [Block(post.job, arena, k, at) for k, at in enumerate(post.job.blocks)]
+        largest = max(block.stop - block.start for block in post.job.blocks)
+        shared_n = aligned_empty((largest,), arena["values"].dtype)  # so that it stays near
+        self.blocks = [
+            Block(post.job, arena, k, at, shared_n) for k, at in enumerate(post.job.blocks)
+        ]
         self.journal = Journal(arena, post.rank)
         self.ledger = Ledger(arena, post.job.n_validation > 0)
         self.aggregate = checked(post.job.aggregation)
         self.done, self.reduced = post.board.blocks, post.board.reduced
         self.clip, self._skips = post.job.clip, post.job.nonfinite == "skip"
         self.squares = arena.words("squares")
+        self._known_weights: list[float] = []
         self._reduced: dict[int, Array] = {}
         self._are_divided = post.job.divides_blocks
         self._reduced_N = arena["reduced"]
         self._sends_means, self._host_rows_HN = post.job.sends_means, arena["host_rows"]
-        largest = max(block.stop - block.start for block in post.job.blocks)
         self._scratch_n = aligned_empty((largest * self._are_divided,), self._reduced_N.dtype)
         self._rounding = post.job.rounding
         self.losses, self.weights = arena.words("losses"), arena.words("weights")
@@ -73,7 +77,9 @@ class Blocks:
     def _take_outcomes(self, doers: Sequence[int]) -> None:
         losses, weights, *measures = self.shards.outcomes(doers)
         self._loss, self._weight = sum(losses), sum(weights)
-        self._weights_R = np.array(self._by_host(weights) if self._sends_means else weights)
+        if weights != self._known_weights:  # nearly all steps have the same
+            self._known_weights = weights
+            self._weights_R = np.array(self._by_host(weights) if self._sends_means else weights)
         self._is_skipped = self._skips and not isfinite(self._loss)
         self._measures = [sum(measure_S) for measure_S in measures]
 

@@ -82,9 +82,9 @@ class Leader:
         if progress.improved:
             self.arena["best"][:] = self.arena["values"][0]
         now = monotonic()
-        measures = self.arena["measures"].sum(axis=0)
         self.ledger.write(row + 1, loss, score, now - self._begun, progress, reason)
-        self.ledger.write_sums(row + 1, measures, sums)
+        if self.job.model.n_measures or len(sums):
+            self.ledger.write_sums(row + 1, self.arena["measures"].sum(axis=0), sums)
         self._begun = now
         return reason is not None or row + 1 == self._lease.n_epochs
 

@@ -36,6 +36,7 @@ class Post:
         self.speed = arena.words("speed")[2 * rank : 2 * rank + 2]  # shards computed, seconds
         self._spans = arena.words("spans")
         self._first_span = rank * arena["spans"][0].size
+        self._is_alone = job.place.is_alone
         self.tick = 0
 
     def enter(self, tick: int) -> None:
@@ -59,12 +60,12 @@ class Post:
     @property
     def is_gathered(self) -> bool:
         """Whether the other hosts have the shards of this one, and this one theirs."""
-        return self.job.place.is_alone or bool(self.board.door[GATHERED] >= self.tick)
+        return self._is_alone or bool(self.board.door[GATHERED] >= self.tick)
 
     @property
     def is_exchanged(self) -> bool:
         """Whether the other hosts have all that they need of this tick."""
-        return self.job.place.is_alone or bool(self.board.door[EXCHANGED] >= self.tick)
+        return self._is_alone or bool(self.board.door[EXCHANGED] >= self.tick)
 
     def hear(self) -> bool:
         """Whether somebody has died since I last looked. Raises Aborted if somebody failed."""

@@ -1,7 +1,7 @@
 """A worker's presence: it says what it is at, in a word that outlives it, and obeys a script.
 
 The word tells the driver, when the worker is dead or silent, at which task it was. The script is
-for tests (faults.py); without one, a phase costs a tenth of a microsecond.
+for tests (pure/faults.py); without one, a phase costs a tenth of a microsecond.
 """
 
 from __future__ import annotations

@@ -48,15 +48,18 @@ class Shards:
         self._rounding = post.job.rounding
         regions = post.job.model.regions if post.job.wire != EXACT else ()
         self._rounded = [slice(r.start, r.stop) for r in regions if r.kind is Kind.TRAINED]
-        self._bounds: list[tuple[int, int]] = []  # their places in the epoch's order
+        self._batch_B = self._order[1]  # samples of this step
+        self._offsets: list[tuple[int, int]] = []  # of the shards in it
 
     def begin(self) -> None:
         """A step begins."""
         moment = self.post.moment
         if self._order[0] != moment.epoch:
             self._order = moment.epoch, self.plan.order(moment.epoch)
-        self._bounds = self.plan.shards(moment.step)
-        self.live = len(self._bounds)
+        start, stop = self.plan.batch(moment.step)
+        self._batch_B = self._order[1][start:stop]
+        self._offsets = self.plan.offsets(moment.step)
+        self.live = len(self._offsets)
         if self._local is not None:
             rate, beat = self._ledger.rate(moment.row), self.post.presence.beat
             self._local.begin(moment, rate, self._settings, beat)
@@ -124,9 +127,9 @@ class Shards:
         post = self.post
         post.share.begin(s, post.tick)
         post.presence.at("read", s)
-        start, stop = self._bounds[s]
+        first, last = self._offsets[s]
         key = Key(self.plan.seed, post.moment.updates, s)
-        rows = self.samples.rows(self._order[1][start:stop], key)
+        rows = self.samples.rows(self._batch_B[first:last], key)
         post.presence.at("compute", s)
         grad_N = self._slots.one(s, post.rank, post.share.owners[s])
         outcome = self.model.gradient(rows, grad_N, key)

@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from phalanx.pure.arrays import Array
+from phalanx.pure.arrays import Array, scalar
 from phalanx.pure.layout import MAX_BLOCK, Region
 from phalanx.pure.timetable import Moment
 
@@ -149,14 +149,15 @@ class Adam(ElementWise):
 
     def update(self, at: Slice, step: int, rate: float) -> None:
         (first_n, second_n), grad_n, scratch_n = at.state_Mn, at.grad_n, at.scratch_n
-        first_n *= self.beta_1
+        dtype = grad_n.dtype
+        first_n *= scalar(self.beta_1, dtype)
         first_n += grad_n
         grad_n *= grad_n
-        second_n *= self.beta_2
+        second_n *= scalar(self.beta_2, dtype)
         second_n += grad_n
         root = (1 - self.beta_2) ** 0.5
         np.sqrt(second_n, out=scratch_n)
-        scratch_n += self.epsilon / root
+        scratch_n += scalar(self.epsilon / root, dtype)
         np.divide(first_n, scratch_n, out=scratch_n)
         bias = (1 - self.beta_2**step) ** 0.5 / (1 - self.beta_1**step)
         scratch_n *= rate * bias * (1 - self.beta_1) / root

@@ -7,6 +7,7 @@ Whoever joins late, or was away for some ticks, finds its place from the number 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 EVALUATION = -1
@@ -33,12 +34,18 @@ class Timetable:
     place: int
     updates: int
 
+    @cached_property
+    def _made_before(self) -> int:
+        """Steps of the first epoch that were made before the lease."""
+        return min(self.place, self.n_steps)
+
     def at(self, tick: int) -> Moment:
         """What the tick is."""
         row, place = divmod(tick - self.tick - 1 + self.place, self.n_steps + self.evaluates)
-        step = place if place < self.n_steps else EVALUATION
-        made = row * self.n_steps + min(place, self.n_steps) - min(self.place, self.n_steps)
-        return Moment(self.epoch + row, step, self.updates + made, row)
+        made = row * self.n_steps - self._made_before
+        if place < self.n_steps:
+            return Moment(self.epoch + row, place, self.updates + made + place, row)
+        return Moment(self.epoch + row, EVALUATION, self.updates + made + self.n_steps, row)
 
     def ends_epoch(self, tick: int) -> bool:
         """Whether the tick is the last one of its epoch."""
@@ -50,7 +57,7 @@ class Timetable:
 
     def tick_of_update(self, updates: int) -> int:
         """The tick of the step with which `updates` have been made, counted as `updates` is."""
-        made = updates - 1 - self.updates + min(self.place, self.n_steps)
+        made = updates - 1 - self.updates + self._made_before
         row, step = divmod(made, self.n_steps)
         return self.tick + 1 + row * (self.n_steps + self.evaluates) + step - self.place
 
