@@ -42,7 +42,9 @@ class InProcess:
         courier = Courier(job, arena, self.group) if self.group else None
         keep_freed_memory()
         with one_blas_thread():
-            worker = Worker(job, arena, training, validation, rank=0, exchange=courier or NOBODY)
+            exchange = courier or NOBODY
+            with job.model.as_guest():
+                worker = Worker(job, arena, training, validation, rank=0, exchange=exchange)
             yield _Session(arena, worker, courier)
 
     def predict(self, work: Forward, params_N: Array, samples: Samples) -> Array:

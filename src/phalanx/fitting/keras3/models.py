@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import fields, replace
 from typing import Any
 
@@ -14,16 +13,13 @@ from phalanx.fitting.keras3.data import KerasData, split_off
 from phalanx.fitting.keras3.described import DescribedModel
 from phalanx.fitting.keras3.follower import KerasFollower
 from phalanx.fitting.wishes import Wishes, n_workers
+from phalanx.fitting.worth import counts_of, taped
 from phalanx.models.base import OwnScore
 from phalanx.models.keras3.network import flat_outputs
 from phalanx.pure import checks
-from phalanx.pure.plan import Plan
-from phalanx.pure.rounds import Rounds
 from phalanx.pure.stopping import Progress
 from phalanx.training import predict as pass_over
 from phalanx.training import train
-
-WORTHWHILE = 100  # steps, after which the second that recording may take is saved
 
 
 def fit(
@@ -68,9 +64,10 @@ def fit(
     plan = wishes.plan(training.n_samples, spec.n_parameters, data.labels, steps_per_epoch)
     score = OwnScore(2 + spec.n_measures) if validating else None
     n_validation = validating.n_samples if validating else 0
-    spec = replace(spec, counts=counts_of(plan, wishes.epochs, wishes.sync_every))
+    counts = counts_of(plan, wishes.epochs, wishes.sync_every)
+    spec = replace(spec, counts=taped(counts, spec.n_parameters))
     optimizer = described.optimizer.described
-    is_recorded = bool(spec.counts) and not optimizer.shapes  # else every variable has its own
+    is_recorded = bool(counts) and not optimizer.shapes  # else every variable has its own
     optimizer = replace(optimizer, is_recorded=is_recorded)
     job = wishes.job(spec, plan, optimizer, n_validation, score, epsilon=0.0)
     follower = KerasFollower(
@@ -84,17 +81,6 @@ def fit(
     follower.begin(following.resume)
     trained = train(job, state, training, validating, Progress(0.0), following)
     return follower.take(trained)
-
-
-def counts_of(plan: Plan, epochs: int, sync_every: int) -> tuple[int, ...]:
-    """Rows of a step of a shard that occur often enough to record a graph for."""
-    rounds = Rounds.of(plan, sync_every)
-    whole, steps = rounds.plan(plan), Counter[int]()
-    for nth, times in ((0, (rounds.count - 1) * epochs), (rounds.count - 1, epochs)):
-        for rows in {stop - start for start, stop in whole.shards(nth)}:
-            for first, last in rounds.batches(rows, nth):
-                steps[last - first] += times
-    return tuple(size for size, times in steps.items() if times >= WORTHWHILE)
 
 
 def evaluate(

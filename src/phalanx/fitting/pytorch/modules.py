@@ -13,8 +13,10 @@ from phalanx.clusters.hosts.launch import speaks
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
 from phalanx.fitting.pytorch.agenda import ModuleAgenda
+from phalanx.fitting.pytorch.known import example_of
 from phalanx.fitting.pytorch.trials import changing_buffers, first_rows_of, tried
 from phalanx.fitting.wishes import Wishes, callbacks_of
+from phalanx.fitting.worth import counts_of, taped
 from phalanx.keeper import record_from
 from phalanx.models.base import OwnScore
 from phalanx.models.pytorch.batches import (
@@ -82,7 +84,10 @@ def fit_module(
     score = OwnScore(2 + len(objective.metrics)) if validating else None
     n_validation = validating.n_samples if validating else 0
     optimiser = described.shaped(spec.vector)
-    job = wishes.job(spec, plan, optimiser, n_validation, score, NORM_EPSILON)
+    counts = taped(counts_of(plan, epochs, wishes.sync_every), spec.n_parameters)
+    job = wishes.job(
+        replace(spec, counts=counts), plan, optimiser, n_validation, score, NORM_EPSILON
+    )
     agenda = ModuleAgenda(described, plan, scheduler, scheduler_every)
     is_local = wishes.sync_every > 1
     follower = Follower(module, described, spec, agenda, objective, calls, verbose, is_local)
@@ -351,15 +356,17 @@ def spec_of(
     """
     settings = settings_of(precision, device)
     vector = Vector.of(described.params, {}, dtype_of(described.params))
+    batch = first_rows_of(training)
+    example = example_of(module, objective, settings, batch)
     spec = TorchSpec(
-        packed(module, described.params, objective),
+        packed(module, described.params, objective, example),
         vector,
         described.regions(vector),
         sum(p.numel() for p in described.params),
         settings,
         described.trained,
     )
-    changing = changing_buffers(spec, described.params, first_rows_of(training))
+    changing = changing_buffers(spec, described.params, batch)
     buffers = {name: b for name, b in module.named_buffers() if name in changing}
     whole = Vector.of(described.params, buffers, dtype_of(described.params))
     return replace(spec, vector=whole, regions=described.regions(whole))

@@ -83,7 +83,7 @@ def _described(
     dtype = dtype_of(params)
     vector = Vector.of(params, {}, dtype)
     spec = TorchSpec(
-        packed(module, params, objective),
+        packed(module, params, objective, None),
         vector,
         (Region(0, vector.size),),
         sum(p.numel() for p in params),

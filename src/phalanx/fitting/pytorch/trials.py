@@ -29,7 +29,7 @@ def changing_buffers(spec: TorchSpec, params: Sequence[torch.Tensor], batch: Bat
     """Names of the buffers that a forward pass changes, found by a trial on a copy."""
     with undisturbed():
         try:
-            module, objective = unpacked(spec.packed, [p.detach().clone() for p in params])
+            module, objective, _ = unpacked(spec.packed, [p.detach().clone() for p in params])
         except Exception as error:
             raise InvalidInput(
                 "a module must be the same after it was pickled and loaded again; loading raised "

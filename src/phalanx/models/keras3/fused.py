@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from phalanx.models.keras3.tracing import lent
+from phalanx.models.pytorch.tracing import lent
 
 DECOUPLED = ("Adam", "AdamW")  # of Keras' own: both take the decay of weights off the parameter
 SLOTS = ("_momentums", "_velocities")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from phalanx.errors import UserFunctionError
-from phalanx.models.pytorch.generators import undisturbed
+from phalanx.models.pytorch.generators import as_guest, undisturbed
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array
 from phalanx.pure.layout import Region
@@ -26,7 +26,7 @@ class KerasSpec:
     """packed: the pickle of a Blueprint. changing: places among `model.weights` of what is not
     trained and changes all the same (running statistics). is_elsewhere: whether the caller's
     process has another backend, so that nothing can be computed there. counts: sizes of shards
-    that are worth a graph (tracing.py).
+    that are worth a tape (tracing.py).
     """
 
     packed: bytes
@@ -61,7 +61,7 @@ class KerasSpec:
         return f"KerasSpec({self.vector})"
 
     def as_guest(self) -> AbstractContextManager[None]:
-        return undisturbed()
+        return as_guest()
 
     def build(self, params_N: Array) -> KerasModel:
         os.environ["KERAS_BACKEND"] = "torch"  # in a worker, before Keras is imported
@@ -81,7 +81,7 @@ class KerasModel:
         import keras
         import torch
 
-        from phalanx.models.keras3.tracing import faster_gradient, gradient_of
+        from phalanx.models.pytorch.tracing import faster_gradient, gradient_of, repeated, signature
 
         self.torch, self.model, self.vector = torch, model, spec.vector
         self.params = [variable._value for variable in model.trainable_variables]
@@ -102,30 +102,27 @@ class KerasModel:
         self._is_training: bool | None = None
         self._tree, self._nest = keras.tree, example
         self._by_keras = gradient_of(self._loss_of, self.params)
-        self._graphs = {}
+        self._tapes, self._signature = {}, signature
         if not self.changing:
             self._prepare(True, None)
             for count in spec.counts:
                 samples = repeated(keras.tree.flatten(example), count)
-                self._graphs[signature(samples)] = faster_gradient(self._by_keras, samples)
+                tape = faster_gradient(self._loss_of, self.params, samples)
+                if tape is not None:
+                    self._tapes[signature(samples)] = tape[0]
+            self._metrics = self._known_metrics()  # the losses of outputs, if that made them
 
     def gradient(self, rows: Any, grad_N: Array, key: Key) -> Sequence[float]:
         n_seeds = 2 * len(self._seeds) + 1
         self._prepare(True, [key.number(nth) >> 32 for nth in range(n_seeds)])
         leaves = self._tree.flatten(rows.content)
-        loss, predicted, *grads = self._graphs.get(signature(leaves), self._by_keras)(*leaves)
         _, slots, changing_slots = self._slots_of(grad_N)
+        loss, predicted = self._tapes.get(self._signature(leaves), self._by_keras)(leaves, slots)
         with self.torch.no_grad():
-            if any(grad is None for grad in grads):
-                grads = [
-                    self.torch.zeros_like(param) if grad is None else grad
-                    for param, grad in zip(self.params, grads, strict=True)
-                ]
-            self.torch._foreach_copy_(slots, grads)
             for slot, value in zip(changing_slots, self.changing, strict=True):
                 slot.copy_(value)
             measures = self._measured(*unpacked(rows.content), predicted)
-        return [float(loss.detach()) * rows.count, float(rows.count), *measures]
+        return [float(loss) * rows.count, float(rows.count), *measures]
 
     def _loss_of(self, *leaves: Any) -> tuple[Any, Any]:
         """Loss and predictions, by Keras, of the tensors of a batch."""
@@ -212,19 +209,6 @@ def seed_states(model: Any) -> list[Any]:
         states += [generator.state for generator in layer._seed_generators]
     unique = {id(state): state for state in states}
     return list(unique.values())
-
-
-def signature(tensors: Sequence[Any]) -> tuple[Any, ...]:
-    """What a graph is good for: a loader may pad sequences to another length in every batch."""
-    return tuple((tensor.shape, tensor.dtype) for tensor in tensors)
-
-
-def repeated(example: list[Array], count: int) -> list[Any]:
-    """So many samples, made of a few."""
-    import torch
-
-    places = np.arange(count) % len(example[0])
-    return [torch.from_numpy(part[places]) for part in example]
 
 
 def unpacked(content: Any) -> tuple[Any, Any, Any]:

@@ -35,7 +35,7 @@ class KerasOptimizer:
     """packed: the pickle of (class, its config, constraints and names of variables). slots: names
     of the attributes that hold a variable for each of the model's. scalars: of those that are one
     number. shapes: where the blocks are whole variables, the shape of each by its start.
-    is_recorded: whether updates are worth a graph (tracing.py), which takes 50 ms for a shape.
+    is_recorded: whether updates are worth a tape (tracing.py), which takes 50 ms for a shape.
     """
 
     packed: bytes
@@ -139,8 +139,8 @@ class Machine:
             return fused_adam(self, described.name, described.slots, described.scalars)
 
     def _recorded(self) -> Callable[[Any], Any]:
-        """What updates the values, by a graph if there is one that is exact."""
-        from phalanx.models.keras3.tracing import faster_update
+        """What updates the values, by a tape if there is one that is exact."""
+        from phalanx.models.pytorch.tracing import faster_update
 
         several = [self.variable, *self.optimizer.variables, *self.scalars]
         variables = {id(variable): variable for variable in several}

@@ -20,6 +20,14 @@ def seed_everything(seed: int) -> None:
 
 
 @contextmanager
+def as_guest() -> Iterator[None]:
+    """Within it, a model computes in the user's process as it does in a worker: to nobody's harm,
+    and not by the precision that the user may have chosen around it."""
+    with undisturbed(), torch.autocast("cpu", enabled=False):
+        yield
+
+
+@contextmanager
 def undisturbed() -> Iterator[None]:
     """Within it, whatever draws from torch's, NumPy's or Python's generators leaves no trace."""
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +13,22 @@ import torch
 
 from phalanx.errors import UserFunctionError
 from phalanx.models.pytorch.batches import Batch
-from phalanx.models.pytorch.generators import seed_everything, undisturbed
+from phalanx.models.pytorch.generators import as_guest, seed_everything
 from phalanx.models.pytorch.objective import Objective, called
 from phalanx.models.pytorch.packing import unpacked
+from phalanx.models.pytorch.tracing import (
+    Gradient,
+    faster_gradient,
+    put,
+    repeated,
+    signature,
+)
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array
 from phalanx.pure.layout import Region
 from phalanx.pure.randomness import Key
 
+Example = Sequence[Array]  # the leaves of a few samples
 OUTPUT_SEED = 0  # of a module that draws while it predicts
 
 
@@ -38,16 +47,19 @@ class Settings:
         torch.set_float32_matmul_precision(self.matmul_precision)
 
     def autocast(self) -> Any:
-        """Within it, operations that gain by it compute in bfloat16, where that is wanted."""
+        """Within it, operations that gain by it compute in bfloat16, where that is wanted. It keeps
+        no casts: they are forgotten at the end of the outermost autocast alone (see as_guest)."""
         if self.precision == "float32":
             return contextlib.nullcontext()
-        return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, dtype=torch.bfloat16, cache_enabled=False)
 
 
 @dataclass(frozen=True)
 class TorchSpec:
-    """packed: the pickle of (module, Objective). trained: places of the parameters that the
-    optimiser has, among all of the module's; `regions` says which of them it treats alike.
+    """packed: the pickle of (module, Objective, Example). trained: places of the parameters that
+    the optimiser has, among all of the module's; `regions` says which of them it treats alike.
+    counts: sizes of shards that are worth a tape (tracing.py).
     """
 
     packed: bytes
@@ -59,6 +71,7 @@ class TorchSpec:
     n_decayed: int = 0
     n_outputs: int = 0
     n_measures: int = 0
+    counts: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -81,12 +94,15 @@ class TorchSpec:
         return f"TorchSpec({self.vector}, {self.settings})"
 
     def as_guest(self) -> AbstractContextManager[None]:
-        return undisturbed()
+        return as_guest()
 
     def build(self, params_N: Array) -> TorchModel:
         views = self.vector.param_views(params_N)
-        module, objective = unpacked(self.packed, views)
-        return TorchModel(self, module, objective, params_N, views)
+        module, objective, example = unpacked(self.packed, views)
+        model = TorchModel(self, module, objective, params_N, views)
+        if example is not None:
+            model.record(example, self.counts)
+        return model
 
 
 class TorchModel:
@@ -114,20 +130,35 @@ class TorchModel:
         self._flags = [(part, part.training) for part in self.module.modules()]
         self._is_training = True
         self._slots: dict[int, tuple[Array, list[torch.Tensor], dict[str, torch.Tensor]]] = {}
+        self._tapes: dict[tuple[Any, ...], tuple[Gradient, bool]] = {}
+
+    def record(self, example: Example, counts: Sequence[int]) -> None:
+        """Prepare for shards of so many rows, with samples like those of the example."""
+        self._prepare(training=True)
+        for count in counts:
+            samples = repeated(example, count)
+            tape = faster_gradient(self._loss_of, self.params, samples)
+            if tape is not None:
+                self._tapes[signature(samples)] = tape
 
     def gradient(self, rows: Batch, grad_N: Array, key: Key) -> tuple[float, float]:
+        _, slots, buffer_slots = self._slots_of(grad_N)
+        if self._tapes and (tape := self._tapes.get(signature(rows.content))) is not None:
+            played, draws = tape
+            if draws:
+                torch.default_generator.manual_seed(key.number())
+            return float(played(rows.content, slots)[0]) * rows.count, float(rows.count)
         seed_everything(key.number())
         self._prepare(training=True)
-        _, slots, buffer_slots = self._slots_of(grad_N)
         with self.settings.autocast():
             loss, weight = self.objective.of_batch(self.module, self._moved(rows), rows.count)
         grads = torch.autograd.grad(loss, self.params, allow_unused=True)
-        with torch.no_grad():
-            if any(grad is None or grad.layout is not torch.strided for grad in grads):
-                grads = tuple(map(_dense, self.params, grads))
-            torch._foreach_copy_(slots, list(grads))
+        put(grads, self.params, slots)
         self.buffers.save(buffer_slots)
         return float(loss.detach()) * weight, weight
+
+    def _loss_of(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return self.objective.of_batch(self.module, tensors, len(tensors[0]))[0], None
 
     def outputs(self, rows: Batch) -> Array:
         """Predictions [rows, ...]."""
@@ -244,15 +275,3 @@ def checked_outputs(outputs: Any, count: int) -> torch.Tensor:
             "in one that returns such a tensor."
         )
     return outputs.float() if outputs.dtype is torch.bfloat16 else outputs
-
-
-def _dense(param: torch.Tensor, grad: torch.Tensor | None) -> torch.Tensor:
-    """A gradient as it goes into the slot: zero for a parameter that was not used."""
-    if grad is None:
-        return torch.zeros_like(param)
-    if grad.layout is not torch.strided:
-        raise UserFunctionError(
-            "gradients must be dense, since they are added coordinate by coordinate; got "
-            f"{grad.layout}. Create the Embedding with sparse=False."
-        )
-    return grad
