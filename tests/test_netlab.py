@@ -81,8 +81,12 @@ def test_what_a_cable_carries_is_counted(hosts):
     with Lab(hosts) as lab:
         transfer(lab, MEGABYTE, giver=hosts - 1, taker=0)
         sent, received = lab.bytes_sent(hosts - 1), lab.bytes_received(0)
-        assert MEGABYTE * 1.04 < sent < MEGABYTE * 1.07  # 66 bytes of headers on every 1448
-        assert sent <= received < sent * 1.01  # a bridge sends a little of its own
+        once = sent - lab.bytes_sent_again(hosts - 1)  # a machine that stalls makes TCP repeat
+        counts = f"sent {sent}, of them once {once}, received {received}"
+        # 66 bytes of headers on every 1448; 54 on every 1460 where TCP has no timestamps
+        assert sent > MEGABYTE * 1.03, counts
+        assert once < MEGABYTE * 1.07, counts
+        assert once <= received < sent * 1.01, counts  # a bridge sends a little of its own
         assert lab.bytes_sent(0) < MEGABYTE / 10
 
 
