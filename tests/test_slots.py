@@ -22,7 +22,7 @@ def test_the_same_array_every_time(doer, owner):
 
 
 def test_rows_of_several_doers_are_gathered():
-    rows_Sn = Slots(ARENA, 1, 3).rows(range(3), [0, 1, 1], [0, 0, 1])
+    rows_Sn = Slots(ARENA, 1, 3).gathered(range(3), [0, 1, 1], [0, 0, 1])
     assert rows_Sn.tolist() == [[1, 2], [17, 18], [9, 10]]
 
 

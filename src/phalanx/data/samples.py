@@ -87,6 +87,7 @@ class Gatherer:
             x = self.arrays[ROWS]
             self._flat = aligned_empty((max_rows * samples.n_features,), x.dtype)
             self._turned = aligned_empty((min(self._flat.size, FEW),), x.dtype)
+            self._buffers: dict[int, tuple[Array, Array | None]] = {}
         else:
             self.sparse = _csr(self.arrays, (samples.n_samples, samples.n_features))
 
@@ -94,12 +95,10 @@ class Gatherer:
         """The rows that `index_B` names, in its order; nothing about them is random."""
         count, x_FB = len(index_B), None
         if self.sparse is None:
-            size = count * self.n_features
-            x = self._flat[:size].reshape(count, self.n_features)
+            x, x_FB = self._buffers.get(count) or self._buffers_of(count)
             self.arrays[ROWS].take(index_B, axis=0, out=x, mode="clip")
-            if size <= FEW:
-                x_FB = self._turned[:size].reshape(self.n_features, count)
-                np.copyto(x_FB, x.T)
+            if x_FB is not None:
+                x_FB[...] = x.T
         else:
             x = self.sparse[index_B]
         return Rows(
@@ -110,6 +109,13 @@ class Gatherer:
             None if self.weight is None else self.weight.take(index_B),
             x_FB,
         )
+
+    def _buffers_of(self, count: int) -> tuple[Array, Array | None]:
+        """Where so many rows go, [B, F], and if they are few, once more as [F, B]."""
+        size, shape = count * self.n_features, (count, self.n_features)
+        turned = self._turned[:size].reshape(shape[::-1]) if size <= FEW else None
+        self._buffers[count] = self._flat[:size].reshape(shape), turned
+        return self._buffers[count]
 
 
 def _csr(arrays: dict[str, Any], shape: tuple[int, int]) -> Any:

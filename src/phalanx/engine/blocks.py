@@ -14,10 +14,12 @@ from phalanx.engine.ledger import Ledger
 from phalanx.engine.post import Post
 from phalanx.engine.shards import Shards
 from phalanx.exchange.board import fence
+from phalanx.job import UNCLIPPED
 from phalanx.pure.aggregation import checked, mean
 from phalanx.pure.arrays import Array, aligned_empty, padded_rows
 from phalanx.pure.clipping import square
 from phalanx.pure.layout import Kind
+from phalanx.pure.rounding import rounded
 
 
 class Blocks:
@@ -32,9 +34,10 @@ class Blocks:
         ]
         self.journal = Journal(arena, post.rank)
         self.ledger = Ledger(arena, post.job.n_validation > 0)
-        self.aggregate = checked(post.job.aggregation)
+        self.aggregate = rounded(checked(post.job.aggregation), post.job.rounding)
         self.done, self.reduced = post.board.blocks, post.board.reduced
-        self.clip, self._skips = post.job.clip, post.job.nonfinite == "skip"
+        self.clip, self._clips = post.job.clip, post.job.clip != UNCLIPPED
+        self._skips = post.job.nonfinite == "skip"
         self.squares = arena.words("squares")
         self._known_weights: list[float] = []
         self._reduced: dict[int, Array] = {}
@@ -42,9 +45,10 @@ class Blocks:
         self._reduced_N = arena["reduced"]
         self._sends_means, self._host_rows_HN = post.job.sends_means, arena["host_rows"]
         self._scratch_n = aligned_empty((largest * self._are_divided,), self._reduced_N.dtype)
-        self._rounding = post.job.rounding
         self.losses, self.weights = arena.words("losses"), arena.words("weights")
-        self.penalties_TK, self.measures_TM = arena["penalties"], arena["measures"]
+        self.penalties, self.measures_TM = arena.words("penalties"), arena["measures"]
+        self._homes: list[Array] = []  # of each block, the gradients where all lie at home
+        self._n_home = 0
 
     def update_mine(self, doers: Sequence[int] | None) -> None:
         """Update those that fall to me from the shards that `doers` computed."""
@@ -52,8 +56,8 @@ class Blocks:
         self._take_outcomes(doers or self.post.share.owners)
         self._rate = self.ledger.rate(self.post.moment.row)
         self._scale = 1.0
-        self._reduced.clear()
         if self._are_divided or (self.clip.norm is not None and not self._is_skipped):
+            self._reduced.clear()
             squares = self._all_squares()
             self._scale = 1.0 if self.clip.norm is None else self.clip.scale(squares)
         self.inherit()
@@ -80,8 +84,11 @@ class Blocks:
         if weights != self._known_weights:  # nearly all steps have the same
             self._known_weights = weights
             self._weights_R = np.array(self._by_host(weights) if self._sends_means else weights)
+        if self._n_home != self.shards.live:
+            self._n_home = self.shards.live
+            self._homes = [block.slots.home(self._n_home) for block in self.blocks]
         self._is_skipped = self._skips and not isfinite(self._loss)
-        self._measures = [sum(measure_S) for measure_S in measures]
+        self._measures = [sum(measure_S) for measure_S in measures] if measures else measures
 
     def _by_host(self, weights: list[float]) -> list[float]:
         """Weights of the hosts that have shards in this step."""
@@ -135,15 +142,14 @@ class Blocks:
             grad_n = self._scratch_n[: stop - start]
             grad_n[...] = self._reduced_N[start:stop]
             return grad_n
-        known = self._reduced.pop(k, None)
-        return self._reduce(k) if known is None else known
+        return self._reduced.pop(k) if k in self._reduced else self._reduce(k)
 
     def _reduce(self, k: int) -> Array:
         """The shards' gradients of a block as one; of what is not learnt, their mean or first."""
         block = self.blocks[k]
         rows_Rn = self._rows(k)
         if block.is_trained:
-            return self._rounding.apply(self.aggregate(rows_Rn, self._weights_R))
+            return self.aggregate(rows_Rn, self._weights_R)
         if block.kind is Kind.COPIED:
             return np.array(rows_Rn[0])
         return mean(rows_Rn, self._weights_R)
@@ -152,8 +158,10 @@ class Blocks:
         """What a block is reduced from: the gradients of shards, or their means of hosts."""
         if self._sends_means:
             return self._host_rows(*self.post.job.blocks[k][:2])
+        if self._doers is None:
+            return self._homes[k]
         live = range(self.shards.live)
-        return self.blocks[k].slots.rows(live, self._doers, self.post.share.owners)
+        return self.blocks[k].slots.gathered(live, self._doers, self.post.share.owners)
 
     def _host_rows(self, start: int, stop: int) -> Array:
         """The means of the hosts that have shards, which always lie alike."""
@@ -175,12 +183,12 @@ class Blocks:
             if not post.share.is_whole:
                 self.journal.restore(tick, k, block.values_Xn)
             grad_n = self._gradient(k)
-            if block.is_trained:
+            if self._clips and block.is_trained:
                 self.clip.apply(grad_n, self._scale)
             self.journal.save(tick, k, block.values_Xn)
             post.presence.at("update", k)
             penalty = block.update(grad_n, self._weight, moment, self._rate)
-        self.penalties_TK[moment.step, k] = penalty
+        self.penalties[moment.step * len(self.blocks) + k] = penalty
         if k == 0:
             self.losses[moment.step], self.weights[moment.step] = self._loss, self._weight
             if self._measures:

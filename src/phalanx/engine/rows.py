@@ -86,7 +86,10 @@ class HostRows:
         is_home = all(owners[s] == doer for s, doer in doers.items())
         weights_S = np.array([self._results_WSR[doers[s], s, 1] for s in shards])
         for block, slots in self._blocks:
-            rows_Sn = slots.rows(shards, None if is_home else doers, owners)
+            if is_home:
+                rows_Sn = slots.home(shards.stop, shards.start)
+            else:
+                rows_Sn = slots.gathered(shards, doers, owners)
             into_n = row_N[block.start : block.stop]
             into_n[...] = rows_Sn[0] if block.kind is Kind.COPIED else mean(rows_Sn, weights_S)
             if block.kind is Kind.TRAINED:

@@ -48,6 +48,8 @@ class Shards:
         self._rounding = post.job.rounding
         regions = post.job.model.regions if post.job.wire != EXACT else ()
         self._rounded = [slice(r.start, r.stop) for r in regions if r.kind is Kind.TRAINED]
+        self._doers: Sequence[int] = ()  # at the last look,
+        self._places: list[int] = []  # and where their results lay
         self._batch_B = self._order[1]  # samples of this step
         self._offsets: list[tuple[int, int]] = []  # of the shards in it
 
@@ -58,7 +60,7 @@ class Shards:
             self._order = moment.epoch, self.plan.order(moment.epoch)
         start, stop = self.plan.batch(moment.step)
         self._batch_B = self._order[1][start:stop]
-        self._offsets = self.plan.offsets(moment.step)
+        self._offsets = self.plan.offsets(stop - start)
         self.live = len(self._offsets)
         if self._local is not None:
             rate, beat = self._ledger.rate(moment.row), self.post.presence.beat
@@ -66,11 +68,11 @@ class Shards:
 
     def compute_mine(self) -> int:
         """Compute those that fall to me; how many they were."""
-        computed = 0
-        for s in self.post.share.shards:
-            if s < self.live and not self._is_taken(s):
+        computed, post = 0, self.post
+        for s in post.share.shards:
+            if s < self.live and (post.share.is_regular or not self._is_taken(s)):
                 self._compute(s)
-                self.post.exchange.look(self.post.tick)
+                post.exchange.look(post.tick)
                 computed += 1
         return computed
 
@@ -79,19 +81,24 @@ class Shards:
         post, words = self.post, self.done.words
         post.presence.at("wait")
         post.exchange.shards(post.tick)
-        for s in range(self.live):
-            if not post.board.spin(words, post.share.expected[s], post.tick):
+        tick, share = post.tick, post.share
+        for place in share.expected[: self.live]:
+            if words[place] < tick and not post.board.spin(words, place, tick):
                 return self._help()
         if not post.is_gathered:
             return self._help()
         fence()
-        return None if post.share.is_whole else post.share.heirs[: self.live]
+        return None if share.is_whole else share.heirs[: self.live]
 
     def outcomes(self, doers: Sequence[int]) -> list[list[float]]:
         """By shard: the losses, the weights, and each of the measures."""
-        stride, width, results = self._stride, self._width, self.results
-        places = [doers[s] * stride + s * width for s in range(self.live)]
-        return [[results[place + column] for place in places] for column in range(width)]
+        results = self.results
+        if doers is not self._doers or len(self._places) != self.live:
+            stride, width = self._stride, self._width
+            self._doers = doers  # the same list in nearly all steps
+            self._places = [doers[s] * stride + s * width for s in range(self.live)]
+        columns = range(self._width)
+        return [[results[place + column] for place in self._places] for column in columns]
 
     def _help(self) -> Sequence[int]:
         """While a shard is missing, compute those that nobody else will, or not soon."""
@@ -118,31 +125,28 @@ class Shards:
 
     def _is_taken(self, s: int) -> bool:
         """Whether somebody else has done a shard of mine, or is at it."""
-        share = self.post.share
-        if share.is_regular:
-            return False
-        return self._doer(s) is not None or share.is_begun(s, self.post.tick)
+        post = self.post
+        return self._doer(s) is not None or post.share.is_begun(s, post.tick)
 
     def _compute(self, s: int) -> None:
-        post = self.post
-        post.share.begin(s, post.tick)
-        post.presence.at("read", s)
+        post, share, at = self.post, self.post.share, self.post.presence.at
+        share.begin(s, post.tick)
+        at("read", s)
         first, last = self._offsets[s]
         key = Key(self.plan.seed, post.moment.updates, s)
         rows = self.samples.rows(self._batch_B[first:last], key)
-        post.presence.at("compute", s)
-        grad_N = self._slots.one(s, post.rank, post.share.owners[s])
+        at("compute", s)
+        grad_N = self._slots.one(s, post.rank, share.owners[s])
         outcome = self.model.gradient(rows, grad_N, key)
         for trained in self._rounded:
             self._rounding.apply(grad_N[trained])
         if self._stops and not isfinite(outcome[0]):
             moment = post.moment
             raise NonFiniteLoss(outcome[0], moment.updates, moment.epoch, s)
-        post.presence.at("publish", s)
+        at("publish", s)
         # If it is published already, the update may have begun while I computed: mine may be of
         # half-changed parameters, and nobody needs it. If not, it cannot have.
-        if self.done.doer(s, post.tick, post.share.others) is None:
-            place = post.rank * self._stride + self._width * s
-            for column, figure in enumerate(outcome):
-                self.results[place + column] = figure
+        if self.done.doer(s, post.tick, share.others) is None:
+            for place, figure in enumerate(outcome, post.rank * self._stride + self._width * s):
+                self.results[place] = figure
             self.done.publish(s, post.tick)

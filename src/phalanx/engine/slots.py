@@ -33,16 +33,18 @@ class Slots:
             return np.asarray(self._home_Sn[s])
         return np.asarray(self._away_WSN[place, s, self._start : self._stop])
 
-    def rows(
-        self, shards: range, doers: Sequence[int] | Mapping[int, int] | None, owners: Sequence[int]
-    ) -> Array:
-        """The gradients [len(shards), n] of shards, from where their doers put them.
+    def home(self, stop: int, start: int = 0) -> Array:
+        """The gradients [stop - start, n] of shards that all lie at home, side by side."""
+        return np.asarray(self._home_Sn[start:stop])
 
-        doers, owners: by shard. With `doers` None all lie at home, side by side. Else they are
-        gathered into rows that lie as those at home do, so that they are reduced to equal bits.
+    def gathered(
+        self, shards: range, doers: Sequence[int] | Mapping[int, int], owners: Sequence[int]
+    ) -> Array:
+        """The gradients [len(shards), n] of shards, from where their doers put them: in rows that
+        lie as those at home do, so that they are reduced to equal bits.
+
+        doers, owners: by shard.
         """
-        if doers is None:
-            return np.asarray(self._home_Sn[shards.start : shards.stop])
         gathered_Sn = padded_rows(len(shards), self._stop - self._start, self._home_Sn.dtype)
         for row_n, s in zip(gathered_Sn, shards, strict=True):
             row_n[...] = self.one(s, doers[s], owners[s])

@@ -142,7 +142,10 @@ class Worker:
         share, post = self.post.share, self.post
         if not share.is_whole or not post.has_begun:
             return self._is_complete()
-        return all(self.board.spin(post.seats.left, rank, post.tick) for rank in share.active)
+        for rank in share.active:  # noqa: SIM110
+            if not self.board.spin(post.seats.left, rank, post.tick):
+                return False
+        return True
 
     def _is_complete(self) -> bool:
         """Whether everything of this tick is done, by whomever."""

@@ -136,13 +136,11 @@ class Plan:
 
     def shards(self, step: int) -> list[tuple[int, int]]:
         """First and past-the-last place of each shard of a step that has samples."""
-        start = self.batch(step)[0]
-        return [(start + first, start + last) for first, last in self.offsets(step)]
-
-    def offsets(self, step: int) -> list[tuple[int, int]]:
-        """Where each shard that has samples lies in its step's batch; not to be changed."""
         start, stop = self.batch(step)
-        rows = stop - start
+        return [(start + first, start + last) for first, last in self.offsets(stop - start)]
+
+    def offsets(self, rows: int) -> list[tuple[int, int]]:
+        """Where each shard that has samples lies in a batch of so many; not to be changed."""
         known = self._known_offsets.get(rows)
         if known is None:
             small, larger = divmod(rows, self.n_shards)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from phalanx.pure.aggregation import Aggregation
 from phalanx.pure.arrays import Array
 
 EXACT = "exact"
@@ -96,5 +97,13 @@ class Half:
 
 
 _UPPER = int(np.array([1], np.uint16).view(np.uint8)[0])  # 1 where the lower half comes first
+
+
+def rounded(rule: Aggregation, rounding: Rounding) -> Aggregation:
+    """A rule whose results are rounded."""
+    if isinstance(rounding, Exact):
+        return rule
+    return lambda grads_Sn, weights_S: rounding.apply(rule(grads_Sn, weights_S))
+
 
 ROUNDINGS: dict[str, Rounding] = {EXACT: Exact(), "bf16": Brain(), "fp16": Half()}
