@@ -32,6 +32,7 @@ class Block:
         if self.is_trained:
             self._update = job.optimizer.bind(self.slice)
         self.n_decayed = min(max(job.model.n_decayed - start, 0), stop - start)
+        self.are_all_decayed = self.n_decayed == stop - start
         self.decayed, self.pull = params_n[: self.n_decayed], scratch_n[: self.n_decayed]
 
     def update(self, grad_n: Array, weight: float, moment: Moment, rate: float) -> float:
@@ -42,7 +43,7 @@ class Block:
         penalty = 0.0
         if self.alpha and weight > 0 and self.n_decayed:
             np.multiply(self.decayed, scalar(self.alpha / weight, grad_n.dtype), out=self.pull)
-            shrunk = grad_n[: self.n_decayed]
+            shrunk = grad_n if self.are_all_decayed else grad_n[: self.n_decayed]
             shrunk += self.pull
             penalty = float(self.decayed.dot(self.decayed))
         self.slice.grad_n = grad_n

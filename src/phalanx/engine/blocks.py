@@ -190,7 +190,8 @@ class Blocks:
             penalty = block.update(grad_n, self._weight, moment, self._rate)
         self.penalties[moment.step * len(self.blocks) + k] = penalty
         if k == 0:
-            self.losses[moment.step], self.weights[moment.step] = self._loss, self._weight
+            self.losses[moment.step] = self._loss
+            self.weights[moment.step] = self._weight or 1.0  # of samples that all weigh nothing
             if self._measures:
                 self.measures_TM[moment.step] = self._measures
         post.presence.at("commit", k)

@@ -50,6 +50,7 @@ class Leader:
         self._parts = {"shard_owner": job.shard_parts[host], "block_owner": blocks}
         if job.divides_blocks:
             self._parts["block_reducer"] = job.block_parts[host]
+        self._penalty_weights_K = np.full(len(job.blocks), 0.5 * job.alpha)
         self._rows_T = np.diff([*starts, job.plan.n_visited]).astype(float)
 
     def begin(self, lease: Lease, timetable: Timetable) -> None:
@@ -165,12 +166,9 @@ class Leader:
 
     def _loss(self) -> float:
         """The epoch's mean loss with the penalty, batches weighted by their number of samples."""
-        weight_T = self.arena["weights"].copy()
-        weight_T[weight_T == 0] = 1  # a batch of samples that all weigh nothing
-        loss_T = np.add.reduce(self.arena["penalties"], axis=1)
-        loss_T *= 0.5 * self.job.alpha
+        loss_T = self.arena["penalties"].dot(self._penalty_weights_K)
         loss_T += self.arena["losses"]
-        loss_T /= weight_T
+        loss_T /= self.arena["weights"]
         if self.job.nonfinite != "skip":
             return float(np.dot(loss_T, self._rows_T) / self.job.plan.n_visited)
         made_T = np.isfinite(loss_T)

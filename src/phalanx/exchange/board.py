@@ -98,10 +98,10 @@ def _by_nothing() -> None:
     pass
 
 
-# Keeps reads before it from moving behind it, and writes as well; reads may still overtake writes,
-# which nobody here relies on. x86 keeps that order by itself; Arm may otherwise show a word before
-# the data that it speaks of (code that writes past the caches ends with a fence of its own there, or
-# C++'s releases would not hold). An uncontended lock is the one portable fence that Python has.
+# A fence keeps reads that come before it before what follows, and writes as well; that a later read
+# overtakes a write does no harm here. x86 keeps that order by itself: who writes past its caches
+# ends with a fence, or C++'s releases would not hold either. Arm may show a word before the data
+# that it speaks of. Taking an uncontended lock is the one portable fence that Python has.
 IS_ORDERED = platform.machine() in ("x86_64", "AMD64")
 fence = _by_nothing if IS_ORDERED else _by_lock
 
