@@ -48,6 +48,7 @@ class Stage:
         self.door = self.board.door
         self.door[LAST], self.door[WANTED] = NEVER, n_workers
         self.arena["admitted"][:n_workers] = 1
+        self.arena["weights"][...] = 1  # as steps leave it
         self.leader = self.succeed()
         self.leader.ledger.begin(Progress(rate=0.1))
         self.tick = 0
