@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from phalanx.pure.arrays import axpy
 from phalanx.pure.optimizers import (
     OPTIMIZERS,
     Adagrad,
@@ -70,3 +71,18 @@ def test_keep_gradient_changes_no_parameter():
     params, state = run(KeepGradient())
     np.testing.assert_array_equal(params, START)
     np.testing.assert_array_equal(state[0], GRADS[-1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1, 31, 4097, 16384])
+def test_a_multiple_is_added_in_place(dtype, n):
+    rng = np.random.default_rng(0)
+    x_n, y_n = rng.normal(size=n).astype(dtype), rng.normal(size=n).astype(dtype)
+    expected_n = y_n.astype(np.longdouble) + np.longdouble(dtype(-0.3)) * x_n
+    axpy(-0.3, x_n, y_n)
+    np.testing.assert_allclose(y_n, expected_n, rtol=0, atol=4 * np.finfo(dtype).eps)
+
+
+def test_a_multiple_is_not_added_to_a_copy():
+    with pytest.raises((AssertionError, ValueError)):
+        axpy(1.0, np.ones(3), np.ones(6)[::2])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from phalanx.arena import Arena
 from phalanx.engine.slots import Slots
 from phalanx.job import Job
-from phalanx.pure.arrays import Array, scalar
+from phalanx.pure.arrays import Array, axpy
 from phalanx.pure.layout import Kind, Region
 from phalanx.pure.optimizers import Slice
 from phalanx.pure.timetable import Moment
@@ -33,7 +31,7 @@ class Block:
             self._update = job.optimizer.bind(self.slice)
         self.n_decayed = min(max(job.model.n_decayed - start, 0), stop - start)
         self.are_all_decayed = self.n_decayed == stop - start
-        self.decayed, self.pull = params_n[: self.n_decayed], scratch_n[: self.n_decayed]
+        self.decayed = params_n[: self.n_decayed]
 
     def update(self, grad_n: Array, weight: float, moment: Moment, rate: float) -> float:
         """Apply one step; return the sum of squares of the decayed parameters before it."""
@@ -42,9 +40,8 @@ class Block:
             return 0.0
         penalty = 0.0
         if self.alpha and weight > 0 and self.n_decayed:
-            np.multiply(self.decayed, scalar(self.alpha / weight, grad_n.dtype), out=self.pull)
             shrunk = grad_n if self.are_all_decayed else grad_n[: self.n_decayed]
-            shrunk += self.pull
+            axpy(self.alpha / weight, self.decayed, shrunk)
             penalty = float(self.decayed.dot(self.decayed))
         self.slice.grad_n = grad_n
         self._update(moment, rate)

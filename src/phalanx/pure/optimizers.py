@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from phalanx.pure.arrays import Array, scalar
+from phalanx.pure.arrays import Array, axpy, scalar
 from phalanx.pure.layout import MAX_BLOCK, Region
 from phalanx.pure.timetable import Moment
 
@@ -104,8 +104,7 @@ class SGD(ElementWise):
     slots: ClassVar[tuple[str, ...]] = ()
 
     def update(self, at: Slice, step: int, rate: float) -> None:
-        at.grad_n *= rate
-        at.params_n -= at.grad_n
+        axpy(-rate, at.grad_n, at.params_n)
 
 
 @dataclass(frozen=True)
@@ -117,9 +116,8 @@ class Momentum(ElementWise):
 
     def update(self, at: Slice, step: int, rate: float) -> None:
         velocity_n = at.rows_M[0]
-        at.grad_n *= rate
         velocity_n *= self.momentum
-        velocity_n -= at.grad_n
+        axpy(-rate, at.grad_n, velocity_n)
         at.params_n += velocity_n
 
 
@@ -132,12 +130,10 @@ class Nesterov(ElementWise):
 
     def update(self, at: Slice, step: int, rate: float) -> None:
         velocity_n = at.rows_M[0]
-        at.grad_n *= rate
         velocity_n *= self.momentum
-        velocity_n -= at.grad_n
-        np.multiply(velocity_n, self.momentum, out=at.scratch_n)
-        at.scratch_n -= at.grad_n
-        at.params_n += at.scratch_n
+        axpy(-rate, at.grad_n, velocity_n)
+        axpy(self.momentum, velocity_n, at.params_n)
+        axpy(-rate, at.grad_n, at.params_n)
 
 
 @dataclass(frozen=True)
@@ -165,8 +161,7 @@ class Adam(ElementWise):
         scratch_n += scalar(self.epsilon / root, dtype)
         np.divide(first_n, scratch_n, out=scratch_n)
         bias = (1 - self.beta_2**step) ** 0.5 / (1 - self.beta_1**step)
-        scratch_n *= rate * bias * (1 - self.beta_1) / root
-        at.params_n -= scratch_n
+        axpy(-rate * bias * (1 - self.beta_1) / root, scratch_n, at.params_n)
 
 
 @dataclass(frozen=True)
@@ -200,8 +195,7 @@ class RMSprop(ElementWise):
         np.sqrt(square_n, out=at.scratch_n)
         at.scratch_n += self.epsilon / root
         np.divide(at.grad_n, at.scratch_n, out=at.scratch_n)
-        at.scratch_n *= rate / root
-        at.params_n -= at.scratch_n
+        axpy(-rate / root, at.scratch_n, at.params_n)
 
 
 @dataclass(frozen=True)
@@ -218,8 +212,7 @@ class Adagrad(ElementWise):
         np.sqrt(squares_n, out=at.scratch_n)
         at.scratch_n += self.epsilon
         np.divide(at.grad_n, at.scratch_n, out=at.scratch_n)
-        at.scratch_n *= rate
-        at.params_n -= at.scratch_n
+        axpy(-rate, at.scratch_n, at.params_n)
 
 
 @dataclass(frozen=True)
