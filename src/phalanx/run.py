@@ -127,8 +127,8 @@ def fewer_workers(run: Run, asked: int) -> Event:
 def digest(params_N: Array, state_MN: Array) -> str:
     """SHA-256 over the bytes of the parameters and of each row of optimiser state, in hex."""
     sha = hashlib.sha256(params_N.data)
-    if state_MN.size:
-        sha.update(state_MN.data)
+    for row_N in state_MN:
+        sha.update(row_N.data)
     return sha.hexdigest()
 
 

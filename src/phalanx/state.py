@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from phalanx.arena import Arena
 from phalanx.job import EPOCH_SUMS, Job, Lease
@@ -43,6 +43,10 @@ class State:
         for name, sums in self.sums.items():
             arena[name][...] = sums
 
+    def own(self) -> State:
+        """The same in memory of its own, that of an arena being given back."""
+        return replace(self, params_N=self.params_N.copy(), state_MN=self.state_MN.copy())
+
     def take_best(self) -> None:
         """End with the best parameters instead of the last, where they were followed."""
         if self.best_N is not None:
@@ -72,8 +76,11 @@ def reason_to_end(rule: Rule, taken: Standing) -> Reason | None:
 
 
 def state_of(job: Job, arena: Arena, lease: Lease, is_final: bool) -> State:
-    """The state at the end of a lease. Where it is final, early stopping takes the best one."""
-    params_N, state_MN = arena["values"][0].copy(), arena["values"][1:].copy()
+    """The state at the end of a lease. Where it is final, early stopping takes the best one.
+
+    Parameters and optimiser state are the arena's, which nobody changes after its last lease.
+    """
+    params_N, state_MN = arena["values"][0], arena["values"][1:]
     best_N = arena["best"].copy() if job.rule.by_score else None
     named = {name: arena[name].copy() for name in EPOCH_SUMS if arena[name].size}
     sums = named if lease.place else {}

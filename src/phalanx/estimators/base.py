@@ -257,8 +257,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
 
     def _take(self, spec: MLPSpec, trained: Trained, incremental: bool) -> None:
         """Make the outcome of a training this estimator's own."""
-        self._unpack(spec, trained.state.params_N)
-        progress, state = trained.progress, trained.state
+        progress, state = trained.progress, trained.state.own()
+        self._unpack(spec, state.params_N)
         name = self._optimizer.optimizer
         self._optimizer = OptimizerState(name, progress.rate, state.state_MN, state.updates)
         self._epochs_done = state.epochs

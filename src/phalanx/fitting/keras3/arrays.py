@@ -24,7 +24,13 @@ def as_tensors(content: Any) -> Any:
 
 def numpy_of(value: Any) -> Array:
     """A variable or tensor as an array of its own."""
-    return np.array(keras.ops.convert_to_numpy(value))
+    return np.require(keras.ops.convert_to_numpy(value), requirements=["OWNDATA", "WRITEABLE"])
+
+
+def assign(variable: Any, tensor: torch.Tensor) -> None:
+    """Give a variable the values of a tensor of torch, whose memory it does not keep."""
+    copies = keras.backend.backend() == "torch"  # others may take an array's memory as theirs
+    variable.assign(tensor if copies else np.array(tensor))
 
 
 def empty_like(variable: Any) -> torch.Tensor:

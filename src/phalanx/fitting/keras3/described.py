@@ -14,7 +14,7 @@ import torch
 
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
-from phalanx.fitting.keras3.arrays import as_numpy, dtype_of, empty_like, numpy_of
+from phalanx.fitting.keras3.arrays import as_numpy, assign, dtype_of, empty_like, numpy_of
 from phalanx.fitting.keras3.optimizer import DescribedOptimizer
 from phalanx.fitting.keras3.trial import Trial
 from phalanx.models.keras3.blueprint import Blueprint, compiled_of, config_of, custom_of
@@ -115,13 +115,13 @@ class DescribedModel:
         """Parameters and running statistics as one vector [N]."""
         values_N = np.zeros(self.vector.size, self.vector.dtype)
         for variable, view in self._pairs(values_N):
-            view.copy_(torch.from_numpy(np.array(numpy_of(variable))))
+            view.copy_(torch.from_numpy(numpy_of(variable)))
         return values_N
 
     def show(self, values_N: Array) -> None:
         """Take them from the vector."""
-        for variable, view in self._pairs(np.array(values_N)):
-            variable.assign(view.numpy())
+        for variable, view in self._pairs(values_N):
+            assign(variable, view)
 
     def _pairs(self, values_N: Array) -> list[tuple[Any, torch.Tensor]]:
         dtypes = {

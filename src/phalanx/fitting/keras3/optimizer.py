@@ -7,9 +7,10 @@ from typing import Any
 import cloudpickle
 import keras
 import numpy as np
+import torch
 
 from phalanx.errors import InvalidInput
-from phalanx.fitting.keras3.arrays import numpy_of
+from phalanx.fitting.keras3.arrays import assign, numpy_of
 from phalanx.models.keras3.optimizers import (
     ELEMENT_WISE,
     LARGEST_BLOCK,
@@ -98,7 +99,8 @@ class DescribedOptimizer:
         """Give the live optimiser the state that the training has reached."""
         for (start, _), m, slot in self._slots():
             size = int(np.prod(slot.shape))
-            slot.assign(np.array(state_MN[m, start : start + size]).reshape(slot.shape))
+            row_n = torch.from_numpy(state_MN[m, start : start + size])
+            assign(slot, row_n.reshape(tuple(slot.shape)))
         blocks = blocks_of(regions, LARGEST_BLOCK)
         first = blocks_within(blocks, *self._first_place())[0]
         for name, number in zip(self.described.scalars, scalars_KC[first].tolist(), strict=True):

@@ -40,7 +40,6 @@ class Trial:
             self.predicted = self._call(self.x, training=False)
             if self.is_trained:
                 self._call(self.x, training=True)
-            after = [numpy_of(weight) for weight in model.weights]
             if self.is_measured:
                 self._build_metrics()
         except InvalidInput:
@@ -51,16 +50,17 @@ class Trial:
                 f"raised {type(error).__name__}: {error}. Compare the shapes of x and y with the "
                 "model's inputs and outputs (model.summary())."
             ) from error
-        for weight, value in zip(model.weights, before, strict=True):
-            weight.assign(value)
+        changed = [
+            i
+            for i, (weight, value) in enumerate(zip(model.weights, before, strict=True))
+            if not np.array_equal(numpy_of(weight), value)
+        ]
+        for i in changed:
+            model.weights[i].assign(before[i])
         for state, value in zip(seed_states(model), seeds, strict=True):
             state.assign(value)
         trained = {id(v) for v in model.trainable_variables}
-        return tuple(
-            i
-            for i, (b, a) in enumerate(zip(before, after, strict=True))
-            if not np.array_equal(b, a) and id(model.weights[i]) not in trained
-        )
+        return tuple(i for i in changed if id(model.weights[i]) not in trained)
 
     def _call(self, x: Any, training: bool) -> Any:
         with torch.no_grad():
