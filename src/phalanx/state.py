@@ -44,7 +44,7 @@ class State:
             arena[name][...] = sums
 
     def own(self) -> State:
-        """The same in memory of its own, that of an arena being given back."""
+        """The same in memory of its own, so that the arena's can be given back."""
         return replace(self, params_N=self.params_N.copy(), state_MN=self.state_MN.copy())
 
     def take_best(self) -> None:
@@ -78,7 +78,9 @@ def reason_to_end(rule: Rule, taken: Standing) -> Reason | None:
 def state_of(job: Job, arena: Arena, lease: Lease, is_final: bool) -> State:
     """The state at the end of a lease. Where it is final, early stopping takes the best one.
 
-    Parameters and optimiser state are the arena's, which nobody changes after its last lease.
+    The final parameters and optimiser state are the arena's own, which nobody changes any more:
+    whoever keeps them takes a copy. Those to go on from elsewhere are copies, since the arena, with
+    the samples that may lie in it, is not to stay for as long.
     """
     params_N, state_MN = arena["values"][0], arena["values"][1:]
     best_N = arena["best"].copy() if job.rule.by_score else None
@@ -87,6 +89,7 @@ def state_of(job: Job, arena: Arena, lease: Lease, is_final: bool) -> State:
     state = State(params_N, state_MN, lease.updates, lease.first_epoch, lease.place, best_N, sums)
     if arena["scalars"].size:
         state.scalars_KC = arena["scalars"][lease.updates % 2].copy()
-    if is_final:
-        state.take_best()
+    if not is_final:
+        return state.own()
+    state.take_best()
     return state
