@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from phalanx.pure.arrays import axpy
+from phalanx.pure.arrays import blas_axpy, numpy_axpy
 from phalanx.pure.optimizers import (
     OPTIMIZERS,
     Adagrad,
@@ -75,7 +75,8 @@ def test_keep_gradient_changes_no_parameter():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n", [1, 31, 4097, 16384])
-def test_a_multiple_is_added_in_place(dtype, n):
+@pytest.mark.parametrize("axpy", [blas_axpy, numpy_axpy])
+def test_a_multiple_is_added_in_place(dtype, n, axpy):
     rng = np.random.default_rng(0)
     x_n, y_n = rng.normal(size=n).astype(dtype), rng.normal(size=n).astype(dtype)
     expected_n = y_n.astype(np.longdouble) + np.longdouble(dtype(-0.3)) * x_n
@@ -85,4 +86,4 @@ def test_a_multiple_is_added_in_place(dtype, n):
 
 def test_a_multiple_is_not_added_to_a_copy():
     with pytest.raises((AssertionError, ValueError)):
-        axpy(1.0, np.ones(3), np.ones(6)[::2])
+        blas_axpy(1.0, np.ones(3), np.ones(6)[::2])

@@ -45,7 +45,9 @@ class State:
 
     def own(self) -> State:
         """The same in memory of its own, so that the arena's can be given back."""
-        return replace(self, params_N=self.params_N.copy(), state_MN=self.state_MN.copy())
+        last_N = None if self.last_N is None else self.last_N.copy()
+        params_N, state_MN = self.params_N.copy(), self.state_MN.copy()
+        return replace(self, params_N=params_N, state_MN=state_MN, last_N=last_N)
 
     def take_best(self) -> None:
         """End with the best parameters instead of the last, where they were followed."""

@@ -92,6 +92,7 @@ def train(
         job = _for_hosts(job, cluster.n_workers)
         arguments = job, start, training, validation, progress, following
         trained: Trained = cluster.train(train, *arguments)
+        trained.state = trained.state.own()  # what comes from elsewhere need not be writable
         return trained
     begun, first_update = monotonic(), 0 if following.resume else start.updates
     hosts = following.hosts or launched()

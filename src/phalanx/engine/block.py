@@ -5,7 +5,7 @@ from __future__ import annotations
 from phalanx.arena import Arena
 from phalanx.engine.slots import Slots
 from phalanx.job import Job
-from phalanx.pure.arrays import Array, axpy
+from phalanx.pure.arrays import Array, blas_axpy, numpy_axpy
 from phalanx.pure.layout import Kind, Region
 from phalanx.pure.optimizers import Slice
 from phalanx.pure.timetable import Moment
@@ -25,7 +25,14 @@ class Block:
         self.scalars_2C, settings = arena["scalars"][:, k], arena["settings"]
         settings_TH = settings[:, region.group] if settings.size else None
         self.slice = Slice(
-            params_n, state_Mn, scratch_n, scratch_n, self.scalars_2C, settings_TH, region
+            params_n,
+            state_Mn,
+            scratch_n,
+            scratch_n,
+            self.scalars_2C,
+            settings_TH,
+            region,
+            numpy_axpy if job.is_mixed else blas_axpy,
         )
         if self.is_trained:
             self._update = job.optimizer.bind(self.slice)
@@ -41,7 +48,7 @@ class Block:
         penalty = 0.0
         if self.alpha and weight > 0 and self.n_decayed:
             shrunk = grad_n if self.are_all_decayed else grad_n[: self.n_decayed]
-            axpy(self.alpha / weight, self.decayed, shrunk)
+            self.slice.axpy(self.alpha / weight, self.decayed, shrunk)
             penalty = float(self.decayed.dot(self.decayed))
         self.slice.grad_n = grad_n
         self._update(moment, rate)

@@ -27,7 +27,7 @@ from phalanx.exchange.board import (
 )
 from phalanx.exchange.seats import Seats
 from phalanx.job import EPOCH_SUMS, Job, Lease
-from phalanx.pure.arrays import Array
+from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.assignment import assign, follows_speed
 from phalanx.pure.stopping import judge
 from phalanx.pure.timetable import Timetable
@@ -50,7 +50,8 @@ class Leader:
         self._parts = {"shard_owner": job.shard_parts[host], "block_owner": blocks}
         if job.divides_blocks:
             self._parts["block_reducer"] = job.block_parts[host]
-        self._penalty_weights_K = np.full(len(job.blocks), 0.5 * job.alpha)
+        self._penalty_weights_K = aligned_empty((len(job.blocks),), np.float64)
+        self._penalty_weights_K[...] = 0.5 * job.alpha
         self._rows_T = np.diff([*starts, job.plan.n_visited]).astype(float)
 
     def begin(self, lease: Lease, timetable: Timetable) -> None:

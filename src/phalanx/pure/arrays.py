@@ -7,6 +7,7 @@ F features in · O outputs
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -45,13 +46,21 @@ def scalar(value: float, dtype: np.dtype[Any]) -> Array:
 _AXPY = {np.dtype(np.float32): saxpy, np.dtype(np.float64): daxpy}
 
 
-def axpy(factor: float, x_n: Array, y_n: Array) -> None:
-    """y <- y + factor x, in place: one pass over memory by BLAS, where NumPy makes two.
+Axpy = Callable[[float, Array, Array], None]  # y <- y + factor x, in place
+
+
+def blas_axpy(factor: float, x_n: Array, y_n: Array) -> None:
+    """One pass over memory, where NumPy makes two.
 
     Both are contiguous, [n], of float32 or of float64 and do not overlap.
     """
     changed_n = _AXPY[y_n.dtype](x_n, y_n, a=factor)
     assert changed_n is y_n, "BLAS was given a copy of what it should change"
+
+
+def numpy_axpy(factor: float, x_n: Array, y_n: Array) -> None:
+    """Rounded alike by every processor, as BLAS is not: some add before they round."""
+    y_n += factor * x_n
 
 
 def padded_rows(count: int, size: int, dtype: npt.DTypeLike) -> Array:

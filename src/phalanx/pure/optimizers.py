@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from phalanx.pure.arrays import Array, axpy, scalar
+from phalanx.pure.arrays import Array, Axpy, blas_axpy, scalar
 from phalanx.pure.layout import MAX_BLOCK, Region
 from phalanx.pure.timetable import Moment
 
@@ -29,7 +29,7 @@ class Slice:
     `state_Mn` has a row for each of the optimiser's `slots`, zero before the first step; `grad_n`
     and `scratch_n` may be overwritten. An optimiser with scalars finds those that u updates made
     in row u % 2 of `scalars_2C`, and writes the next ones to the other row. Where the settings
-    come from outside, `settings_TH` has them for each step of the epoch.
+    come from outside, `settings_TH` has them for each step of the epoch. `axpy` adds multiples.
     """
 
     params_n: Array
@@ -39,6 +39,7 @@ class Slice:
     scalars_2C: Array | None = None
     settings_TH: Array | None = None
     block: Region | None = None
+    axpy: Axpy = blas_axpy
     rows_M: list[Array] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,7 +105,7 @@ class SGD(ElementWise):
     slots: ClassVar[tuple[str, ...]] = ()
 
     def update(self, at: Slice, step: int, rate: float) -> None:
-        axpy(-rate, at.grad_n, at.params_n)
+        at.axpy(-rate, at.grad_n, at.params_n)
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Momentum(ElementWise):
     def update(self, at: Slice, step: int, rate: float) -> None:
         velocity_n = at.rows_M[0]
         velocity_n *= self.momentum
-        axpy(-rate, at.grad_n, velocity_n)
+        at.axpy(-rate, at.grad_n, velocity_n)
         at.params_n += velocity_n
 
 
@@ -131,9 +132,9 @@ class Nesterov(ElementWise):
     def update(self, at: Slice, step: int, rate: float) -> None:
         velocity_n = at.rows_M[0]
         velocity_n *= self.momentum
-        axpy(-rate, at.grad_n, velocity_n)
-        axpy(self.momentum, velocity_n, at.params_n)
-        axpy(-rate, at.grad_n, at.params_n)
+        at.axpy(-rate, at.grad_n, velocity_n)
+        at.axpy(self.momentum, velocity_n, at.params_n)
+        at.axpy(-rate, at.grad_n, at.params_n)
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class Adam(ElementWise):
         scratch_n += scalar(self.epsilon / root, dtype)
         np.divide(first_n, scratch_n, out=scratch_n)
         bias = (1 - self.beta_2**step) ** 0.5 / (1 - self.beta_1**step)
-        axpy(-rate * bias * (1 - self.beta_1) / root, scratch_n, at.params_n)
+        at.axpy(-rate * bias * (1 - self.beta_1) / root, scratch_n, at.params_n)
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ class RMSprop(ElementWise):
         np.sqrt(square_n, out=at.scratch_n)
         at.scratch_n += self.epsilon / root
         np.divide(at.grad_n, at.scratch_n, out=at.scratch_n)
-        axpy(-rate / root, at.scratch_n, at.params_n)
+        at.axpy(-rate / root, at.scratch_n, at.params_n)
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ class Adagrad(ElementWise):
         np.sqrt(squares_n, out=at.scratch_n)
         at.scratch_n += self.epsilon
         np.divide(at.grad_n, at.scratch_n, out=at.scratch_n)
-        axpy(-rate, at.scratch_n, at.params_n)
+        at.axpy(-rate, at.scratch_n, at.params_n)
 
 
 @dataclass(frozen=True)
