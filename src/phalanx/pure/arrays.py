@@ -8,13 +8,12 @@ F features in · O outputs
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.blas import daxpy, saxpy
 
 Array = npt.NDArray[Any]
 
@@ -43,9 +42,6 @@ def scalar(value: float, dtype: np.dtype[Any]) -> Array:
     return array
 
 
-_AXPY = {np.dtype(np.float32): saxpy, np.dtype(np.float64): daxpy}
-
-
 Axpy = Callable[[float, Array, Array], None]  # y <- y + factor x, in place
 
 
@@ -54,8 +50,16 @@ def blas_axpy(factor: float, x_n: Array, y_n: Array) -> None:
 
     Both are contiguous, [n], of float32 or of float64 and do not overlap.
     """
-    changed_n = _AXPY[y_n.dtype](x_n, y_n, a=factor)
+    changed_n = _axpy_of(y_n.dtype)(x_n, y_n, a=factor)
     assert changed_n is y_n, "BLAS was given a copy of what it should change"
+
+
+@cache
+def _axpy_of(dtype: np.dtype[Any]) -> Callable[..., Array]:
+    from scipy.linalg.blas import daxpy, saxpy  # 100 ms to import, for networks of ours alone
+
+    routine: Callable[..., Array] = saxpy if dtype == np.float32 else daxpy
+    return routine
 
 
 def numpy_axpy(factor: float, x_n: Array, y_n: Array) -> None:

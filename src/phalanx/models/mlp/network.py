@@ -63,7 +63,7 @@ class MLPSpec:
 
     @property
     def libraries(self) -> tuple[str, ...]:
-        return ()
+        return ("scipy.linalg.blas",)
 
     @property
     def n_decayed(self) -> int:
