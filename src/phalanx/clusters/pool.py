@@ -63,10 +63,16 @@ class Pool:
             self._ask_to_load()
 
     def _ask_to_load(self) -> None:
-        if self._libraries:
-            with contextlib.suppress(EOFError, OSError):  # found out, and mended, at the next fork
-                wire.send(self._server, ("load", self._libraries))
-                wire.receive(self._server)
+        if not self._libraries:
+            return
+        try:
+            wire.send(self._server, ("load", self._libraries))
+            wire.receive(self._server)
+        except (EOFError, OSError):
+            pass  # found out, and mended, at the next fork
+        except BaseException:
+            shutdown()  # after half an exchange, the next answer would be to the wrong question
+            raise
 
     def is_sound(self) -> bool:
         """Whether nobody has ended while there was nothing to do; idle processes say nothing."""
