@@ -338,7 +338,7 @@ def test_demo(tmp_path):
 
 
 def test_demo_under_chaos(tmp_path):
-    result = call("demo", "--chaos", "--epochs", "70", "--out", tmp_path / "demo")
+    result = call("demo", "--chaos", "--epochs", "300", "--out", tmp_path / "demo")
     assert result.exit_code == 0, result.output
     assert "all 2 digests are equal" in result.stdout
     assert re.search(r"equal +yes", result.stdout)
