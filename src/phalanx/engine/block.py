@@ -37,7 +37,6 @@ class Block:
         if self.is_trained:
             self._update = job.optimizer.bind(self.slice)
         self.n_decayed = min(max(job.model.n_decayed - start, 0), stop - start)
-        self.are_all_decayed = self.n_decayed == stop - start
         self.decayed = params_n[: self.n_decayed]
 
     def update(self, grad_n: Array, weight: float, moment: Moment, rate: float) -> float:
@@ -47,8 +46,7 @@ class Block:
             return 0.0
         penalty = 0.0
         if self.alpha and weight > 0 and self.n_decayed:
-            shrunk = grad_n if self.are_all_decayed else grad_n[: self.n_decayed]
-            self.slice.axpy(self.alpha / weight, self.decayed, shrunk)
+            self.slice.axpy(self.alpha / weight, self.decayed, grad_n[: self.n_decayed])
             penalty = float(self.decayed.dot(self.decayed))
         self.slice.grad_n = grad_n
         self._update(moment, rate)

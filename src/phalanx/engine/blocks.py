@@ -88,7 +88,7 @@ class Blocks:
             self._n_home = self.shards.live
             self._homes = [block.slots.home(self._n_home) for block in self.blocks]
         self._is_skipped = self._skips and not isfinite(self._loss)
-        self._measures = [sum(measure_S) for measure_S in measures] if measures else measures
+        self._measures = [sum(measure_S) for measure_S in measures]
 
     def _by_host(self, weights: list[float]) -> list[float]:
         """Weights of the hosts that have shards in this step."""
