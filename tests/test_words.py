@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from phalanx.arena import Arena
 from phalanx.engine.journal import Journal
-from phalanx.engine.ledger import Ledger
+from phalanx.engine.ledger import ROW, Ledger
 from phalanx.engine.presence import Presence
 from phalanx.exchange.board import DEATHS
 from phalanx.exchange.seats import Activity, Seats
 from phalanx.exchange.tally import Tally
-from phalanx.job import Job
+from phalanx.job import LEDGER_COLUMNS, Job
 from phalanx.models.mlp import MLPSpec
 from phalanx.pure.aggregation import mean
 from phalanx.pure.assignment import round_robin
@@ -156,6 +156,11 @@ def test_whoever_takes_a_seat_again_knows_which_block_was_begun_there(arena):
 
 
 # ledger
+
+
+def test_a_line_of_the_ledger_fills_its_columns():
+    assert ROW.size == 8 * LEDGER_COLUMNS
+    assert ROW.format.count("d") + ROW.format.count("q") + 1 == LEDGER_COLUMNS
 
 
 def test_a_line_of_the_ledger_is_read_as_it_was_written(arena):

@@ -6,7 +6,10 @@ content, by whoever takes over from a leader that died while writing it.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import nan
+from struct import Struct
+from typing import Any
 
 from phalanx.arena import Arena
 from phalanx.job import LEDGER_COLUMNS
@@ -16,20 +19,21 @@ from phalanx.run import EpochRecord
 
 REASONS = (None, *Reason)
 LOSS, SCORE, SECONDS, REASON, RATE = range(5)
+ROW = Struct("dddq dqqddq?7x")  # eight bytes a column; from RATE on, the fields of Progress
 
 
 class Ledger:
     """The rows as records."""
 
     def __init__(self, arena: Arena, is_scored: bool) -> None:
-        self._rows = arena["ledger"]
         self._words = arena.words("ledger")
+        self._rows = self._words.cast("B")
         self._sums, self._n_measures = arena["epoch_sums"], arena["measures"].shape[1]
         self._is_scored = is_scored
 
     def begin(self, progress: Progress) -> None:
         """Write row 0."""
-        self._rows[0] = (nan, nan, 0.0, 0, *progress)
+        ROW.pack_into(self._rows, 0, nan, nan, 0.0, 0, *progress)
 
     def rate(self, row: int) -> float:
         """The learning rate of the epoch that follows row `row`."""
@@ -37,10 +41,7 @@ class Ledger:
 
     def progress(self, row: int) -> Progress:
         """What the rule remembers after row `row`."""
-        rate, epochs, seen, best_loss, best_score, stale, improved = self._rows[row, RATE:].tolist()
-        return Progress(
-            rate, int(epochs), int(seen), best_loss, best_score, int(stale), bool(improved)
-        )
+        return Progress(*ROW.unpack_from(self._rows, row * ROW.size)[RATE:])
 
     def write(
         self,
@@ -52,8 +53,8 @@ class Ledger:
         reason: Reason | None,
     ) -> None:
         """Write a row."""
-        shown = nan if score is None else score
-        self._rows[row] = (loss, shown, seconds, REASONS.index(reason), *progress)
+        shown, why = nan if score is None else score, REASONS.index(reason)
+        ROW.pack_into(self._rows, row * ROW.size, loss, shown, seconds, why, *progress)
 
     def write_sums(self, row: int, measures_M: Array, scores_M: Array) -> None:
         """Write the sums of the training samples' measures, and of the validation chunks."""
@@ -62,17 +63,22 @@ class Ledger:
 
     def records(self, first: int, last: int) -> list[EpochRecord]:
         """The epochs from `first` up to but without `last`, counted from the lease's start."""
-        return [self._record(epoch + 1) for epoch in range(first, last)]
+        rows = ROW.iter_unpack(self._rows[first * ROW.size : (last + 1) * ROW.size])
+        sums = self._sums[first + 1 : last + 1].tolist()
+        return [
+            self._record(before[RATE], row, sums_M)
+            for (before, row), sums_M in zip(pairwise(rows), sums, strict=True)
+        ]
 
-    def _record(self, row: int) -> EpochRecord:
-        loss, score, seconds, reason = self._rows[row, :RATE].tolist()
+    def _record(self, rate: float, row: tuple[Any, ...], sums_M: list[float]) -> EpochRecord:
+        n, (loss, score, seconds, reason) = self._n_measures, row[:RATE]
         return EpochRecord(
             loss,
             score if self._is_scored else None,
-            self.rate(row - 1),
+            rate,
             seconds,
-            self.progress(row),
-            REASONS[int(reason)],
-            tuple(self._sums[row, : self._n_measures].tolist()),
-            tuple(self._sums[row, self._n_measures :].tolist()) if self._is_scored else (),
+            Progress(*row[RATE:]),
+            REASONS[reason],
+            tuple(sums_M[:n]),
+            tuple(sums_M[n:]) if self._is_scored else (),
         )
