@@ -75,6 +75,11 @@ class Job:
         return blocks_of(self.model.regions, self.optimizer.largest_block)
 
     @cached_property
+    def largest_block(self) -> int:
+        """Parameters of the largest block."""
+        return max(block.stop - block.start for block in self.blocks)
+
+    @cached_property
     def chunks(self) -> list[tuple[int, int]]:
         """Bounds of the V validation chunks."""
         return chunk_bounds(self.n_validation)
@@ -147,7 +152,6 @@ class Job:
         n, w, dtype = self.model.size, self.n_seats, self.model.dtype.name
         s, k, v = self.plan.n_shards, len(self.blocks), len(self.chunks)
         rows, several = 1 + len(self.optimizer.slots), w if w > 1 else 0
-        largest_block = max(block.stop - block.start for block in self.blocks)
         groups, settings = self.optimizer.settings_shape
         measures = self.model.n_measures
         doers, divided = w if self.place.is_alone else w + 1, int(self.divides_blocks)
@@ -164,7 +168,7 @@ class Job:
             "host_rows": Field((self.place.count * self.sends_means, n), dtype, aligned=True),
             "reduced": Field((divided * n,), dtype, aligned=True),
             "results": Field((doers, s, 2 + measures)),
-            "journal": Field((several, rows, largest_block), dtype),
+            "journal": Field((several, rows, self.largest_block), dtype),
             "journal_marks": Field((w,), "int64"),
             "partials": Field((doers, v, self.n_sums)),
             "scalars": Field((2, k, self.optimizer.n_scalars)),
