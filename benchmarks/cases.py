@@ -66,6 +66,16 @@ class Case:
         return replace(self, n_samples=n_samples, epochs=max(2, self.epochs // 10))
 
 
+IRIS = Case(
+    key="iris",
+    title="iris, 4-10-3, one step an epoch",
+    load=data.iris,
+    hidden=(10,),
+    batch=150,
+    n_samples=150,
+    epochs=1000,
+    targets={},
+)
 DIGITS = Case(
     key="digits",
     title="digits, 64-100-10, batch 200",
@@ -109,3 +119,4 @@ MNIST_WIDE = Case(
     extra_shards=(2,),
 )
 CASES = {case.key: case for case in (DIGITS, MNIST_SMALL, MNIST_WIDE)}
+WITH_IRIS = {IRIS.key: IRIS, **CASES}  # whose time is what an epoch costs, not what is computed

@@ -10,13 +10,13 @@ import sys
 from dataclasses import replace
 
 import phalanx
-from cases import CASES
+from cases import WITH_IRIS
 from contestants import phalanx as phalanx_of
 
 
 def main() -> None:
     key, n_samples, workers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    case = replace(CASES[key], n_samples=n_samples)
+    case = replace(WITH_IRIS[key], n_samples=n_samples)
     contestant = phalanx_of(case, case.samples(), workers)
     print(phalanx.__file__, flush=True)
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""The data: scikit-learn's digits, and MNIST from its IDX files."""
+"""The data: scikit-learn's iris and digits, and MNIST from its IDX files."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ class Data:
 
     def first(self, n_samples: int) -> Data:
         return Data(self.x[:n_samples], self.y[:n_samples], self.source)
+
+
+def iris() -> Data:
+    """150 flowers, of 4 measures each."""
+    from sklearn.datasets import load_iris
+
+    x, y = load_iris(return_X_y=True)
+    return Data(x.astype(np.float32), y.astype(np.int64), "load_iris")
 
 
 def digits() -> Data:
