@@ -12,7 +12,7 @@ nn, functional = torch.nn, torch.nn.functional
 
 from phalanx.fitting import worth  # noqa: E402
 from phalanx.fitting.pytorch import known  # noqa: E402
-from phalanx.fitting.pytorch.modules import objective_of, settings_of  # noqa: E402
+from phalanx.fitting.pytorch.arguments import objective_of, settings_of  # noqa: E402
 from phalanx.models.pytorch import tracing  # noqa: E402
 from phalanx.models.pytorch.batches import Batch  # noqa: E402
 from phalanx.models.pytorch.playing import played  # noqa: E402

@@ -10,14 +10,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from math import inf
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
@@ -34,8 +32,10 @@ from phalanx.estimators.following import (
     random_state_of,
     tuned,
 )
+from phalanx.estimators.initial import initial_weights
+from phalanx.estimators.labelled import Labelled, Target, set_aside
 from phalanx.estimators.parameters import check_parameters, hidden_sizes
-from phalanx.estimators.recipe import Target, lbfgs_job, limits_of, plan_of, stochastic_job
+from phalanx.estimators.recipe import lbfgs_job, limits_of, plan_of, stochastic_job
 from phalanx.job import Job
 from phalanx.lbfgs import minimize
 from phalanx.models.mlp import MLPSpec
@@ -108,7 +108,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         X, target = self._check_data(X, y, reset=first, incremental=incremental)
         weight_B = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        weight_B = self._sample_weight(y, weight_B)
+        labelled = Labelled(X, target, self._sample_weight(y, weight_B))
         validation = self._check_validation(wishes.validation_data, X.dtype)
         spec = self._spec(X, target)
         self._random_state = check_random_state(self.random_state)
@@ -117,10 +117,9 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             self._initialize(spec)
         try:
             if self.solver == "lbfgs":
-                self._fit_lbfgs(spec, target.samples(X, weight_B))
+                self._fit_lbfgs(spec, labelled.samples())
             else:
-                data = X, target, weight_B, validation
-                self._fit_stochastic(spec, *data, following, incremental)
+                self._fit_stochastic(spec, labelled, validation, following, incremental)
         except BaseException:
             if first:  # the initial weights are no model
                 del self.coefs_, self.intercepts_
@@ -148,7 +147,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         if target.values_BO is not None:
             target.values_BO = target.values_BO.astype(dtype, copy=False)
         weights = validation_data[2] if len(validation_data) == 3 else None
-        return target.samples(X, None if weights is None else _check_sample_weight(weights, X))
+        weight_B = None if weights is None else _check_sample_weight(weights, X)
+        return Labelled(X, target, weight_B).samples()
 
     def _spec(self, X: Any, target: Target) -> MLPSpec:
         self.n_outputs_ = (
@@ -159,18 +159,12 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         return MLPSpec(sizes, self.activation, loss, X.dtype.name, dropout)
 
     def _initialize(self, spec: MLPSpec) -> None:
-        """scikit-learn's initial weights, drawn in its order (Glorot & Bengio 2010)."""
+        """The attributes of a network that has learnt nothing."""
         self.n_iter_ = self.t_ = self._epochs_done = 0
         self._seed: int | None = None
         self.n_layers_ = len(spec.sizes)
         self.out_activation_ = LOSSES[spec.loss].out_activation
-        self.coefs_, self.intercepts_ = [], []
-        factor = 2.0 if self.activation in ("logistic", "sigmoid") else 6.0
-        for fan_in, fan_out in pairwise(spec.sizes):
-            bound = np.sqrt(factor / (fan_in + fan_out))
-            draw = self._random_state.uniform
-            self.coefs_.append(draw(-bound, bound, (fan_in, fan_out)).astype(spec.dtype))
-            self.intercepts_.append(draw(-bound, bound, fan_out).astype(spec.dtype))
+        self.coefs_, self.intercepts_ = initial_weights(spec, self._random_state)
         if self.solver != "lbfgs":
             self._begin_curves()
 
@@ -186,9 +180,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     def _fit_stochastic(
         self,
         spec: MLPSpec,
-        X: Any,
-        target: Target,
-        weight_B: Array | None,
+        labelled: Labelled,
         validation: Samples | None,
         following: Following,
         incremental: bool,
@@ -196,34 +188,17 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         if not hasattr(self, "loss_curve_"):  # the first fit was L-BFGS's
             self._begin_curves()
         if self.early_stopping and validation is None:
-            X, target, weight_B, validation = self._split(X, target, weight_B)
-        training = target.samples(X, weight_B)
-        plan = plan_of(self, spec, training.n_samples, self._drawn_seed(), target.labels_B)
+            strata_B, fraction = self._stratify_labels(labelled.target), self.validation_fraction
+            labelled, held_out = set_aside(labelled, fraction, strata_B, self._random_state)
+            validation = held_out.samples()
+        training, labels_B = labelled.samples(), labelled.target.labels_B
+        plan = plan_of(self, spec, training.n_samples, self._drawn_seed(), labels_B)
         job = stochastic_job(self, spec, plan, validation, self._score_metric(), incremental)
         start = self._start(spec, job, incremental)
         progress = self._progress(self._optimizer.learning_rate)
         with self._controlled(job.n_workers, following):
             trained = train(job, start, training, validation, progress, following)
         self._take(spec, trained, incremental)
-
-    def _split(
-        self, X: Any, target: Target, weight_B: Array | None
-    ) -> tuple[Any, Target, Array | None, Samples]:
-        """Part of the training samples set aside, as scikit-learn sets it aside."""
-        index_train, index_val = train_test_split(
-            np.arange(X.shape[0]),
-            random_state=self._random_state,
-            test_size=self.validation_fraction,
-            stratify=self._stratify_labels(target),
-        )
-        if len(index_val) < 2:
-            raise ValueError(
-                "The validation set is too small. Increase 'validation_fraction' "
-                "or the size of your dataset."
-            )
-        weights = [None if weight_B is None else weight_B[i] for i in (index_train, index_val)]
-        held_out = target.take(index_val).samples(X[index_val], weights[1])
-        return X[index_train], target.take(index_train), weights[0], held_out
 
     def _drawn_seed(self) -> int:
         """The seed of data order and dropout, drawn once after the initial weights."""

@@ -21,7 +21,7 @@ from phalanx.course import REFUSE, OnEpoch
 from phalanx.errors import InvalidInput
 from phalanx.estimators.base import BaseMLP
 from phalanx.estimators.following import Wishes
-from phalanx.estimators.recipe import Target
+from phalanx.estimators.labelled import Target
 from phalanx.pure.arrays import Array
 from phalanx.pure.metrics import Metric
 from phalanx.pure.rounding import EXACT

@@ -6,12 +6,11 @@ Functions take the estimator as `params` and only read constructor parameters fr
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
 from phalanx.clusters.hosts.launch import cores, speaks
-from phalanx.data.samples import Samples, TableSamples
+from phalanx.data.samples import Samples
 from phalanx.estimators.parameters import check_shards
 from phalanx.job import Job
 from phalanx.lbfgs import Limits
@@ -40,26 +39,6 @@ from phalanx.pure.registry import choose
 from phalanx.pure.schedules import Adaptive, Constant, InverseScaling, Schedule
 from phalanx.pure.stopping import Rule
 from phalanx.training import seats_for, useful_workers
-
-
-@dataclass
-class Target:
-    """A checked target: class indices [n] or values [n, O], and labels for stratifying."""
-
-    classes_B: Array | None
-    values_BO: Array | None
-    labels_B: Array | None
-
-    def samples(self, x: Any, weight_B: Array | None) -> Samples:
-        """Samples with this target; weights in the samples' dtype."""
-        if weight_B is not None:
-            weight_B = weight_B.astype(x.dtype, copy=False)
-        return TableSamples.of(x, self.classes_B, self.values_BO, weight_B)
-
-    def take(self, index: Array) -> Target:
-        """The target of some of the samples."""
-        arrays = (self.classes_B, self.values_BO, self.labels_B)
-        return Target(*(None if array is None else array[index] for array in arrays))
 
 
 def optimizer_of(params: Any) -> Optimizer:

@@ -12,7 +12,7 @@ from phalanx.course import REFUSE, OnEpoch
 from phalanx.errors import InvalidInput
 from phalanx.estimators.base import BaseMLP
 from phalanx.estimators.following import Wishes
-from phalanx.estimators.recipe import Target
+from phalanx.estimators.labelled import Target
 from phalanx.models.mlp.losses import REGRESSION_LOSSES
 from phalanx.pure import checks
 from phalanx.pure.arrays import Array

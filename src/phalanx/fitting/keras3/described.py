@@ -68,27 +68,46 @@ class DescribedModel:
         self.spec = self._spec(regions)
 
     def _spec(self, regions: tuple[Region, ...]) -> KerasSpec:
+        trial = self.trial
+        variables = self.live if self.is_trained else self.model.weights
+        n_measures = sum(int(np.prod(v.shape)) for v in trial.metric_variables)
+        return KerasSpec(
+            self._packed(self._blueprint()),
+            self.vector,
+            regions,
+            sum(int(np.prod(variable.shape)) for variable in variables),
+            trial.changing,
+            n_measures if trial.is_measured else 0,
+            keras.backend.backend() != "torch",
+        )
+
+    def _blueprint(self) -> Blueprint:
+        """What a worker creates the model from."""
         model, trial = self.model, self.trial
         shared = {id(v) for v in self.live} | {id(model.weights[i]) for i in trial.changing}
         constants = {i: numpy_of(w) for i, w in enumerate(model.weights) if id(w) not in shared}
-        blueprint = Blueprint(
+        layers = model._flatten_layers()
+        return Blueprint(
             config_of(model),
             custom_of(model),
             compiled_of(model) if trial.is_measured else {},
             as_numpy(tuple(p for p in (trial.x, trial.y, trial.weight) if p is not None)),
-            tuple(layer.trainable for layer in model._flatten_layers()),
-            tuple(getattr(layer, "use_cudnn", None) for layer in model._flatten_layers()),
+            tuple(layer.trainable for layer in layers),
+            tuple(getattr(layer, "use_cudnn", None) for layer in layers),
             constants,
             keras.config.floatx(),
             keras.config.dtype_policy().name,
             keras.config.image_data_format(),
             keras.config.epsilon(),
         )
+
+    def _packed(self, blueprint: Blueprint) -> bytes:
+        """Raises InvalidInput where a worker could not create the model, or another one."""
         try:
             packed = cloudpickle.dumps(blueprint)
             if blueprint.custom:
                 with undisturbed():
-                    _check_alike(blueprint.build(), model)
+                    _check_alike(blueprint.build(), self.model)
         except InvalidInput:
             raise
         except Exception as error:
@@ -98,16 +117,7 @@ class DescribedModel:
                 f"({type(error).__name__}: {error}). Implement get_config() in classes that take "
                 "arguments, as for model.save(), and create inside what cannot be pickled."
             ) from error
-        n_measures = sum(int(np.prod(v.shape)) for v in trial.metric_variables)
-        return KerasSpec(
-            packed,
-            self.vector,
-            regions,
-            sum(int(np.prod(v.shape)) for v in (self.live if self.is_trained else model.weights)),
-            trial.changing,
-            n_measures if trial.is_measured else 0,
-            keras.backend.backend() != "torch",
-        )
+        return packed
 
     # to and from the flat vector
 

@@ -8,15 +8,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from phalanx.errors import InvalidInput
+from phalanx.data.samples import Samples
+from phalanx.fitting.keras3.arguments import check_model, clips_of
 from phalanx.fitting.keras3.data import KerasData, split_off
 from phalanx.fitting.keras3.described import DescribedModel
 from phalanx.fitting.keras3.follower import KerasFollower
 from phalanx.fitting.wishes import Wishes, n_workers
 from phalanx.fitting.worth import counts_of, taped
+from phalanx.job import Job
 from phalanx.models.base import OwnScore
 from phalanx.models.keras3.network import flat_outputs
 from phalanx.pure import checks
+from phalanx.pure.plan import Plan
 from phalanx.pure.stopping import Progress
 from phalanx.training import predict as pass_over
 from phalanx.training import train
@@ -60,16 +63,9 @@ def fit(
     described = DescribedModel(model, training, is_local=wishes.sync_every > 1)
     if validating is not None:
         described.trial.check_fits(validating)
-    spec = described.spec
-    plan = wishes.plan(training.n_samples, spec.n_parameters, data.labels, steps_per_epoch)
-    score = OwnScore(2 + spec.n_measures) if validating else None
-    n_validation = validating.n_samples if validating else 0
-    counts = counts_of(plan, wishes.epochs, wishes.sync_every)
-    spec = replace(spec, counts=taped(counts, spec.n_parameters))
-    optimizer = described.optimizer.described
-    is_recorded = bool(counts) and not optimizer.shapes  # else every variable has its own
-    optimizer = replace(optimizer, is_recorded=is_recorded)
-    job = wishes.job(spec, plan, optimizer, n_validation, score, epsilon=0.0)
+    n_parameters = described.spec.n_parameters
+    plan = wishes.plan(training.n_samples, n_parameters, data.labels, steps_per_epoch)
+    job = _job(wishes, described, plan, validating)
     follower = KerasFollower(
         described, plan, callbacks, verbose, initial_epoch, epochs, validation_freq
     )
@@ -81,6 +77,22 @@ def fit(
     follower.begin(following.resume)
     trained = train(job, state, training, validating, Progress(0.0), following)
     return follower.take(trained)
+
+
+def _job(wishes: Wishes, described: DescribedModel, plan: Plan, validating: Samples | None) -> Job:
+    """The training, with a tape of the model and of its optimiser where they are worth one."""
+    counts = counts_of(plan, wishes.epochs, wishes.sync_every)
+    spec, optimizer = described.spec, described.optimizer.described
+    is_recorded = bool(counts) and not optimizer.shapes  # else every variable has its own
+    score = OwnScore(2 + spec.n_measures) if validating else None
+    return wishes.job(
+        replace(spec, counts=taped(counts, spec.n_parameters)),
+        plan,
+        replace(optimizer, is_recorded=is_recorded),
+        validating.n_samples if validating else 0,
+        score,
+        epsilon=0.0,
+    )
 
 
 def evaluate(
@@ -140,60 +152,3 @@ def _like(nest: Any, arrays: Any) -> Any:
     if isinstance(nest, (list, tuple)):
         return type(nest)([_like(part, arrays) for part in nest])
     return next(arrays)
-
-
-def clips_of(optimizer: Any) -> dict[str, float]:
-    """Clipping by value or by the whole gradient's norm, as the optimiser was told."""
-    found = {"clip_value": optimizer.clipvalue, "clip_norm": optimizer.global_clipnorm}
-    return {name: float(value) for name, value in found.items() if value is not None}
-
-
-def check_model(model: Any, is_trained: bool) -> None:
-    """Raise InvalidInput for a model that cannot be trained, or evaluated, as it stands."""
-    if not model.compiled:
-        raise InvalidInput(
-            "a model must be compiled with an optimizer and a loss; this one is not. Call e.g. "
-            "model.compile(optimizer='adam', loss='mse') first."
-        )
-    if is_trained and model.optimizer is None:
-        raise InvalidInput(
-            "a model must be compiled with an optimizer; this one has none. Call "
-            "model.compile(optimizer='adam', loss=...)."
-        )
-    for name in ("train_step", "test_step", "fit") if is_trained else ("test_step",):
-        # Keras' NumPy backend has no train_step
-        if getattr(type(model), name, None) is not getattr(keras.Model, name, None):
-            raise InvalidInput(
-                f"the gradient's computation must be Keras' own, so that it can be shared out; "
-                f"{type(model).__name__} overrides {name}. Override compute_loss instead."
-            )
-    if is_trained:
-        _check_optimizer(model.optimizer)
-    stateful = [
-        layer.name for layer in model._flatten_layers() if getattr(layer, "stateful", False)
-    ]
-    if stateful and any(isinstance(layer, keras.layers.RNN) for layer in model._flatten_layers()):
-        raise InvalidInput(
-            "samples must not depend on the batch before; the recurrent layer "
-            f"{stateful[0]!r} has stateful=True. Use stateful=False."
-        )
-
-
-def _check_optimizer(optimizer: Any) -> None:
-    unfit = {
-        "use_ema": optimizer.use_ema,
-        "gradient_accumulation_steps": optimizer.gradient_accumulation_steps,
-        "loss_scale_factor": optimizer.loss_scale_factor,
-    }
-    for name, value in unfit.items():
-        if value:
-            raise InvalidInput(
-                f"an optimizer must change the variables at every step, and by the gradient alone; "
-                f"this {type(optimizer).__name__} has {name}={value!r}. Leave {name} out; a larger "
-                "batch_size takes the place of accumulation."
-            )
-    if hasattr(optimizer, "inner_optimizer"):
-        raise InvalidInput(
-            "gradients of float16 would have to be scaled, which no worker can do for the others; "
-            f"got {type(optimizer).__name__}. Use the policy 'mixed_bfloat16' or 'float32'."
-        )

@@ -9,13 +9,13 @@ import torch
 
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
-from phalanx.fitting.pytorch.modules import (
+from phalanx.fitting.pytorch.arguments import (
     check_module,
     dtype_of,
     objective_of,
-    samples_of,
     settings_of,
 )
+from phalanx.fitting.pytorch.data import samples_of
 from phalanx.fitting.pytorch.trials import tried
 from phalanx.fitting.wishes import n_workers
 from phalanx.models.pytorch.network import TorchSpec

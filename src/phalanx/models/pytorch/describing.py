@@ -72,19 +72,13 @@ class Described:
         self.described = self._describe()
 
     def _describe(self) -> TorchOptimizer:
-        groups = [
-            {key: value for key, value in group.items() if key != "params"}
-            for group in self.live.param_groups
-        ]
-        if type(self.live) in FUSED and not any(group.get("differentiable") for group in groups):
-            groups = [{**group, "fused": True, "foreach": False} for group in groups]
+        groups = self._own_groups()
         attributes = {k: v for k, v in self.live.__dict__.items() if k not in NOT_STATE}
         slots, scalars = self._probe(groups, attributes)
         settings = settings_of(groups[0])
         settings = tuple(s for s in settings if all(s in settings_of(group) for group in groups))
-        packed = byvalue.dumps((type(self.live), attributes, groups))
         return TorchOptimizer(
-            packed,
+            byvalue.dumps((type(self.live), attributes, groups)),
             slots,
             scalars,
             settings,
@@ -93,6 +87,16 @@ class Described:
             type(self.live).__name__,
             is_direct(self.live, groups, slots, scalars),
         )
+
+    def _own_groups(self) -> list[dict[str, Any]]:
+        """The parameter groups without parameters; with torch's fused kernel if there is one."""
+        groups = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in self.live.param_groups
+        ]
+        if type(self.live) in FUSED and not any(group.get("differentiable") for group in groups):
+            return [{**group, "fused": True, "foreach": False} for group in groups]
+        return groups
 
     def _probe(
         self, groups: list[dict[str, Any]], attributes: dict[str, Any]

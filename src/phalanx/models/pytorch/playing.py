@@ -121,8 +121,14 @@ class _Score:
         is_number = call.operation is aten.lift_fresh.default or is_one
         if is_number or all(id(tensor) in self._numbers for tensor in inputs):
             return memory_of(call.result) not in self._changed
-        is_outside = all(self._names.get(id(tensor), "g")[0] == "g" for tensor in inputs)
-        return self._holds_still and call.operation in VIEWS and is_outside
+        if not (self._holds_still and call.operation in VIEWS):
+            return False
+        return all(self._is_outside(tensor) for tensor in inputs)
+
+    def _is_outside(self, tensor: torch.Tensor) -> bool:
+        """Whether it is neither an argument nor made by a line."""
+        name = self._names.get(id(tensor))
+        return name is None or name in self._globals
 
     def _once(self, call: Call) -> torch.Tensor:
         """What a call makes; a view is taken now, as parameters may have other memory by now."""
@@ -203,8 +209,9 @@ class _Score:
         """The lines in order, each result forgotten after its last use."""
         wanted, body = set(self._kept), list[str]()
         writes = [line for line in self._writes if line is not None]
+        made = {name for line in self._lines for name in line.makes}
         for line in reversed(_needed(self._lines + writes, set(self._kept))):
-            last = {name for name in line.takes if name[0] == "r"} - wanted
+            last = made.intersection(line.takes) - wanted
             wanted |= set(line.takes)
             body += [f"del {', '.join(sorted(last))}"] if last else []
             body.append(line.text)

@@ -1,0 +1,131 @@
+"""The user's arguments, checked: module, loss or step, metrics, optimiser, precision, device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from phalanx.errors import InvalidInput
+from phalanx.models.pytorch.network import Settings
+from phalanx.models.pytorch.objective import LOSSES, METRICS, Objective
+from phalanx.pure import checks
+from phalanx.pure.registry import choose
+
+PRECISIONS = ("float32", "bf16")
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": lambda params: torch.optim.SGD(params, lr=0.01),
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+}
+
+
+def check_module(module: Any) -> None:
+    """Raise InvalidInput for what cannot be trained as it stands."""
+    lazy = [n for n, p in module.named_parameters() if torch.nn.parameter.is_lazy(p)]
+    if lazy:
+        raise InvalidInput(
+            f"a module's parameters must have their shapes; {lazy[0]!r} is not initialised yet. "
+            "Call the module once on a batch first."
+        )
+    sparse = [
+        name
+        for name, part in module.named_modules()
+        if isinstance(part, (torch.nn.Embedding, torch.nn.EmbeddingBag)) and part.sparse
+    ]
+    if sparse:
+        raise InvalidInput(
+            "gradients must be dense, since they are added coordinate by coordinate; the "
+            f"embedding {sparse[0]!r} has sparse=True. Create it with sparse=False."
+        )
+
+
+def dtype_of(params: Sequence[torch.Tensor]) -> torch.dtype:
+    """The one dtype of all parameters that are trained. Raises InvalidInput."""
+    dtypes = {p.dtype for p in params}
+    if len(dtypes) != 1 or not dtypes <= {torch.float32, torch.float64}:
+        kinds = ", ".join(sorted(str(dtype) for dtype in dtypes))
+        raise InvalidInput(
+            f"all parameters must be of one dtype, float32 or float64; got {kinds}. Call "
+            "module.float(), and pass precision='bf16' to compute in bfloat16."
+        )
+    return dtypes.pop()
+
+
+def objective_of(loss: Any, step: Any, metrics: Any) -> Objective:
+    """What is minimised and measured. Raises InvalidInput."""
+    if (loss is None) == (step is None):
+        raise InvalidInput(
+            "either loss, a function (outputs, target) -> mean loss, or step, a function "
+            f"(module, batch) -> mean loss, must be given; got {'both' if loss else 'neither'}."
+        )
+    if step is not None and not callable(step):
+        raise InvalidInput(f"step must be a function (module, batch) -> loss; got {step!r}.")
+    chosen: Any = None if loss is None else choose("loss", loss, LOSSES)
+    if getattr(chosen, "reduction", "mean") != "mean":
+        raise InvalidInput(
+            "a loss must be the mean over the samples, so that shards of any size add up to the "
+            f"batch; got {type(chosen).__name__} with reduction={chosen.reduction!r}. Use "
+            "reduction='mean'."
+        )
+    if metrics is not None and step is not None:
+        raise InvalidInput(
+            "metrics need the outputs of loss(module(x), y); with step= there are none. Leave "
+            "metrics out, or pass loss= instead of step=."
+        )
+    return Objective(chosen, step, metrics_of(metrics))
+
+
+def metrics_of(metrics: Any) -> dict[str, Any]:
+    """Metrics by name, from a name, a list of names, or a dict. Raises InvalidInput."""
+    if metrics is None:
+        return {}
+    if isinstance(metrics, dict):
+        return {str(name): choose(f"metrics[{name!r}]", m, METRICS) for name, m in metrics.items()}
+    several = metrics if isinstance(metrics, (list, tuple)) else [metrics]
+    names = [m if isinstance(m, str) else getattr(m, "__name__", "metric") for m in several]
+    return {n: choose("metrics", m, METRICS) for n, m in zip(names, several, strict=True)}
+
+
+def optimizer_of(optimizer: Any, module: torch.nn.Module) -> Any:
+    """An optimiser over the module's parameters, made if it is given by name or function."""
+    if isinstance(optimizer, torch.optim.Optimizer):
+        return optimizer
+    if isinstance(optimizer, str) or callable(optimizer):
+        params = [p for p in module.parameters() if p.requires_grad]
+        if not params:
+            raise InvalidInput(
+                f"a module must have parameters to train; {type(module).__name__} has none that "
+                "requires a gradient. Unfreeze some with requires_grad_(True)."
+            )
+        return choose("optimizer", optimizer, OPTIMIZERS)(params)
+    return optimizer  # its description says what is wrong with it
+
+
+def settings_of(precision: str, device: Any) -> Settings:
+    """What workers are to have set like this process. Raises InvalidInput."""
+    checks.one_of("precision", precision, PRECISIONS)
+    return Settings(
+        str(torch.get_default_dtype()).removeprefix("torch."),
+        torch.get_float32_matmul_precision(),
+        precision,
+        device_of(device),
+    )
+
+
+def device_of(device: Any) -> str:
+    """The device by name. Raises InvalidInput where there is none."""
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found)
+    except Exception as error:
+        raise InvalidInput(
+            f"device must be one that this machine and this build of torch have; got {device!r} "
+            f"({error}). Use device='cpu'."
+        ) from error
+    return str(found)

@@ -1,0 +1,62 @@
+"""The user's data as samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from phalanx.data.samples import Samples
+from phalanx.errors import InvalidInput
+from phalanx.models.pytorch.batches import DatasetSamples, NestedSamples
+from phalanx.pure.arrays import Array
+
+
+def samples_of(data: Any, collate: Any, dtype: torch.dtype) -> Samples:
+    """The samples of arrays, tensors, nests of them, a Dataset or a DataLoader.
+
+    Raises InvalidInput for what is none of them.
+    """
+    if collate is not None and not callable(collate):
+        raise InvalidInput(
+            "collate must be a function from a list of samples to a batch; got "
+            f"{collate!r} of type {type(collate).__name__}. Leave it out for torch's own."
+        )
+    if isinstance(data, (str, bytes)):
+        raise InvalidInput(
+            f"data must be arrays, tensors, a Dataset or a DataLoader; got {type(data).__name__} "
+            f"{data[:40]!r}. Read the file first, or pass a Dataset that reads it."
+        )
+    floats = np.dtype(str(dtype).removeprefix("torch."))
+    is_dataset = collate is not None or is_list_of_samples(data)
+    if isinstance(data, torch.utils.data.DataLoader):
+        default = torch.utils.data.default_collate
+        collate = collate or (None if data.collate_fn is default else data.collate_fn)
+        data, is_dataset = data.dataset, True
+    if isinstance(data, torch.utils.data.IterableDataset):
+        raise InvalidInput(
+            "data must be arrays, tensors, or a map-style Dataset; got an IterableDataset, whose "
+            "samples cannot be visited once each by any number of workers. Give it __len__ and "
+            "__getitem__."
+        )
+    if isinstance(data, torch.utils.data.TensorDataset) and collate is None:
+        return NestedSamples.of(tuple(data.tensors), floats)
+    nests = (tuple, list, dict, np.ndarray, torch.Tensor)
+    if not is_dataset and (isinstance(data, nests) or hasattr(data, "to_numpy")):
+        return NestedSamples.of(data, floats)
+    return DatasetSamples.of(data, collate)
+
+
+def is_list_of_samples(data: Any) -> bool:
+    """Whether it is a list with a tuple or a dict for each sample, rather than one of arrays."""
+    return isinstance(data, list) and all(isinstance(part, (tuple, dict)) for part in data)
+
+
+def labels_of(samples: Samples) -> Array | None:
+    """Class indices of the samples, where their last array is such, for stratifying."""
+    if not isinstance(samples, NestedSamples):
+        return None
+    target = list(samples.arrays.values())[-1]
+    is_class = target.ndim == 1 and target.dtype.kind in "iu"
+    return np.unique(target, return_inverse=True)[1] if is_class else None

@@ -1,0 +1,126 @@
+"""The user's module and optimiser, which follow the training of copies of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from phalanx.clusters.hosts.launch import speaks
+from phalanx.fitting.pytorch.agenda import ModuleAgenda
+from phalanx.keeper import record_from
+from phalanx.models.pytorch.describing import Described
+from phalanx.models.pytorch.network import TorchSpec
+from phalanx.models.pytorch.objective import Objective
+from phalanx.pure.arrays import Array
+from phalanx.run import EpochRecord, Run
+from phalanx.state import State
+from phalanx.training import Trained
+
+
+class Follower:
+    """The user's module and optimiser while a training of copies of them runs.
+
+    is_local: whether the training is in rounds, of which the user's optimiser has no state to keep.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        described: Described,
+        spec: TorchSpec,
+        agenda: ModuleAgenda,
+        objective: Objective,
+        callbacks: list[Any],
+        verbose: bool,
+        is_local: bool,
+    ) -> None:
+        self.module, self.described, self.spec, self.agenda = module, described, spec, agenda
+        self.is_local = is_local
+        self.names = ("loss", *objective.metrics)
+        self.callbacks, self.verbose = callbacks, verbose and speaks()
+
+    def values(self) -> Array:
+        """The module's parameters and buffers as one vector [N]."""
+        values_N = np.zeros(self.spec.size, self.spec.dtype)
+        self._copy(values_N, to_module=False)
+        return values_N
+
+    def start(self) -> State:
+        """Where training begins."""
+        if self.is_local:
+            return State(self.values(), np.zeros((1, self.spec.size), self.spec.dtype))
+        state_MN, scalars_KC = self.described.start(self.spec.vector, self.spec.regions)
+        return State(self.values(), state_MN, scalars_KC=scalars_KC)
+
+    def show(self, values_XN: Array, scalars_KC: Array) -> None:
+        """See course.Mirror."""
+        self._put(values_XN[0], values_XN[1:], scalars_KC)
+
+    def _put(self, values_N: Array, state_MN: Array, scalars_KC: Array | None) -> None:
+        self._copy(values_N, to_module=True)
+        if not self.is_local:
+            assert scalars_KC is not None
+            self.described.take(self.spec.vector, self.spec.regions, state_MN, scalars_KC)
+
+    def changed(self, values_N: Array) -> bool:
+        """See course.Mirror."""
+        mine_N = self.values()
+        if np.array_equal(mine_N.view(np.uint8), values_N.view(np.uint8)):
+            return False
+        values_N[...] = mine_N
+        return True
+
+    def _copy(self, values_N: Array, to_module: bool) -> None:
+        vector, buffers = self.spec.vector, dict(self.module.named_buffers())
+        dtypes = {name: buffers[name].dtype for name in (*vector.averaged, *vector.copied)}
+        mine = list(self.described.params) + [buffers[name] for name in dtypes]
+        theirs = vector.param_views(values_N)
+        theirs += list(vector.buffer_views(values_N, dtypes).values())
+        with torch.no_grad():
+            for own, shared in zip(mine, theirs, strict=True):
+                if to_module:
+                    own.copy_(shared)
+                else:
+                    shared.copy_(own)
+
+    def epoch_ended(self, epoch: int, record: EpochRecord) -> bool:
+        """Step the schedule, tell the user; whether a callback wants to stop."""
+        logs = self.logs(record, epoch)
+        self.agenda.epoch_ended(logs)
+        if self.verbose:
+            figures = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
+            print(f"epoch {epoch}  {figures}  {record.seconds:.2f} s")
+        wishes = [bool(callback(epoch, logs)) for callback in self.callbacks]  # all are called
+        return any(wishes)
+
+    def logs(self, record: EpochRecord, epoch: int) -> dict[str, float]:
+        """An epoch's figures by name."""
+        logs = {"loss": record.loss}
+        if record.sums:
+            total, weight, *others = record.sums
+            logs["val_loss"] = total / weight if weight else float("nan")
+            for name, value in zip(self.names[1:], others, strict=True):
+                logs[f"val_{name}"] = value / weight
+        logs["lr"] = self.agenda.rate(epoch - 1)
+        return logs
+
+    def catch_up(self, saved: Any) -> None:
+        """Bring the schedule to where the checkpoint is."""
+        for epoch, record in enumerate(map(record_from, saved.facts["records"]), 1):
+            self.agenda.settings(epoch - 1)
+            self.agenda.epoch_ended(self.logs(record, epoch))
+
+    def take(self, trained: Trained) -> Run:
+        """Put what was learnt into the user's module and optimiser; returns the run."""
+        state = trained.state
+        self._put(state.params_N, state.state_MN, state.scalars_KC)
+        history: dict[str, list[float]] = {}
+        for epoch, record in enumerate(trained.records, 1):
+            for name, value in self.logs(record, epoch).items():
+                history.setdefault(name, []).append(value)
+        run = trained.run
+        run.history, run.rates = history, history.get("lr", [])
+        run.scores = history.get("val_loss", [])
+        return run
