@@ -3,7 +3,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phalanx.errors import UserFunctionError
-from phalanx.pure.assignment import ASSIGNMENTS, assign, load_balanced, round_robin
+from phalanx.pure.assignment import (
+    ASSIGNMENTS,
+    assign,
+    is_sooner,
+    load_balanced,
+    round_robin,
+)
 
 speeds = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=9)
 
@@ -54,3 +60,9 @@ def test_a_users_assignment_that_raises_is_named():
 
     with pytest.raises(UserFunctionError, match="broken raised RuntimeError: no"):
         assign(broken, 3, [1.0])
+
+
+@given(owned=st.integers(1, 40), waiting=st.integers(1, 40))
+def test_whoever_is_as_fast_as_the_owner_takes_whatever_waits(owned, waiting):
+    assert is_sooner(waiting, owned, owned)
+    assert not is_sooner(waiting, owned, 0)  # whose speed by the plan is none

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from phalanx.arena import Arena
-from phalanx.engine.leader import REPLAN_EVERY, Leader
+from phalanx.engine.leader import Leader
 from phalanx.engine.ledger import SECONDS
 from phalanx.exchange.board import (
     HALT,
@@ -22,7 +22,7 @@ from phalanx.exchange.seats import Seats
 from phalanx.job import Job, Lease
 from phalanx.models.mlp import MLPSpec
 from phalanx.pure.aggregation import mean
-from phalanx.pure.assignment import dynamic, load_balanced, round_robin
+from phalanx.pure.assignment import PLAN_EVERY, dynamic, load_balanced, round_robin
 from phalanx.pure.optimizers import SGD
 from phalanx.pure.plan import Plan, sequential
 from phalanx.pure.schedules import Constant
@@ -102,25 +102,31 @@ def test_at_the_first_tick_the_tasks_are_divided_among_those_who_begin():
 
 def test_load_balanced_follows_a_worker_that_slows_down_and_recovers():
     stage = Stage(assignment=load_balanced)
-    stage.run(REPLAN_EVERY, speed=(1, 1))
+    stage.run(PLAN_EVERY, speed=(1, 1))
     assert stage.shares == [4, 4, 0, 0]
-    stage.run(REPLAN_EVERY, speed=(1, 0.25))
+    stage.run(PLAN_EVERY, speed=(1, 0.25))
     assert stage.shares == [7, 1, 0, 0]
-    stage.run(REPLAN_EVERY, speed=(1, 1))
+    stage.run(PLAN_EVERY, speed=(1, 1))
     assert stage.shares == [4, 4, 0, 0]
+
+
+def test_load_balanced_knows_the_speeds_after_the_first_step():
+    stage = Stage(assignment=load_balanced)
+    stage.run(2, speed=(1, 0.25))
+    assert stage.shares == [7, 1, 0, 0]
 
 
 def test_a_worker_that_had_no_shard_keeps_its_measured_speed():
     stage = Stage(assignment=load_balanced)
-    stage.run(REPLAN_EVERY, speed=(1, 3))
-    stage.run(REPLAN_EVERY, speed=(1,))
+    stage.run(PLAN_EVERY, speed=(1, 3))
+    stage.run(PLAN_EVERY, speed=(1,))
     assert stage.shares == [2, 6, 0, 0]
 
 
 @pytest.mark.parametrize("assignment", [load_balanced, dynamic])
 def test_a_worker_of_whom_nothing_is_known_gets_its_share_beside_quick_ones(assignment):
     stage = Stage(assignment=assignment)
-    stage.run(REPLAN_EVERY, speed=(500, 500))
+    stage.run(PLAN_EVERY, speed=(500, 500))
     stage.door[WANTED] = 3
     stage.bear(2)
     stage.run(1)
@@ -129,7 +135,7 @@ def test_a_worker_of_whom_nothing_is_known_gets_its_share_beside_quick_ones(assi
 
 def test_round_robin_is_never_planned_again():
     stage = Stage()
-    stage.run(2 * REPLAN_EVERY, speed=(1, 0.01))
+    stage.run(2 * PLAN_EVERY, speed=(1, 0.01))
     assert stage.shares == [4, 4, 0, 0]
     assert stage.door[PLAN] == 2  # before and after the one division
 

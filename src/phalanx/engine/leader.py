@@ -28,11 +28,9 @@ from phalanx.exchange.board import (
 from phalanx.exchange.seats import Seats
 from phalanx.job import EPOCH_SUMS, Job, Lease
 from phalanx.pure.arrays import Array, aligned_empty
-from phalanx.pure.assignment import assign, follows_speed
+from phalanx.pure.assignment import assign, follows_speed, is_time_to_plan
 from phalanx.pure.stopping import judge
 from phalanx.pure.timetable import Timetable
-
-REPLAN_EVERY = 16  # ticks; long enough to measure, short enough to follow a worker that slows down
 
 
 class Leader:
@@ -106,7 +104,7 @@ class Leader:
         the slot that goes with the ownership.
         """
         door = self.board.door
-        is_due = self._follows_speed and tick % REPLAN_EVERY == 0
+        is_due = self._follows_speed and is_time_to_plan(tick)
         known = door[DEATHS], door[WANTED]  # read before the seats, which may change meanwhile
         if self._settled == known and not is_due:
             return

@@ -10,7 +10,7 @@ from phalanx.arena import Arena
 from phalanx.exchange.board import DEATHS, PLAN, SPINS, Board, processors
 from phalanx.exchange.seats import Seats
 from phalanx.job import Job
-from phalanx.pure.assignment import is_dynamic
+from phalanx.pure.assignment import is_dynamic, is_sooner
 from phalanx.pure.membership import heirs
 
 
@@ -107,9 +107,20 @@ class Share:
             return mine[0]
         if not self.may_help:
             return None
-        if self._is_dynamic and unbegun:
-            return unbegun[-1]  # its owner comes from the other end
+        taken = self._to_take(unbegun) if self._is_dynamic else None
+        if taken is not None:
+            return taken
         return missing[self.rank % len(missing)] if missing and is_late else None
+
+    def _to_take(self, unbegun: list[int]) -> int | None:
+        """A shard that I shall have done before its owner, who comes from the other end."""
+        mine = self.owners.count(self.rank)
+        for s in reversed(unbegun):
+            owner = self.heirs[s]
+            n_waiting = sum(self.heirs[other] == owner for other in unbegun)
+            if is_sooner(n_waiting, self.owners.count(owner), mine):
+                return s
+        return None
 
     def is_begun(self, s: int, tick: int) -> bool:
         """Whether somebody else who lives is at a shard, or has done it."""

@@ -14,6 +14,8 @@ import numpy as np
 from phalanx.errors import UserFunctionError
 from phalanx.pure.registry import name_of
 
+PLAN_EVERY = 16  # ticks; long enough to measure, short enough to follow a worker that slows down
+
 Assignment = Callable[[int, Sequence[float]], Sequence[int]]
 
 
@@ -42,12 +44,27 @@ def load_balanced(n_tasks: int, speeds_W: Sequence[float]) -> list[int]:
 
 
 def dynamic(n_tasks: int, speeds_W: Sequence[float]) -> list[int]:
-    """As load_balanced; and whoever has done its shards takes those that nobody has begun.
+    """As load_balanced; and whoever has done its shards takes those that nobody has begun, where
+    that ends sooner (see is_sooner).
 
     When all have been begun it computes once more what another is late with: whichever result
     comes first serves, they are equal to the bit. Blocks stay with their owners.
     """
     return load_balanced(n_tasks, speeds_W)
+
+
+def is_sooner(n_waiting: int, n_owned: int, n_mine: int) -> bool:
+    """Whether a shard that nobody has begun ends sooner with me than with its owner.
+
+    The owner is in the middle of one, and has `n_waiting` to go with this one; how many each of us
+    owns by the plan says how fast we are.
+
+    >>> is_sooner(n_waiting=1, n_owned=8, n_mine=8)
+    True
+    >>> is_sooner(n_waiting=1, n_owned=13, n_mine=3)
+    False
+    """
+    return n_mine * (n_waiting + 0.5) > n_owned
 
 
 ASSIGNMENTS: dict[str, Assignment] = {
@@ -84,6 +101,16 @@ def assign(assignment: Assignment, n_tasks: int, speeds_W: Sequence[float]) -> l
 def follows_speed(assignment: Assignment) -> bool:
     """Whether shares are worth planning again when the measured speeds change."""
     return assignment is not round_robin
+
+
+def is_time_to_plan(tick: int) -> bool:
+    """Whether shares are planned by speed before this tick: often at first, when next to nothing is
+    known of the speeds, and then now and then.
+
+    >>> [tick for tick in range(1, 50) if is_time_to_plan(tick)]
+    [2, 4, 8, 16, 32, 48]
+    """
+    return tick % PLAN_EVERY == 0 or tick in (2, 4, 8)
 
 
 def is_dynamic(assignment: Assignment) -> bool:

@@ -104,7 +104,7 @@ class DescribedModel:
     def _packed(self, blueprint: Blueprint) -> bytes:
         """Raises InvalidInput where a worker could not create the model, or another one."""
         try:
-            packed = cloudpickle.dumps(blueprint)
+            packed: bytes = cloudpickle.dumps(blueprint)
             if blueprint.custom:
                 with undisturbed():
                     _check_alike(blueprint.build(), self.model)

@@ -76,13 +76,8 @@ def faster_gradient(
             _set(params, [0.1 * _random_like(param, generator) for param in params])
             tape = Tape(lambda *given: _loss_and_grads(loss_of, params, given), _copies(tensors))
             for _ in range(2):  # what a tape holds of the recording differs in the second
-                faster = played(tape, n_kept=2, holds_still=True)
-                found = []
-                for way in (gradient, faster):
-                    torch.set_rng_state(state)
-                    slots = [torch.zeros_like(param, requires_grad=False) for param in params]
-                    found.append([*tree_leaves(way(_copies(tensors), slots)), *slots])
-                if not _are_equal(*found):
+                ways = gradient, played(tape, n_kept=2, holds_still=True)
+                if not _are_equal(*(_outcome(way, params, tensors, state) for way in ways)):
                     return None
                 _set(params, [0.1 * _random_like(param, generator) for param in params])
                 tensors = _others_of(tensors, generator)
@@ -91,6 +86,13 @@ def faster_gradient(
         return None
     finally:
         torch.set_rng_state(state)
+
+
+def _outcome(way: Gradient, params: Tensors, tensors: Tensors, state: torch.Tensor) -> list[Any]:
+    """What a way makes of samples, random numbers being the same: loss, measures, gradients."""
+    torch.set_rng_state(state)
+    slots = [torch.zeros_like(param, requires_grad=False) for param in params]
+    return [*tree_leaves(way(_copies(tensors), slots)), *slots]
 
 
 def _copies(tensors: Tensors) -> list[torch.Tensor]:
@@ -132,16 +134,21 @@ def faster_update(update: Update, tensors: list[torch.Tensor], grad: torch.Tenso
 
             for _ in range(2):
                 before, step = _others_like(tensors, generator), _random_like(grad, generator)
-                found = []
-                for way in (update, faster):
-                    _set(tensors, [value.clone() for value in before])
-                    way(step.clone())
-                    found.append([tensor.data for tensor in tensors])
-                if not _are_equal(*found):
+                ways = update, faster
+                if not _are_equal(*(_updated(way, tensors, before, step) for way in ways)):
                     return update
     except Exception:  # whatever cannot be recorded is left to Keras
         return update
     return faster
+
+
+def _updated(
+    way: Update, tensors: Tensors, before: Tensors, step: torch.Tensor
+) -> list[torch.Tensor]:
+    """What a way makes of values and a gradient."""
+    _set(tensors, _copies(before))
+    way(step.clone())
+    return [tensor.data for tensor in tensors]
 
 
 @contextmanager

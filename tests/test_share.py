@@ -1,0 +1,71 @@
+"""Whom an idle worker helps, and with what."""
+
+import pytest
+
+from phalanx.arena import Arena
+from phalanx.engine.share import Share
+from phalanx.exchange.board import Board
+from phalanx.exchange.seats import Seats
+from phalanx.job import Job
+from phalanx.models.mlp import MLPSpec
+from phalanx.pure.aggregation import mean
+from phalanx.pure.assignment import dynamic, round_robin
+from phalanx.pure.optimizers import Adam
+from phalanx.pure.plan import Plan, sequential
+from phalanx.pure.schedules import Constant
+from phalanx.pure.stopping import Rule
+
+SPEC = MLPSpec((4, 8, 2), "relu", "log_loss", "float64")
+TICK = 1
+
+
+def shares(owners, assignment=dynamic):
+    """Those of two workers by this plan, in the first tick."""
+    rule = Rule(Constant(0.1), 1)
+    plan = Plan(64, 64, len(owners), 0, sequential)
+    job = Job(SPEC, plan, Adam(), mean, assignment, rule, 0.0, 2, 2)
+    arena = Arena.private(job.fields)
+    arena["shard_owner"][:] = owners
+    seats = Seats(arena)
+    for rank in (0, 1):
+        seats.actives[rank] = seats.born[rank] = True
+        seats.admit(rank, 0)
+    both = [Share(job, arena, Board(arena), seats, rank) for rank in (0, 1)]
+    for share in both:
+        share.muster(TICK)
+    return both
+
+
+def begun(share, *shards):
+    for s in shards:
+        share.begin(s, TICK)
+
+
+def test_whoever_is_idle_takes_the_last_shard_that_nobody_has_begun():
+    first, second = shares([0, 0, 0, 0, 1, 1, 1, 1])
+    begun(first, 0)
+    begun(second, 4, 5, 6, 7)
+    assert second.to_help([0, 1, 2, 3], TICK, is_late=False) == 3
+
+
+def test_whoever_is_slow_by_the_plan_leaves_it_to_its_owner():
+    first, second = shares([0, 0, 0, 0, 0, 0, 1, 1])
+    begun(second, 6, 7)
+    begun(first, 0, 1, 2, 3)
+    assert second.to_help([3, 4, 5], TICK, is_late=False) is None
+    assert second.to_help([0, 1, 2, 3, 4, 5], TICK, is_late=True) is not None
+    assert first.to_help([7], TICK, is_late=False) is None  # it is begun
+
+
+def test_it_takes_one_while_many_are_waiting():
+    first, second = shares([0, 0, 0, 0, 0, 0, 1, 1])
+    begun(second, 6, 7)
+    begun(first, 0, 1)
+    assert second.to_help([1, 2, 3, 4, 5], TICK, is_late=False) == 5
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_without_dynamic_only_the_late_are_helped(is_late):
+    _, second = shares([0, 0, 1, 1], round_robin)
+    found = second.to_help([0, 1], TICK, is_late)
+    assert (found is not None) == is_late
