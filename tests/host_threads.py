@@ -6,8 +6,8 @@ import threading
 from dataclasses import replace
 
 from memory_group import MemoryGroup
-from phalanx.course import Following
 from phalanx.errors import HostLost
+from phalanx.following import Following
 from phalanx.pure.hosts import Place
 from phalanx.pure.stopping import Progress
 from phalanx.training import train

@@ -15,13 +15,14 @@ FLOORS = [
     ["report", "run_folder", "predictor", "evaluation", "record"],
     ["fitting"],
     ["estimators"],
-    ["training", "course", "lbfgs"],
+    ["training", "sessions", "course", "lbfgs"],
+    ["following", "staffing"],
     ["keeper", "handover"],
     ["clusters"],
     ["engine", "state"],
     ["job", "local"],
     ["exchange", "models"],
-    ["data", "run", "arena", "checkpoint", "control", "testing", "generators"],
+    ["data", "run", "arena", "checkpoint", "control", "testing"],
     ["pure", "errors"],
 ]  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(reversed(FLOORS)) for name in names}

@@ -11,12 +11,12 @@ import pytest
 from host_threads import Table, ThreadHosts, in_threads, train_alone, train_together
 from phalanx.arena import Arena
 from phalanx.clusters.hosts.talking import gather, lead
-from phalanx.course import Following
 from phalanx.data.samples import TableSamples
 from phalanx.engine.block import Block
 from phalanx.engine.courier import Courier
 from phalanx.errors import HostLost, HostsDiffer, NonFiniteLoss
 from phalanx.exchange.board import HALT, INTERRUPT, REGROUP
+from phalanx.following import Following
 from phalanx.job import Job
 from phalanx.models.base import OutputScore
 from phalanx.models.mlp import MLPSpec

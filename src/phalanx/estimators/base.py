@@ -21,7 +21,6 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from phalanx.clusters.hosts.launch import cores, speaks
 from phalanx.control import Control
-from phalanx.course import Following
 from phalanx.data.samples import Samples, TableSamples
 from phalanx.errors import InvalidInput
 from phalanx.estimators.following import (
@@ -36,6 +35,7 @@ from phalanx.estimators.initial import initial_weights
 from phalanx.estimators.labelled import Labelled, Target, set_aside
 from phalanx.estimators.parameters import check_parameters, hidden_sizes
 from phalanx.estimators.recipe import lbfgs_job, limits_of, plan_of, stochastic_job
+from phalanx.following import Following
 from phalanx.job import Job
 from phalanx.lbfgs import minimize
 from phalanx.models.mlp import MLPSpec

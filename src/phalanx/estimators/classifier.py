@@ -17,11 +17,11 @@ from sklearn.utils.multiclass import (
     unique_labels,
 )
 
-from phalanx.course import REFUSE, OnEpoch
 from phalanx.errors import InvalidInput
 from phalanx.estimators.base import BaseMLP
 from phalanx.estimators.following import Wishes
 from phalanx.estimators.labelled import Target
+from phalanx.following import REFUSE, OnEpoch
 from phalanx.pure.arrays import Array
 from phalanx.pure.metrics import Metric
 from phalanx.pure.rounding import EXACT

@@ -16,9 +16,9 @@ from phalanx.checkpoint import Saved
 from phalanx.clusters.base import Watch
 from phalanx.clusters.ray.cluster import RayCluster, check_cluster
 from phalanx.control import Control
-from phalanx.course import Checkpoints, OnEpoch
 from phalanx.errors import CheckpointError, InvalidInput
 from phalanx.exchange.board import OPENED
+from phalanx.following import Checkpoints, OnEpoch
 from phalanx.pure.cadence import parse_cadence
 from phalanx.pure.tuner import Tuner
 from phalanx.run import EpochRecord

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.course import FLAG, REFUSE
 from phalanx.errors import InvalidInput
+from phalanx.following import FLAG, REFUSE
 from phalanx.models.mlp.activations import ACTIVATIONS
 from phalanx.pure import checks
 from phalanx.pure.aggregation import AGGREGATIONS

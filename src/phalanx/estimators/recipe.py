@@ -38,7 +38,7 @@ from phalanx.pure.plan import DISTRIBUTIONS, Plan, auto_shards, sequential
 from phalanx.pure.registry import choose
 from phalanx.pure.schedules import Adaptive, Constant, InverseScaling, Schedule
 from phalanx.pure.stopping import Rule
-from phalanx.training import seats_for, useful_workers
+from phalanx.staffing import seats_for, useful_workers
 
 
 def optimizer_of(params: Any) -> Optimizer:

@@ -8,11 +8,11 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 
-from phalanx.course import REFUSE, OnEpoch
 from phalanx.errors import InvalidInput
 from phalanx.estimators.base import BaseMLP
 from phalanx.estimators.following import Wishes
 from phalanx.estimators.labelled import Target
+from phalanx.following import REFUSE, OnEpoch
 from phalanx.models.mlp.losses import REGRESSION_LOSSES
 from phalanx.pure import checks
 from phalanx.pure.arrays import Array

@@ -10,10 +10,10 @@ from typing import Any
 from phalanx.clusters.hosts.launch import cores
 from phalanx.clusters.ray.cluster import check_cluster
 from phalanx.control import Control
-from phalanx.course import REFUSE, Agenda, Following
 from phalanx.errors import InvalidInput
 from phalanx.estimators.following import keeping, tuned
 from phalanx.estimators.parameters import check_exchange, check_shards, check_sync_every
+from phalanx.following import REFUSE, Agenda, Following
 from phalanx.job import Job
 from phalanx.local import in_rounds
 from phalanx.models.base import ModelSpec, Score
@@ -31,7 +31,7 @@ from phalanx.pure.rounding import EXACT
 from phalanx.pure.rounds import Rounds
 from phalanx.pure.schedules import Constant
 from phalanx.pure.stopping import Rule
-from phalanx.training import seats_for, useful_workers
+from phalanx.staffing import seats_for, useful_workers
 
 NONFINITE = ("stop", "skip", "keep")
 
@@ -159,7 +159,7 @@ class Wishes:
 
 
 class RoundAgenda:
-    """See training.Agenda: the agenda of single steps, a round at a time."""
+    """See following.Agenda: the agenda of single steps, a round at a time."""
 
     def __init__(self, steps: Agenda, rounds: Rounds) -> None:
         self._steps, self._rounds = steps, rounds

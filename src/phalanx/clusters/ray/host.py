@@ -218,25 +218,25 @@ class Follower:
         self._host.tell("event", event)
 
     def show(self, values_XN: Array, scalars_KC: Array) -> None:
-        """See course.Mirror."""
+        """See following.Mirror."""
         self._host.tell("show", (values_XN.copy(), scalars_KC.copy()))
 
     def changed(self, values_N: Array) -> bool:
-        """See course.Mirror."""
+        """See following.Mirror."""
         if self._changed_N is None:
             return False
         values_N[...], self._changed_N = self._changed_N, None
         return True
 
     def settings(self, epoch: int) -> Array:
-        """See course.Agenda; the other hosts get them from the first."""
+        """See following.Agenda; the other hosts get them from the first."""
         settings = self._host.ask("settings", epoch)
         return np.zeros(()) if settings is None else np.asarray(settings)
 
 
 @dataclass(frozen=True)
 class Agenda:
-    """See course.Agenda."""
+    """See following.Agenda."""
 
     follower: Follower
     changes: bool

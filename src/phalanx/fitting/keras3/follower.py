@@ -24,7 +24,7 @@ PER_BATCH = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on
 
 
 class KerasFollower:
-    """See course.Mirror and course.Agenda."""
+    """See following.Mirror and following.Agenda."""
 
     def __init__(
         self,
@@ -96,11 +96,11 @@ class KerasFollower:
         return table
 
     def show(self, values_XN: Array, scalars_KC: Array) -> None:
-        """See course.Mirror."""
+        """See following.Mirror."""
         self.described.take(values_XN[0], values_XN[1:], scalars_KC)
 
     def changed(self, values_N: Array) -> bool:
-        """See course.Mirror."""
+        """See following.Mirror."""
         mine_N = self.described.values()
         if np.array_equal(mine_N.view(np.uint8), values_N.view(np.uint8)):
             return False

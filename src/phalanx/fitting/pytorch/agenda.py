@@ -18,7 +18,7 @@ EVERY = ("step", "epoch")
 
 
 class ModuleAgenda:
-    """See course.Agenda. The schedulers are the user's own and move the user's optimiser."""
+    """See following.Agenda. The schedulers are the user's own and move the user's optimiser."""
 
     def __init__(self, described: Described, plan: Plan, scheduler: Any, every: str) -> None:
         checks.one_of("scheduler_every", every, EVERY)

@@ -55,7 +55,7 @@ class Follower:
         return State(self.values(), state_MN, scalars_KC=scalars_KC)
 
     def show(self, values_XN: Array, scalars_KC: Array) -> None:
-        """See course.Mirror."""
+        """See following.Mirror."""
         self._put(values_XN[0], values_XN[1:], scalars_KC)
 
     def _put(self, values_N: Array, state_MN: Array, scalars_KC: Array | None) -> None:
@@ -65,7 +65,7 @@ class Follower:
             self.described.take(self.spec.vector, self.spec.regions, state_MN, scalars_KC)
 
     def changed(self, values_N: Array) -> bool:
-        """See course.Mirror."""
+        """See following.Mirror."""
         mine_N = self.values()
         if np.array_equal(mine_N.view(np.uint8), values_N.view(np.uint8)):
             return False

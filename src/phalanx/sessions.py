@@ -1,0 +1,196 @@
+"""A training's way from session to session, as hosts and workers come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from time import monotonic
+
+from phalanx.clusters.hosts.launched import Hosts
+from phalanx.clusters.hosts.machine import fingerprint
+from phalanx.clusters.hosts.talking import agree, gather
+from phalanx.control import Control
+from phalanx.course import Course, History, telling
+from phalanx.data.samples import Samples
+from phalanx.errors import HostLost, HostsDiffer, NonFiniteLoss
+from phalanx.exchange.group import Group
+from phalanx.following import FLAG, Following
+from phalanx.handover import hand_over
+from phalanx.job import Job
+from phalanx.keeper import Keeper, identity_of, resume
+from phalanx.pure.hosts import ALONE
+from phalanx.run import Event, digest
+from phalanx.staffing import cluster_of, regrouped
+from phalanx.state import Standing, State, reason_to_end
+
+
+class Sessions:
+    """What stays the same from session to session; the job changes with workers and hosts."""
+
+    def __init__(
+        self,
+        job: Job,
+        start: State,
+        training: Samples,
+        validation: Samples | None,
+        following: Following,
+        history: History,
+    ) -> None:
+        self.job, self.start = job, start
+        self.training, self.validation = training, validation
+        self.following, self.history = following, history
+        self.control = following.control or Control(job.n_workers)
+        self.tell = telling(history, following)
+        self._has_resumed = False
+        self._keeper: Keeper | None = None
+
+    def begin(
+        self, standing: Standing, hosts: Hosts, group: Group | None
+    ) -> tuple[Standing, Group | None]:
+        """Where to begin: at the start, or at a checkpoint that this host or another one has."""
+        lost: HostLost | None = None
+        try:
+            with telling_others(group):
+                if group is not None:
+                    self.agree(group)
+                self.keeper_of(group)  # whose folder is checked before any work starts
+                standing = self._resumed(standing)
+                return standing if group is None else hand_over(group, standing), group
+        except HostLost as error:
+            lost = error
+        group = hosts.next(group, lost)
+        with telling_others(group):
+            self.keeper_of(group)
+            standing = self._resumed(standing)
+        return self.regroup(standing, hosts, group, lost)
+
+    def _resumed(self, standing: Standing) -> Standing:
+        """Where the checkpoint stands, if there is one and it has not been gone on from."""
+        saved = self.following.resume
+        if saved is None or self._has_resumed:
+            return standing
+        standing = resume(saved, identity_of(self.job, self.training, self.validation))
+        standing.reason = reason_to_end(self.job.rule, standing)
+        if standing.reason is not None:
+            standing.state.take_best()
+        self._has_resumed = True
+        self.tell(Event("resumed", standing.state.updates, f"from {saved.path}", at=monotonic()))
+        return standing
+
+    def run(self, standing: Standing, group: Group | None) -> tuple[Standing, HostLost | None]:
+        """Train on with these workers and hosts; where it then stands, and who was lost."""
+        job = self.job = regrouped(self.job, self.control.workers)
+        cluster = cluster_of(job.model, job.n_seats, job.n_workers, group)
+        with cluster.session(job, self.training, self.validation, self.tell) as session:
+            self.control.attach(session)
+            keeper = self.keeper_of(group)
+            course = Course(job, session, standing, self.history, self.following, keeper, group)
+            try:
+                standing = course.run()
+            except NonFiniteLoss:  # raised before anybody can have begun to update
+                course.show()
+                raise
+            except HostLost as lost:  # likewise: nobody updates before all has come
+                course.show()
+                return course.halted(), lost
+            finally:
+                self.control.attach(None)
+        if group is not None and standing.reason is not None:
+            try:  # nobody leaves before all have what they need to end
+                gather(group, None)
+            except HostLost as lost:
+                group.failed(lost.brief)  # whoever still waits for me need not
+        return standing, None
+
+    def regroup(
+        self, standing: Standing, hosts: Hosts, group: Group | None, lost: HostLost | None
+    ) -> tuple[Standing, Group | None]:
+        """Go on with other hosts, from where the furthest of them stands.
+
+        Where one of these is lost before all know that, what this host has is what it had.
+        """
+        while True:
+            place = ALONE if group is None else group.place
+            why = "others have come" if lost is None else lost.brief
+            what = f"{place.count} from now on; {why}"
+            self.tell(Event("hosts changed", standing.state.updates, what, at=monotonic()))
+            self.job = replace(self.job, place=place)
+            if group is None:
+                return standing, group
+            try:
+                with telling_others(group):
+                    self.agree(group)
+                    return hand_over(group, standing), group
+            except HostLost as error:
+                lost = error
+            group = hosts.next(group, lost)
+
+    def next_group(
+        self, standing: Standing, hosts: Hosts, group: Group | None, lost: HostLost | None
+    ) -> Group | None:
+        """As Hosts.next of clusters/hosts/launched.py does. Where a host that was not the first is
+        the one that is left at the end, it keeps what it has."""
+        try:
+            return hosts.next(group, lost)
+        except HostLost:
+            if self.following.hosts is not None:
+                self.keep(standing, None)
+            raise
+
+    def agree(self, group: Group) -> None:
+        """Make sure that all hosts train the same; a host that comes later does so as well."""
+        job, start, following = self.job, self.start, self.following
+        self.job, events = agreed(group, job, start, self.training, self.validation, following)
+        self.history.events += events
+
+    def keeper_of(self, group: Group | None) -> Keeper | None:
+        """Who writes checkpoints, on the host that is to."""
+        following = self.following
+        if following.checkpoints is None or not (group is None or group.place.is_first):
+            return None
+        if self._keeper is None:
+            self._keeper = Keeper(*following.checkpoints, self.tell)
+            self._keeper.identity = identity_of(self.job, self.training, self.validation)
+        return self._keeper
+
+    def keep(self, standing: Standing, group: Group | None) -> None:
+        """Write a checkpoint of where it stands, if there are to be any."""
+        if keeper := self.keeper_of(group):
+            keeper.close(standing)
+
+
+@contextmanager
+def telling_others(group: Group | None) -> Iterator[None]:
+    """Let the other hosts know of what makes this one fail, unless they know by themselves."""
+    try:
+        yield
+    except (HostLost, HostsDiffer):
+        raise
+    except BaseException as error:
+        if group is not None:
+            group.failed(f"{type(error).__name__}: {error}")
+        raise
+
+
+def agreed(
+    group: Group,
+    job: Job,
+    start: State,
+    training: Samples,
+    validation: Samples | None,
+    following: Following,
+) -> tuple[Job, list[Event]]:
+    """The job on this one of several hosts, if all are to train the same; what they differ in.
+
+    Raises HostsDiffer.
+    """
+    facts = identity_of(job, training, validation) | {
+        "max_epochs": job.rule.max_epochs,
+        "loss_threshold": job.rule.loss_threshold,
+    }
+    if not any(gather(group, following.resume is not None)):
+        facts["initial parameters"] = digest(start.params_N, start.state_MN)
+    found = agree(group, fingerprint(), facts, following.mixed == FLAG)
+    events = [Event("hosts differ", start.updates, text, at=monotonic()) for text in found]
+    return replace(job, place=group.place, is_mixed=bool(found)), events
