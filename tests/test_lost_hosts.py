@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import phalanx
+from phalanx.course import Course
 from phalanx.engine.courier import Courier
 from phalanx.errors import HostLost
 from phalanx.exchange.board import OPENED
@@ -54,6 +55,20 @@ def test_two_are_lost_one_while_the_others_meet_again():
         losses = Loss(0, 18), Loss(1, nth)
         run, _ = fitted(Threads(hosts=3, losses=losses, replaces=True))
         assert run.digest == alone.digest, nth
+
+
+@pytest.mark.filterwarnings("ignore:Training interrupted:UserWarning")
+def test_who_is_interrupted_as_a_host_is_lost_ends_the_next_session(monkeypatch):
+    halted = Course.halted
+
+    def interrupted(course):
+        course.session.interrupt()
+        return halted(course)
+
+    monkeypatch.setattr(Course, "halted", interrupted)
+    run, _ = fitted(Threads(hosts=3, losses=(Loss(0, 18),), replaces=True), max_iter=50)
+    assert run.reason == "interrupted"
+    assert run.steps < 10  # of 100
 
 
 def test_a_loss_while_this_host_updates_waits_for_the_next_exchange():

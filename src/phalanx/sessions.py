@@ -42,7 +42,7 @@ class Sessions:
         self.following, self.history = following, history
         self.control = following.control or Control(job.n_workers)
         self.tell = telling(history, following)
-        self._has_resumed = False
+        self._has_resumed = self._is_interrupted = False
         self._keeper: Keeper | None = None
 
     def begin(
@@ -84,6 +84,8 @@ class Sessions:
         cluster = cluster_of(job.model, job.n_seats, job.n_workers, group)
         with cluster.session(job, self.training, self.validation, self.tell) as session:
             self.control.attach(session)
+            if self._is_interrupted:  # while hosts changed, which came first
+                session.interrupt()
             keeper = self.keeper_of(group)
             course = Course(job, session, standing, self.history, self.following, keeper, group)
             try:
@@ -96,6 +98,7 @@ class Sessions:
                 return course.halted(), lost
             finally:
                 self.control.attach(None)
+                self._is_interrupted = session.is_interrupted
         if group is not None and standing.reason is not None:
             try:  # nobody leaves before all have what they need to end
                 gather(group, None)

@@ -44,6 +44,7 @@ class Session(Protocol):
     """A job in the hands of workers."""
 
     arena: Arena
+    is_interrupted: bool  # whether that was asked for, heeded or not
 
     def run(self, lease: Lease, watch: Watch | None) -> None:
         """Run a lease; what came of it lies in the arena.
@@ -54,6 +55,9 @@ class Session(Protocol):
     def interruptible(self) -> AbstractContextManager[None]:
         """Within it the first Ctrl-C ends a lease, or the next one, at a step's edge, on all hosts
         the same; the second raises KeyboardInterrupt at once."""
+
+    def interrupt(self) -> None:
+        """As the first Ctrl-C does."""
 
     def resize(self, n_workers: int) -> None:
         """Change the number of workers from the next step on; from any thread.

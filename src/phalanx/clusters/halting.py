@@ -15,16 +15,22 @@ class Halting:
 
     arena: Arena
     _courier: Courier | None
+    is_interrupted = False
 
     def interruptible(self) -> AbstractContextManager[None]:
-        return on_interrupt(lambda: self._halt(INTERRUPT))
+        return on_interrupt(self.interrupt)
+
+    def interrupt(self) -> None:
+        self.is_interrupted = True
+        self._halt(INTERRUPT)
 
     def pause(self) -> None:
         self._halt(REGROUP)
 
     def _halt(self, why: int) -> None:
-        if self._courier is None:
-            self.arena["door"][HALT] = why
+        door, courier = self.arena["door"], self._courier
+        if courier is None:
+            door[HALT] = max(why, door[HALT])
         else:
             # all hosts are to halt after the same step
-            self._courier.wish = max(why, self._courier.wish)
+            courier.wish = max(why, courier.wish)
