@@ -21,6 +21,7 @@ from deep_cases import Perceptron
 from deep_modules import seeded
 from phalanx.arena import PAGE, Arena
 from phalanx.clusters.hosts.gloo import GlooGroup
+from phalanx.engine.all_reduced import AllReduced
 from phalanx.engine.blocks import Blocks
 from phalanx.engine.courier import Courier
 from phalanx.engine.shards import Shards
@@ -32,7 +33,7 @@ WIDTHS, SHARDS = (128, 512, 2048), (2, 4, 8)
 PHASES: dict[str, tuple[type, str]] = {
     "compute": (Shards, "compute_mine"),
     "shards": (Courier, "shards"),
-    "reduce": (Blocks, "_reduce_mine"),
+    "reduce": (AllReduced, "_reduce_mine"),
     "blocks": (Courier, "blocks"),
     "update": (Blocks, "inherit"),
     "step": (Worker, "_step"),

@@ -100,3 +100,8 @@ def test_with_a_shard_a_host_as_much_is_sent_as_by_a_ring(hosts: int) -> None:
 def test_one_host_sends_nothing_and_touches_every_slot() -> None:
     load = Load(n=100, s=8, h=1)
     assert (load.sent("exact"), load.slots(), load.reduced()) == (0, 4 * 800, 0)
+
+
+def test_what_the_benchmark_of_scale_times_is_there() -> None:
+    phases = pytest.importorskip("scale_program").PHASES
+    assert all(callable(getattr(owner, name)) for owner, name in phases.values())

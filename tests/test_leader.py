@@ -116,11 +116,19 @@ def test_load_balanced_knows_the_speeds_after_the_first_step():
     assert stage.shares == [7, 1, 0, 0]
 
 
-def test_a_worker_that_had_no_shard_keeps_its_measured_speed():
+def test_a_worker_that_has_done_no_shard_keeps_its_measured_speed():
     stage = Stage(assignment=load_balanced)
     stage.run(PLAN_EVERY, speed=(1, 3))
     stage.run(PLAN_EVERY, speed=(1,))
     assert stage.shares == [2, 6, 0, 0]
+
+
+def test_a_worker_that_was_slow_for_a_moment_is_tried_again():
+    stage = Stage(assignment=load_balanced)
+    stage.run(2, speed=(1, 0.01))
+    assert stage.shares == [8, 0, 0, 0]
+    stage.run(6 * PLAN_EVERY, speed=(1,))
+    assert stage.shares[1] > 0
 
 
 @pytest.mark.parametrize("assignment", [load_balanced, dynamic])

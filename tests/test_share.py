@@ -69,3 +69,20 @@ def test_without_dynamic_only_the_late_are_helped(is_late):
     _, second = shares([0, 0, 1, 1], round_robin)
     found = second.to_help([0, 1], TICK, is_late)
     assert (found is not None) == is_late
+
+
+def test_what_the_dead_have_not_done_falls_to_their_heir():
+    first, second = shares([0, 0, 0, 0, 1, 1, 1, 1])
+    begun(first, 0, 1)
+    begun(second, 4, 5, 6, 7)
+    second.seats.bury(0, 1)
+    assert second.hear(TICK)
+    assert second.to_help([0, 1, 2, 3], TICK, is_late=False) == 0
+
+
+def test_whoever_helps_the_late_begins_with_what_nobody_is_at():
+    first, second = shares([0, 0, 0, 0, 0, 0, 1, 1])
+    begun(first, 0, 1, 2, 3, 4)
+    begun(second, 6, 7)
+    assert second.to_help([4, 5], TICK, is_late=False) is None
+    assert second.to_help([4, 5], TICK, is_late=True) == 5

@@ -29,6 +29,7 @@ from phalanx.exchange.seats import Seats
 from phalanx.job import EPOCH_SUMS, Job, Lease
 from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.assignment import assign, follows_speed, is_time_to_plan
+from phalanx.pure.speeds import estimated
 from phalanx.pure.stopping import judge
 from phalanx.pure.timetable import Timetable
 
@@ -156,11 +157,9 @@ class Leader:
         self.board.door[PLAN] += 1
 
     def _measure(self) -> None:
-        """Shards a second of each worker since the last look; unchanged for one who had none."""
-        now_W2 = self.arena["speed"].copy()
-        for rank, (shards, seconds) in enumerate(now_W2 - self._seen_W2):
-            if shards > 0 and seconds > 0:
-                self._speeds[rank] = float(shards / seconds)
+        """Follow the speeds by what was done since the last look."""
+        now_W2, owners = self.arena["speed"].copy(), set(self.arena["shard_owner"].tolist())
+        self._speeds = estimated(self._speeds, now_W2 - self._seen_W2, owners)
         self._seen_W2 = now_W2
 
     def _loss(self) -> float:

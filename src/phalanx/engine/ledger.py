@@ -33,7 +33,7 @@ class Ledger:
 
     def begin(self, progress: Progress) -> None:
         """Write row 0."""
-        ROW.pack_into(self._rows, 0, nan, nan, 0.0, 0, *progress)
+        self._put(0, nan, nan, 0.0, 0, *progress)
 
     def rate(self, row: int) -> float:
         """The learning rate of the epoch that follows row `row`."""
@@ -54,7 +54,11 @@ class Ledger:
     ) -> None:
         """Write a row."""
         shown, why = nan if score is None else score, REASONS.index(reason)
-        ROW.pack_into(self._rows, row * ROW.size, loss, shown, seconds, why, *progress)
+        self._put(row, loss, shown, seconds, why, *progress)
+
+    def _put(self, row: int, *columns: float) -> None:
+        """In one piece: where it is written anew, a reader sees the same at any time."""
+        self._rows[row * ROW.size : (row + 1) * ROW.size] = ROW.pack(*columns)
 
     def write_sums(self, row: int, measures_M: Array, scores_M: Array) -> None:
         """Write the sums of the training samples' measures, and of the validation chunks."""

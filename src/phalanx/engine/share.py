@@ -110,7 +110,8 @@ class Share:
         taken = self._to_take(unbegun) if self._is_dynamic else None
         if taken is not None:
             return taken
-        return missing[self.rank % len(missing)] if missing and is_late else None
+        late = (unbegun or missing) if is_late else []
+        return late[self.rank % len(late)] if late else None
 
     def _to_take(self, unbegun: list[int]) -> int | None:
         """A shard that I shall have done before its owner, who comes from the other end."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
+from hashlib import shake_256
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from numpy.random.bit_generator import ISeedSequence
+from numpy.random.bit_generator import ISpawnableSeedSequence
 
 from phalanx.pure.arrays import Array
 
 ORDER, DROPOUT = 1, 2
 
 
-class Hashed(ISeedSequence):
+class Hashed(ISpawnableSeedSequence):
     """What a generator starts from: the hash of a key, so that nearby keys are unrelated.
 
     In a third of the time of NumPy's SeedSequence, which is felt where an epoch is one small step.
@@ -21,15 +21,22 @@ class Hashed(ISeedSequence):
 
     def __init__(self, *key: int) -> None:
         self.key = key
+        self._n_children = 0
 
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> Array:
-        """So many words; no more than 64 bytes, as much as a hash has."""
-        return np.frombuffer(hashed(self.key, n_words * np.dtype(dtype).itemsize), dtype)
+        """So many words."""
+        words = np.dtype(dtype).newbyteorder("<")
+        return np.frombuffer(hashed(self.key, n_words * words.itemsize), words)
+
+    def spawn(self, n_children: int) -> list[Hashed]:
+        """New ones, unrelated to this one and to those before."""
+        first, self._n_children = self._n_children, self._n_children + n_children
+        return [Hashed(*self.key, child) for child in range(first, self._n_children)]
 
 
 def hashed(key: tuple[int, ...], size: int) -> bytes:
-    """So many bytes, at most 64, that depend on all of a key."""
-    return blake2b(" ".join(map(str, key)).encode(), digest_size=size).digest()
+    """So many bytes that depend on all of a key."""
+    return shake_256(" ".join(map(str, key)).encode()).digest(size)
 
 
 def keyed(seed: int, purpose: int, *key: int) -> np.random.Generator:
