@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 from cases import DIGITS, IRIS, MNIST_SMALL, MNIST_WIDE, Case
 from checkouts import Checkout, commit
@@ -20,7 +21,7 @@ OLD, NEW, OLD_AGAIN = "old", "new", "old again"
 BOUND = 1.03
 MS = 1e3
 WORKERS = (1, 2)
-TURNS = 4  # of each interpreter
+TURNS = 8  # of each interpreter
 CASES = (  # turns of a quarter of a second to two seconds
     replace(IRIS, epochs=2000),
     replace(DIGITS, epochs=300),
@@ -31,10 +32,11 @@ CASES = (  # turns of a quarter of a second to two seconds
 METHOD = """\
 The same fits with the code of two checkouts: new is {new}, old is {old}.
 Three interpreters take turns, {turns} each: an old one, a new one, and another old one. Whoever has
-no turn sleeps. Then all are started afresh, {rounds} times. Times are medians of all turns, and
-"new over old" is the ratio of the medians of the new code and of both old interpreters; "noise" is
-the ratio of the two old ones. In brackets stand the lowest and the highest such ratio of a fresh
-start."""
+no turn sleeps. Then all are started afresh, {rounds} times. Ratios are taken turn by turn, so that
+a machine whose speed drifts does not favour anyone: "new over old" is the time of the new code over
+the mean of what both old interpreters took just before and just after it, "noise" is that of the
+second old one over the first. Medians of all turns; in brackets stand the lowest and the highest
+median of the turns of one start, since a start keeps its luck with memory."""
 
 
 @dataclass(frozen=True)
@@ -58,33 +60,34 @@ class Price:
     def noise(self) -> Spread:
         return self._over(old_over_old)
 
-    def _over(self, figure: Callable[[Times], float]) -> Spread:
-        """A ratio over all turns, and its range over the fresh starts."""
-        starts = [figure(times) for times in self.starts]
-        return Spread(figure(self.all_turns), min(starts), max(starts))
+    def _over(self, ratios: Callable[[Times], list[float]]) -> Spread:
+        """The median ratio of all turns, and the range of the medians of the fresh starts."""
+        starts = [median(ratios(times)) for times in self.starts]
+        return Spread(median(ratios(self.all_turns)), min(starts), max(starts))
 
     def finding(self) -> Finding:
         what = f"{self.case.title}, {workers_in_words(self.workers)}: new over old"
         return Finding(what, self.new_over_old.middle, BOUND, "x", at_least=False)
 
 
-def new_over_old(times: Times) -> float:
-    """Ratio of medians; both interpreters with old code count as one.
+def new_over_old(times: Times) -> list[float]:
+    """Turn by turn; old is the mean of the turns of old code before and after.
 
-    >>> new_over_old({"old": [1.0, 3.0], "new": [3.0], "old again": [1.0, 2.0]})
-    2.0
+    >>> new_over_old({"old": [1.0, 3.0], "new": [3.0, 4.0], "old again": [2.0, 1.0]})
+    [2.0, 2.0]
     """
-    return median(times[NEW]) / median(of_old(times))
+    turns = zip(times[OLD], times[NEW], times[OLD_AGAIN], strict=True)
+    return [new / mean([before, after]) for before, new, after in turns]
 
 
-def of_old(times: Times) -> list[float]:
+def old_over_old(times: Times) -> list[float]:
+    """The same where nothing differs."""
+    return [again / once for once, again in zip(times[OLD], times[OLD_AGAIN], strict=True)]
+
+
+def old_code(times: Times) -> list[float]:
     """The turns of both interpreters with old code."""
     return [*times[OLD], *times[OLD_AGAIN]]
-
-
-def old_over_old(times: Times) -> float:
-    """The same ratio where nothing differs."""
-    return median(times[OLD_AGAIN]) / median(times[OLD])
 
 
 def section(against: Path, rounds: int, quick: bool) -> Section:
@@ -99,7 +102,12 @@ def section(against: Path, rounds: int, quick: bool) -> Section:
 def price(case: Case, workers: int, against: Path, rounds: int) -> Price:
     """Let the two checkouts train a case in turn, in fresh interpreters every round."""
     folders = {OLD: against, NEW: ROOT, OLD_AGAIN: against}
-    return Price(case, workers, [fresh_start(case, workers, folders) for _ in range(rounds)])
+    starts = []
+    for number in range(1, rounds + 1):
+        who = f"{case.key}, {workers_in_words(workers)}"
+        print(f"{who}: start {number} of {rounds}", file=sys.stderr)
+        starts.append(fresh_start(case, workers, folders))
+    return Price(case, workers, starts)
 
 
 def fresh_start(case: Case, workers: int, folders: dict[str, Path]) -> Times:
@@ -129,7 +137,7 @@ def price_table(prices: Sequence[Price]) -> str:
     rows = []
     for each in prices:
         turns = each.all_turns
-        ms = [f"{median(seconds) * MS:.3f}" for seconds in (of_old(turns), turns[NEW])]
+        ms = [f"{median(seconds) * MS:.3f}" for seconds in (old_code(turns), turns[NEW])]
         over = [ranged(ratio, "x", 3) for ratio in (each.new_over_old, each.noise)]
         rows.append([each.case.title, str(each.workers), *ms, *over])
     header = ("case", "workers", "old, ms a step", "new, ms a step", "new over old", "noise")

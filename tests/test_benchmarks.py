@@ -70,11 +70,12 @@ def test_a_slow_worker_s_share_is_of_the_sum_of_both_speeds() -> None:
     assert share(times, "it") == Spread(0.9, 0.8, 1.0)
 
 
-def test_new_code_is_compared_with_both_runs_of_the_old() -> None:
-    start = {"old": [1.0, 3.0], "new": [3.0, 3.0], "old again": [1.0, 2.0]}
-    price = Price(DIGITS, 2, [start])
-    assert price.new_over_old == Spread(2.0, 2.0, 2.0)
-    assert price.noise == Spread(0.75, 0.75, 0.75)
+def test_new_code_is_compared_turn_by_turn_with_the_old_before_and_after_it() -> None:
+    slowing_down = {"old": [1.0, 10.0], "new": [3.0, 45.0], "old again": [2.0, 20.0]}
+    steady = {"old": [2.0], "new": [4.0], "old again": [2.0]}
+    price = Price(DIGITS, 2, [slowing_down, steady])
+    assert price.new_over_old == Spread(2.0, 2.0, 2.5)
+    assert price.noise == Spread(2.0, 1.0, 2.0)
     assert not price.finding().met
 
 
