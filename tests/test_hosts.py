@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from phalanx.clusters.hosts.launch import JOINED, N_PORTS, Launch, cores, first_node, launch, speaks
+from phalanx.clusters.hosts.machine import fingerprint
 from phalanx.errors import InvalidInput
 from phalanx.exchange.board import processors
 from phalanx.pure.agreement import differences
@@ -109,6 +110,21 @@ class TestAgreement:
         assert found.startswith("model ('xxx")
         assert "x... on host 0" in found
         assert len(found) < 120
+
+    @pytest.mark.parametrize("library", ["numpy", "scipy"])
+    def test_the_same_release_with_another_blas_is_another_machine(self, library, monkeypatch):
+        here = fingerprint()
+        blas = {"name": "mkl", "version": "2026.1"}
+        dependencies = {"Build Dependencies": {"blas": blas}}
+        monkeypatch.setattr(f"{library}.show_config", lambda mode: dependencies)
+        (found,) = differences([here, fingerprint()])
+        assert found.startswith(f"BLAS of {library} (")
+        assert found.endswith("'mkl 2026.1' on host 1)")
+
+    def test_a_library_that_does_not_say_its_blas_is_like_itself(self, monkeypatch):
+        monkeypatch.setattr("numpy.show_config", lambda mode: {"Build Dependencies": {}})
+        assert fingerprint()["BLAS of numpy"] == "unknown"
+        assert differences([fingerprint(), fingerprint()]) == []
 
 
 SPECIAL = np.array(

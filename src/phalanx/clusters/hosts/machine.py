@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 LIBRARIES = ("phalanx", "numpy", "scipy", "scikit-learn")
+WITH_BLAS = ("numpy", "scipy")  # each brings the one that it was built with
 LOADED_LIBRARIES = ("torch", "keras")  # these matter where the model uses them
 VECTORS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")
 
@@ -20,6 +22,7 @@ def fingerprint() -> dict[str, Any]:
         "processor": _processor(),
         "Python": platform.python_version(),
         **{name: _version(name) for name in LIBRARIES + loaded},
+        **{f"BLAS of {name}": _blas(name) for name in WITH_BLAS},
     }
 
 
@@ -28,6 +31,13 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed as a package"
+
+
+def _blas(library: str) -> str:
+    """Name and version: the same release of a library has another one from conda than from pip."""
+    built_with = import_module(library).show_config(mode="dicts")["Build Dependencies"]
+    facts = built_with.get("blas", {})
+    return f"{facts.get('name', 'unknown')} {facts.get('version', '')}".strip()
 
 
 def _processor() -> str:
