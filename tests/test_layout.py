@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.pure.layout import MAX_BLOCK, Layout, block_bounds
+from phalanx.pure.layout import ALIGNMENT, MAX_BLOCK, MIN_BLOCK, Layout, block_bounds
 
 
 @given(st.integers(1, 10**7))
@@ -12,6 +12,18 @@ def test_blocks_cover_the_vector_once_and_are_aligned(n):
     assert blocks[-1][1] == n
     assert all(a[1] == b[0] for a, b in zip(blocks, blocks[1:], strict=False))
     assert all(start % 1024 == 0 and 0 < stop - start <= MAX_BLOCK for start, stop in blocks)
+
+
+@given(st.integers(2 * MIN_BLOCK, 10**7))
+def test_blocks_are_alike_and_there_is_one_for_a_second_worker(n):
+    sizes = [stop - start for start, stop in block_bounds(n)]
+    assert len(sizes) >= 2
+    assert max(sizes) < n / len(sizes) + ALIGNMENT
+
+
+@given(st.integers(2 * MIN_BLOCK, 10 * MAX_BLOCK))
+def test_two_workers_have_as_many_blocks(n):
+    assert len(block_bounds(n)) % 2 == 0
 
 
 def test_views_are_parts_of_the_flat_vector():

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from phalanx.pure.arrays import Array
 
-MAX_BLOCK = 16_384  # elements: a block, its journal page and its gradient share a core's cache
+MAX_BLOCK = 24_576  # elements: a block, its journal page and its gradient share a core's cache
 MIN_BLOCK = 4_096  # below this, the calls cost more than the arithmetic
 ALIGNMENT = 1_024
 
@@ -85,13 +85,15 @@ def blocks_of(regions: Sequence[Region], largest: int = MAX_BLOCK) -> list[Regio
 def block_bounds(n_parameters: int, largest: int = MAX_BLOCK) -> list[tuple[int, int]]:
     """First and past-the-last element of each block of so many parameters.
 
-    Depends on the number of parameters alone: at most `largest` elements a block, and two blocks
-    or more as soon as each has 4,096, so that a second worker finds something to update.
+    Depends on the number of parameters alone: in pairs, as few as can be of at most `largest`
+    elements, and all alike but for the rounding to 1,024, so that two workers have the same to
+    update. Below 4,096 elements they are not cut.
 
     >>> block_bounds(7510)
     [(0, 4096), (4096, 7510)]
     """
-    half = -(-n_parameters // 2)
-    rounded = -(-half // ALIGNMENT) * ALIGNMENT
+    pairs = max(1, -(-n_parameters // (2 * largest)))
+    even = -(-n_parameters // (2 * pairs))
+    rounded = -(-even // ALIGNMENT) * ALIGNMENT
     size = min(max(rounded, MIN_BLOCK), largest)
     return [(start, min(start + size, n_parameters)) for start in range(0, n_parameters, size)]
