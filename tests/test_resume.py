@@ -197,6 +197,20 @@ def test_a_checkpoint_that_is_not_exact_is_refused(tmp_path):
         estimator("adam").fit(X, Y, resume=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("rule", "named"),
+    [
+        ("phalanx.keeper.RULES", "rules \\(1 there, 2 here\\)"),
+        ("phalanx.pure.layout.MIN_BLOCK", "blocks \\(2 there, 1 here\\)"),
+    ],
+)
+def test_a_checkpoint_of_other_rules_is_refused(tmp_path, rule, named, monkeypatch):
+    estimator("adam").fit(X, Y, checkpoint=tmp_path)
+    monkeypatch.setattr(rule, 2 if rule.endswith("RULES") else 10**9)
+    with pytest.raises(CheckpointError, match=f"differs in {named}"):
+        estimator("adam").fit(X, Y, resume=tmp_path)
+
+
 def test_other_data_are_refused(tmp_path):
     estimator("adam").fit(X, Y, checkpoint=tmp_path)
     other = X.copy()

@@ -28,6 +28,7 @@ from phalanx.pure.timetable import Timetable
 from phalanx.run import EpochRecord, Event
 from phalanx.state import Standing, State
 
+RULES = 1  # raised with whatever makes other bits of the same job; see tests/test_rules.py
 FINAL = (Reason.MAX_EPOCHS, Reason.LOSS_THRESHOLD, Reason.NO_IMPROVEMENT)
 
 
@@ -171,7 +172,9 @@ def identity_of(job: Job, training: Samples, validation: Samples | None) -> dict
     the answer, less how long it is to run."""
     plan, rule = job.plan, job.rule
     return {
+        "rules": RULES,
         "model": repr(job.model),
+        "blocks": len(job.blocks),
         "samples": plan.n_samples,
         "batch_size": plan.batch_size,
         "shards": plan.n_shards,
@@ -234,8 +237,8 @@ def _check_identity(saved: checkpoint.Saved, identity: dict[str, Any]) -> None:
     if differing:
         raise CheckpointError(
             "a checkpoint can be gone on from with the data and parameters that it was made with; "
-            f"{saved.path} differs in {'; '.join(differing)}. Use those of the checkpoint, or "
-            "start anew without resume."
+            f"{saved.path} differs in {'; '.join(differing)}. Use those of the checkpoint "
+            "(for other rules, the version of Phalanx that wrote it), or start anew without resume."
         )
 
 
