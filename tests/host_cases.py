@@ -168,6 +168,7 @@ def resized(folder, workers):
 
 def interrupted(folder, workers):
     """Ctrl-C on the last host, while it trains."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
     calls = []
 
     def interrupt(epoch, record):
