@@ -7,9 +7,11 @@ import threading
 from functools import cache
 
 import numpy as np
+import psutil
 import pytest
 
 from phalanx import InvalidInput, MLPClassifier
+from phalanx.clusters import pool
 from phalanx.testing import Fault, Slow, scripted
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -153,3 +155,41 @@ def test_a_callback_beside_verbose_and_a_copy_made_in_it(capsys):
     clf.fit(X, Y, callback=lambda epoch, record: copies.append(pickle.dumps(clf)) or epoch == 2)
     assert "Iteration 2, loss" in capsys.readouterr().out
     assert [pickle.loads(copy).n_jobs for copy in copies] == [2, 2]
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(1, 2), (2, 1), (2, 2)])
+def test_a_fit_in_the_callback_of_a_fit(outer, inner):
+    """The callers of both wait in one thread, so the inner one cannot wait for the outer one."""
+    found = []
+
+    def fit_another(epoch, record):
+        if epoch == 2:
+            found.append(MLPClassifier(**SETTINGS, n_jobs=inner).fit(X, Y).run_.digest)
+            found.append(MLPClassifier(**SETTINGS, n_jobs=inner).fit(X, Y).run_.digest)
+
+    around = MLPClassifier(**SETTINGS, n_jobs=outer).fit(X, Y, callback=fit_another)
+    alone = MLPClassifier(**SETTINGS, n_jobs=1).fit(X, Y).run_.digest
+    assert [around.run_.digest, *found] == [alone] * 3
+
+
+def test_a_worker_lost_around_a_fit_in_a_callback():
+    """What happens to the outer workers meanwhile is found out afterwards."""
+
+    def fit_another(epoch, record):
+        if epoch == 2:
+            MLPClassifier(**SETTINGS, n_jobs=2).fit(X, Y)
+            psutil.Process(pool._pool.members[1].pid).kill()
+
+    around = MLPClassifier(**SETTINGS, n_jobs=2).fit(X, Y, callback=fit_another)
+    assert around.run_.digest == MLPClassifier(**SETTINGS, n_jobs=1).fit(X, Y).run_.digest
+    assert [event.worker for event in around.run_.events if event.what == "worker lost"] == [1]
+
+
+def test_many_predictions_in_the_callback_of_a_fit():
+    known = MLPClassifier(**SETTINGS, n_jobs=2).fit(X, Y)
+    many = np.tile(X, (200, 1))
+    seen = []
+    MLPClassifier(**SETTINGS, n_jobs=2).fit(
+        X, Y, callback=lambda *_: seen.append(known.predict(many).sum())
+    )
+    assert len(set(seen)) == 1

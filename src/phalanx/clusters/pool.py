@@ -10,6 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from phalanx.clusters import wire
 from phalanx.clusters.threads import THREAD_VARIABLES
@@ -185,6 +187,7 @@ def _cause(code: int) -> str:
 
 
 _pool: Pool | None = None
+_set_aside: list[Pool] = []  # of jobs in whose callbacks others run
 
 
 def warm_pool() -> Pool:
@@ -200,6 +203,22 @@ def warm_pool() -> Pool:
     return _pool
 
 
+@contextmanager
+def further_pool() -> Iterator[Pool]:
+    """A pool for a job that runs inside another one, in its callback; ended with it."""
+    global _pool
+    if _pool is not None:
+        _set_aside.append(_pool)
+    outer, _pool = _pool, None
+    try:
+        yield warm_pool()
+    finally:
+        shutdown()
+        _pool = outer
+        if outer is not None:
+            _set_aside.remove(outer)
+
+
 def shutdown() -> None:
     """End all worker processes. The next fit that wants some starts them anew."""
     global _pool
@@ -212,8 +231,10 @@ def shutdown() -> None:
 def _forget_after_fork() -> None:
     """A forked child of the caller has no workers yet; it starts its own when it needs some."""
     global _pool
-    pool, _pool = _pool, None
-    if pool is not None:
+    pools = [*_set_aside, *filter(None, [_pool])]
+    _set_aside.clear()
+    _pool = None
+    for pool in pools:
         pool.forget()
 
 

@@ -12,7 +12,7 @@ from phalanx.clusters.base import Forward, Session, Tell, Watch
 from phalanx.clusters.crew import Crew, WorkerFailed
 from phalanx.clusters.halting import Halting
 from phalanx.clusters.hosts.courier_thread import beside
-from phalanx.clusters.pool import Pool, shutdown, warm_pool
+from phalanx.clusters.pool import Pool, further_pool, shutdown, warm_pool
 from phalanx.clusters.process import TakeForward, TakeJob
 from phalanx.clusters.supervisor import GLANCE, Supervisor
 from phalanx.clusters.threads import one_blas_thread
@@ -109,14 +109,33 @@ def closing_pool_on_error() -> Iterator[None]:
 
 
 _one_job_at_a_time = threading.Lock()
-os.register_at_fork(after_in_child=lambda: globals().update(_one_job_at_a_time=threading.Lock()))
+_holder: int | None = None  # the thread whose job it is
+
+
+def _afresh() -> None:
+    global _one_job_at_a_time, _holder
+    _one_job_at_a_time, _holder = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_afresh)
 
 
 @contextmanager
 def reserved() -> Iterator[Pool]:
-    """The pool for one job; threads that want it at the same time wait their turn."""
+    """The pool for one job. Threads that want it at the same time wait their turn; a job inside
+    another one, in its callback, cannot, and has a pool of its own."""
+    global _holder
+    me = threading.get_ident()
+    if _holder == me:
+        with further_pool() as pool:
+            yield pool
+        return
     with _one_job_at_a_time:
-        yield warm_pool()
+        _holder = me
+        try:
+            yield warm_pool()
+        finally:
+            _holder = None
 
 
 class _Session(Halting):
