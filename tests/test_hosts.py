@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from threadpoolctl import threadpool_info
 
 from phalanx.clusters.hosts.launch import JOINED, N_PORTS, Launch, cores, first_node, launch, speaks
 from phalanx.clusters.hosts.machine import fingerprint
@@ -92,6 +93,9 @@ class TestParts:
         assert not Place(0, 2).is_alone
 
 
+NO_BLAS = {"Build Dependencies": {"blas": None}}
+
+
 class TestAgreement:
     @given(st.dictionaries(st.text(), st.integers(), max_size=4), counts)
     def test_those_who_are_alike_do_not_differ(self, facts, n_hosts):
@@ -121,10 +125,27 @@ class TestAgreement:
         assert found.startswith(f"BLAS of {library} (")
         assert found.endswith("'mkl 2026.1' on host 1)")
 
-    def test_a_library_that_does_not_say_its_blas_is_like_itself(self, monkeypatch):
-        monkeypatch.setattr("numpy.show_config", lambda mode: {"Build Dependencies": {}})
+    @pytest.mark.parametrize("said", [{}, {"Build Dependencies": {}}, NO_BLAS])
+    def test_a_library_need_not_say_its_blas(self, said, monkeypatch):
+        monkeypatch.setattr("numpy.show_config", lambda mode: said)
         assert fingerprint()["BLAS of numpy"] == "unknown"
-        assert differences([fingerprint(), fingerprint()]) == []
+
+    @pytest.mark.parametrize("change", [{"architecture": "Nehalem"}, {"internal_api": "mkl"}])
+    def test_other_kernels_make_another_machine(self, change, monkeypatch):
+        here, loaded = fingerprint(), threadpool_info()
+        changed = [facts | change for facts in loaded]
+        monkeypatch.setattr("threadpoolctl.threadpool_info", lambda: changed)
+        (found,) = differences([here, fingerprint()])
+        assert found.startswith("loaded BLAS (")
+        assert next(iter(change.values())) in found
+
+    def test_blas_that_another_library_brings_is_left_out(self, monkeypatch):
+        here, loaded = fingerprint(), threadpool_info()
+        theirs = {"user_api": "blas", "filepath": "/elsewhere/libblas.so", "internal_api": "blis"}
+        monkeypatch.setattr("threadpoolctl.threadpool_info", lambda: [*loaded, theirs])
+        assert differences([here, fingerprint()]) == []
+        monkeypatch.setattr("threadpoolctl.threadpool_info", lambda: [theirs])
+        assert fingerprint()["loaded BLAS"] == "blis ? ?"
 
 
 SPECIAL = np.array(

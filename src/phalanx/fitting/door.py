@@ -78,7 +78,7 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
         times fewer bytes where H hosts have S shards. It needs aggregation "mean". The answer then
         depends on the number of hosts, in its last digits, and the record says so.
     mixed : {"refuse", "flag"}
-        What to do with hosts whose processors or library versions differ.
+        What to do with hosts whose processors, BLAS or library versions differ.
     cluster : phalanx.RayCluster or None
         None: this machine, or the hosts that torchrun or SLURM has launched this program on.
     verbose : bool

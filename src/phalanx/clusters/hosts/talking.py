@@ -48,8 +48,9 @@ def agree(group: Group, machine: Facts, job: Facts, is_flagged: bool) -> list[st
         )
     if of_machines and not is_flagged:
         raise HostsDiffer(
-            "hosts must have the same processor family and libraries, or the last bits depend on "
-            f"who computes what; they differ in {'; '.join(of_machines)}. Use hosts of one kind, "
+            "hosts must have the same processor family, libraries and BLAS, or the last bits "
+            "depend on who computes what; they differ in "
+            f"{'; '.join(of_machines)}. Use hosts of one kind, "
             "or accept it with mixed='flag', which notes it in the run."
         )
     return of_machines

@@ -30,7 +30,7 @@ class RayCluster:
         as `workers` or `n_jobs` says, and one CPU.
     gpus_per_host : int, default 0
     mixed : {"refuse", "flag"}
-        Whether hosts of several kinds of processor, or with several versions of libraries, are
+        Whether hosts of several kinds of processor or BLAS, or versions of libraries, are
         refused, since the last bits may then depend on who computes what, or noted in the run.
     patience : float, default 60
         Seconds that nodes are waited for.
