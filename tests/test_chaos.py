@@ -31,6 +31,7 @@ STEPS, STEPS_AN_EPOCH = 15, 5
 ASSIGNMENTS = ("round_robin", "load_balanced", "dynamic")
 VARIANTS = (
     {"solver": "adam"},
+    {"solver": "adam", "hidden_layer_sizes": (80, 900)},  # shards leave factors of gradients
     {"solver": "sgd", "data_distribution": "strided", "dropout": 0.25},
     {"solver": "rmsprop", "aggregation": "median", "data_distribution": "stratified"},
     {"solver": "adamw", "aggregation": "max", "data_distribution": "sequential"},
@@ -48,13 +49,13 @@ happened = {"worker lost": 0, "worker stuck": 0, "worker joined": 0}
 
 @cache
 def undisturbed(variant):
-    return MLPClassifier(**SETTINGS, **VARIANTS[variant]).fit(X, Y).run_
+    return MLPClassifier(**{**SETTINGS, **VARIANTS[variant]}).fit(X, Y).run_
 
 
 def survives(variant, assignment, n_workers, faults):
     """Train under the faults, and compare; returns what was lost."""
     clf = MLPClassifier(
-        **SETTINGS, **VARIANTS[variant], task_assignment=assignment, n_jobs=n_workers
+        **{**SETTINGS, **VARIANTS[variant]}, task_assignment=assignment, n_jobs=n_workers
     )
     with scripted(*faults):
         run = clf.fit(X, Y).run_

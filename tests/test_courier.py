@@ -20,6 +20,7 @@ from phalanx.following import Following
 from phalanx.job import Job
 from phalanx.models.base import OutputScore
 from phalanx.models.mlp import MLPSpec
+from phalanx.models.mlp.factored import factored
 from phalanx.pure.aggregation import mean, median
 from phalanx.pure.arrays import blas_axpy, numpy_axpy
 from phalanx.pure.assignment import round_robin
@@ -42,6 +43,11 @@ BROKEN = TableSamples.of(np.where(np.arange(N)[:, np.newaxis] == 5, np.float32("
 MORE = RNG.normal(size=(600, 6)).astype(np.float32)
 VALIDATION = TableSamples.of(MORE, (MORE[:, 0] > 0).astype(int))  # three chunks
 SPEC = MLPSpec((6, 200, 30, 3), "relu", "log_loss", "float32", dropout=0.2)  # two blocks
+
+SHARDS_OF_FACTORS = 5
+FACTORED = factored(
+    MLPSpec((6, 257, 300, 3), "relu", "log_loss", "float32", dropout=0.2), BATCH, SHARDS_OF_FACTORS
+)
 
 
 @pytest.fixture(params=[-1, 10**9], ids=["divided", "undivided"], autouse=True)
@@ -73,6 +79,10 @@ class Averages:
     @property
     def size(self):
         return self.n_learnt + 2 * self.n_others
+
+    @property
+    def slot_size(self):
+        return self.size
 
     @property
     def regions(self):
@@ -147,6 +157,10 @@ CASES = {
     "clipped": {"clip": Clip(norm=0.05)},
     "median": {"aggregation": median},
     "one block": {"spec": MLPSpec((6, 4, 3), "tanh", "log_loss", "float64")},
+    "factors": {"spec": FACTORED, "shards": SHARDS_OF_FACTORS},
+    "factors clipped": {
+        "spec": FACTORED, "shards": SHARDS_OF_FACTORS, "clip": Clip(norm=0.05), "validates": True,
+    },
     "bf16": {"wire": "bf16"},
     "fp16": {"wire": "fp16", "clip": Clip(norm=0.05), "validates": True},
     "skip": {"nonfinite": "skip"},
@@ -201,9 +215,20 @@ def test_the_mean_of_several_shards_travels_once():
     assert sent(exact=False) <= size * steps < sent(exact=True)
 
 
-def test_hosts_of_several_kinds_update_from_one_gradient():
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("name", ["factors", "factors clipped"])
+def test_what_is_made_of_factors_may_be_divided(name, count, monkeypatch):
+    """As it is among hosts of several kinds."""
+    divides = property(lambda job: not job.place.is_alone)
+    monkeypatch.setattr(Job, "divides_blocks", divides)
+    for found in trained(case(name), count):
+        assert told(found) == alone(name)
+
+
+@pytest.mark.parametrize("name", ["plain", "factors"])
+def test_hosts_of_several_kinds_update_from_one_gradient(name):
     """Where each reduced all blocks, their parameters would come to differ more and more."""
-    job = replace(case("plain"), is_mixed=True, place=Place(0, 2))
+    job = replace(case(name), is_mixed=True, place=Place(0, 2))
     assert job.divides_blocks
     assert not replace(job, place=ALONE).divides_blocks
 

@@ -95,6 +95,29 @@ def test_any_regression_loss(loss):
     assert_same_for_any_workers(make, lambda e: e.fit(X, VALUES), workers=(2, 7))
 
 
+WIDE = dict(hidden_layer_sizes=(90, 750), max_iter=2)  # shards leave factors of gradients
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("assignment", [*sorted(ASSIGNMENTS), outsiders])
+def test_wide_layers(assignment, dtype):
+    def fit_as(estimator):
+        return estimator.fit(X.astype(dtype), Y)
+
+    made = assert_same_for_any_workers(
+        classifier(**WIDE, task_assignment=assignment, dropout=0.2), fit_as
+    )
+    plain = made_without_factors(classifier(**WIDE, dropout=0.2), fit_as)
+    np.testing.assert_allclose(made.loss_curve_, plain.loss_curve_, rtol=1e-5)
+    assert plain.run_.digest != made.run_.digest, "they end in other last bits"
+
+
+def made_without_factors(make, fit):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("phalanx.pure.panels.MIN_WEIGHTS", 10**9)
+        return fit(make(n_jobs=1))
+
+
 def test_dropout():
     with_dropout = assert_same_for_any_workers(classifier(dropout=0.3), fit)
     assert with_dropout.run_.digest != fit(classifier()(1)).run_.digest

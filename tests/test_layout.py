@@ -14,16 +14,16 @@ def test_blocks_cover_the_vector_once_and_are_aligned(n):
     assert all(start % 1024 == 0 and 0 < stop - start <= MAX_BLOCK for start, stop in blocks)
 
 
-@given(st.integers(2 * MIN_BLOCK, 10**7))
-def test_blocks_are_alike_and_there_is_one_for_a_second_worker(n):
+@given(st.integers(MIN_BLOCK + 1, 10**7))
+def test_blocks_are_alike_and_come_in_pairs(n):
     sizes = [stop - start for start, stop in block_bounds(n)]
-    assert len(sizes) >= 2
-    assert max(sizes) < n / len(sizes) + ALIGNMENT
+    assert len(sizes) % 2 == 0
+    assert max(sizes) - min(sizes) < 2 * ALIGNMENT
 
 
-@given(st.integers(2 * MIN_BLOCK, 10 * MAX_BLOCK))
-def test_two_workers_have_as_many_blocks(n):
-    assert len(block_bounds(n)) % 2 == 0
+def test_few_parameters_are_not_cut():
+    assert block_bounds(MIN_BLOCK) == [(0, MIN_BLOCK)]
+    assert block_bounds(MIN_BLOCK + 1) == [(0, 2048), (2048, MIN_BLOCK + 1)]
 
 
 def test_views_are_parts_of_the_flat_vector():

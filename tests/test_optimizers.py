@@ -74,7 +74,7 @@ def test_keep_gradient_changes_no_parameter():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("n", [1, 31, 4097, 16384])
+@pytest.mark.parametrize("n", [1, 31, 4097, 24576])
 @pytest.mark.parametrize("axpy", [blas_axpy, numpy_axpy])
 def test_a_multiple_is_added_in_place(dtype, n, axpy):
     rng = np.random.default_rng(0)

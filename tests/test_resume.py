@@ -16,6 +16,7 @@ import pytest
 
 from phalanx import CheckpointError, InvalidInput, MLPClassifier, MLPRegressor, checkpoint
 from phalanx.clusters import pool
+from phalanx.keeper import RULES
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -200,15 +201,23 @@ def test_a_checkpoint_that_is_not_exact_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("rule", "named"),
     [
-        ("phalanx.keeper.RULES", "rules \\(1 there, 2 here\\)"),
+        ("phalanx.keeper.RULES", f"rules \\({RULES} there, {RULES + 1} here\\)"),
         ("phalanx.pure.layout.MIN_BLOCK", "blocks \\(2 there, 1 here\\)"),
     ],
 )
 def test_a_checkpoint_of_other_rules_is_refused(tmp_path, rule, named, monkeypatch):
     estimator("adam").fit(X, Y, checkpoint=tmp_path)
-    monkeypatch.setattr(rule, 2 if rule.endswith("RULES") else 10**9)
+    monkeypatch.setattr(rule, RULES + 1 if rule.endswith("RULES") else 10**9)
     with pytest.raises(CheckpointError, match=f"differs in {named}"):
         estimator("adam").fit(X, Y, resume=tmp_path)
+
+
+def test_a_checkpoint_of_other_blocks_of_the_replicas_is_refused(tmp_path, monkeypatch):
+    settings = dict(sync_every=2, hidden_layer_sizes=(30, 700))
+    estimator("adam", **settings).fit(X, Y, checkpoint=tmp_path)
+    monkeypatch.setattr("phalanx.pure.optimizers.Adam.largest_block", 2048)
+    with pytest.raises(CheckpointError, match=r"differs in blocks of a replica \(2 there, 12 here"):
+        estimator("adam", **settings).fit(X, Y, resume=tmp_path)
 
 
 def test_other_data_are_refused(tmp_path):

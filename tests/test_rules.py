@@ -3,14 +3,19 @@ come to the same end: raise RULES, and only then write down here what comes out.
 
 import pytest
 
+from phalanx.job import chunk_bounds
 from phalanx.keeper import RULES
+from phalanx.models.keras3 import optimizers as keras3
+from phalanx.models.mlp import MLPSpec
+from phalanx.models.mlp.factored import factored
+from phalanx.models.pytorch import optimizers as pytorch
 from phalanx.pure.layout import block_bounds
 from phalanx.pure.plan import DISTRIBUTIONS, Plan
 from phalanx.pure.randomness import Key
 
 
 def test_the_rules_have_this_number():
-    assert RULES == 1
+    assert RULES == 2
 
 
 @pytest.mark.parametrize(
@@ -29,7 +34,29 @@ def test_a_shard_draws_these_numbers():
 
 @pytest.mark.parametrize(
     ("n", "ends"),
-    [(7_510, [4_096, 7_510]), (100_000, [17_408, 34_816, 52_224, 69_632, 87_040, 100_000])],
+    [
+        (4_096, [4_096]),
+        (7_510, [4_096, 7_510]),
+        (49_152, [24_576, 49_152]),
+        (49_153, [12_288, 24_576, 36_864, 49_153]),
+        (100_000, [16_384, 32_768, 50_176, 66_560, 82_944, 100_000]),
+    ],
 )
 def test_parameters_are_cut_into_these_blocks(n, ends):
     assert [stop for _, stop in block_bounds(n)] == ends
+
+
+def test_torchs_and_keras_blocks_are_of_at_most_so_many_elements():
+    assert pytorch.LARGEST_BLOCK == keras3.LARGEST_BLOCK == 65_536
+
+
+def test_samples_are_scored_in_these_chunks():
+    assert chunk_bounds(600) == [(0, 256), (256, 512), (512, 600)]
+
+
+def test_these_layers_leave_factors_for_these_panels():
+    spec = factored(MLPSpec((784, 2048, 128, 10), "relu", "log_loss", "float32"), 256, 4)
+    assert [panel for panel in spec.panels if panel.layer == 0] == [
+        (0, 0, 512), (0, 512, 1024), (0, 1024, 1536), (0, 1536, 2048),
+    ]  # fmt: skip
+    assert [panel for panel in spec.panels if panel.layer] == [(1, 0, 64), (1, 64, 128)]

@@ -102,13 +102,20 @@ class Job:
     def divides_blocks(self) -> bool:
         """Whether each host reduces a part of the blocks only, and gets the others reduced.
 
-        Hosts of several kinds always do: all then update from the same reduced gradient.
+        Hosts of several kinds always do: all then update from the same reduced gradient. Else
+        those that have all shards' factors do not: to multiply them is sooner done than to send
+        what comes of it.
         """
-        if self.is_mixed:
-            return not self.place.is_alone
+        if self.is_mixed or self.has_factors:
+            return self.is_mixed and not self.place.is_alone
         bytes_N = self.model.size * self.model.dtype.itemsize
         n_rows = self.place.count if self.sends_means else self.plan.n_shards
         return dividing_pays(n_rows, self.place.count, bytes_N)
+
+    @property
+    def has_factors(self) -> bool:
+        """Whether shards leave factors of gradients; all of them travel to every host."""
+        return self.model.slot_size > self.model.size
 
     @property
     def sends_means(self) -> bool:
@@ -150,6 +157,7 @@ class Job:
         there is nobody to take anything over. With several hosts the courier is a doer, too.
         """
         n, w, dtype = self.model.size, self.n_seats, self.model.dtype.name
+        slot = self.model.slot_size
         s, k, v = self.plan.n_shards, len(self.blocks), len(self.chunks)
         rows, several = 1 + len(self.optimizer.slots), w if w > 1 else 0
         groups, settings = self.optimizer.settings_shape
@@ -163,8 +171,8 @@ class Job:
             "chunks_done": Field((doers, v), "int64"),
             "values": Field((rows, n), dtype, aligned=True),
             "best": Field((n if self.rule.by_score else 0,), dtype),
-            "grads": Field((s, n), dtype, aligned=True),
-            "grads_away": Field((several, s, n), dtype, aligned=True),
+            "grads": Field((s, slot), dtype, aligned=True),
+            "grads_away": Field((several, s, slot), dtype, aligned=True),
             "host_rows": Field((self.place.count * self.sends_means, n), dtype, aligned=True),
             "reduced": Field((divided * n,), dtype, aligned=True),
             "results": Field((doers, s, 2 + measures)),

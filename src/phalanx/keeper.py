@@ -20,15 +20,17 @@ from phalanx.engine.ledger import Ledger
 from phalanx.errors import CheckpointError
 from phalanx.exchange.board import NEVER, OPENED, SNAPSHOT_DUE, SNAPSHOT_TAKEN
 from phalanx.job import EPOCH_SUMS, Job
+from phalanx.models.local import LocalSpec
 from phalanx.pure.arrays import Array
 from phalanx.pure.cadence import Cadence
+from phalanx.pure.layout import blocks_of
 from phalanx.pure.registry import name_of
 from phalanx.pure.stopping import Progress, Reason
 from phalanx.pure.timetable import Timetable
 from phalanx.run import EpochRecord, Event
 from phalanx.state import Standing, State
 
-RULES = 1  # raised with whatever makes other bits of the same job; see tests/test_rules.py
+RULES = 2  # raised with whatever makes other bits of the same job; see tests/test_rules.py
 FINAL = (Reason.MAX_EPOCHS, Reason.LOSS_THRESHOLD, Reason.NO_IMPROVEMENT)
 
 
@@ -175,6 +177,7 @@ def identity_of(job: Job, training: Samples, validation: Samples | None) -> dict
         "rules": RULES,
         "model": repr(job.model),
         "blocks": len(job.blocks),
+        **_blocks_of_replicas(job),
         "samples": plan.n_samples,
         "batch_size": plan.batch_size,
         "shards": plan.n_shards,
@@ -195,6 +198,14 @@ def identity_of(job: Job, training: Samples, validation: Samples | None) -> dict
         "data": fingerprint(training),
         "validation_data": fingerprint(validation),
     }
+
+
+def _blocks_of_replicas(job: Job) -> dict[str, int]:
+    """Replicas cut their parameters by their own optimiser."""
+    if not isinstance(job.model, LocalSpec):
+        return {}
+    regions, largest = job.model.regions, job.model.optimizer.largest_block
+    return {"blocks of a replica": len(blocks_of(regions, largest))}
 
 
 def resume(saved: checkpoint.Saved, identity: dict[str, Any]) -> Standing:

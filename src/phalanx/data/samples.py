@@ -68,6 +68,10 @@ class TableSamples:
         arrays |= {name: array for name, array in optional.items() if array is not None}
         return cls(arrays, *x.shape)
 
+    @property
+    def is_dense(self) -> bool:
+        return ROWS in self.arrays
+
     def gatherer(self, max_rows: int) -> Gatherer:
         """What takes at most so many rows at a time."""
         return Gatherer(self, max_rows)

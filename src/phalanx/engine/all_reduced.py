@@ -64,12 +64,12 @@ class AllReduced:
     def _reduce(self, k: int) -> None:
         post = self.post
         post.presence.at("reduce", k)
-        grad_n = self.reduction.of(k)
+        block, grad_n = self.reduction.blocks[k], self.reduction.of(k)
         if self.are_divided:
             self._arena_N[slice(*post.job.blocks[k][:2])] = grad_n
         else:
-            self._mine[k] = grad_n
-        is_measured = self._clip.norm is not None and self.reduction.blocks[k].is_trained
+            self._mine[k] = grad_n if block.region.panel is None else grad_n.copy()
+        is_measured = self._clip.norm is not None and block.is_trained
         self._squares[k] = square(grad_n) if is_measured else 0.0
         post.presence.at("norm", k)
         post.board.publish(self._words, k, post.tick)

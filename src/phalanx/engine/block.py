@@ -16,7 +16,7 @@ class Block:
 
     def __init__(self, job: Job, arena: Arena, k: int, region: Region, scratch_n: Array) -> None:
         start, stop = region[:2]
-        self.kind, self.alpha = region.kind, job.alpha
+        self.region, self.kind, self.alpha = region, region.kind, job.alpha
         self.is_trained = self.kind is Kind.TRAINED
         self.values_Xn = arena["values"][:, start:stop]
         self.slots = Slots(arena, start, stop)

@@ -28,7 +28,7 @@ class Blocks:
         self.blocks = [Block(job, arena, k, at, shared_n) for k, at in enumerate(job.blocks)]
         self.journal = Journal(arena, post.rank)
         self.ledger = Ledger(arena, job.n_validation > 0)
-        self.reduction = Reduction(post, arena, self.blocks)
+        self.reduction = Reduction(post, arena, self.blocks, shards.model)
         self.all_reduced: AllReduced | None = None
         if job.divides_blocks or job.clip.norm is not None:
             self.all_reduced = AllReduced(post, arena, self.reduction)
@@ -45,7 +45,7 @@ class Blocks:
         self._measures = [sum(measure_S) for measure_S in measures]
         self._is_skipped = self._skips and not isfinite(self._loss)
         self._rate = self.ledger.rate(self.post.moment.row)
-        self.reduction.begin(doers, weights)
+        self.reduction.begin(doers, self.shards.counts, weights)
         self._scale = 1.0
         if self.all_reduced is not None and (self.all_reduced.are_divided or not self._is_skipped):
             self._scale = self.all_reduced.make()

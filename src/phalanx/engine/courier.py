@@ -18,7 +18,7 @@ from itertools import chain
 import numpy as np
 
 from phalanx.arena import Arena
-from phalanx.engine.lanes import Arriving, lanes_of
+from phalanx.engine.lanes import Arriving, lanes_of, slot_lanes_of
 from phalanx.engine.rows import rows_of
 from phalanx.exchange.board import (
     ABORT,
@@ -56,7 +56,7 @@ class Courier:
         self.rows = rows_of(job, arena, self.shards_done)
         self.results_WSR, self.squares_K = arena["results"], arena["squares"]
         self.reduced_N, self.partials = arena["reduced"], arena["partials"]
-        self.lanes = lanes_of(job)
+        self.slot_lanes, self.lanes = slot_lanes_of(job), lanes_of(job)
         self.wish = 0
         self._at = -1
         self._flights: list[list[Arriving]] = []
@@ -90,7 +90,7 @@ class Courier:
             rows = self.rows.turn(len(self._flights))
             if rows is None:
                 return
-            self._flights.append([lane.scatter(self.group, rows) for lane in self.lanes])
+            self._flights.append([lane.scatter(self.group, rows) for lane in self.slot_lanes])
 
     def shards(self, tick: int) -> None:
         def all_are_sent() -> bool:

@@ -96,7 +96,7 @@ class Arriving:
 
 
 def lanes_of(job: Job) -> list[Lane]:
-    """See the module."""
+    """Of the vector; see the module."""
     bounds = [elements(job.blocks, part) for part in job.block_parts]
     if job.wire == EXACT:
         return [Lane(0, job.model.size, bounds, ROUNDINGS[EXACT], job)]
@@ -106,3 +106,18 @@ def lanes_of(job: Job) -> list[Lane]:
         rounding = ROUNDINGS[job.wire if is_trained else EXACT]
         lanes.append(Lane(regions[0].start, regions[-1].stop, bounds, rounding, job))
     return lanes
+
+
+def slot_lanes_of(job: Job) -> list[Lane]:
+    """Of a slot: those of the vector; or where a part of it is made of factors, the rest of it, and
+    the factors, which go to every host."""
+    if not job.has_factors:
+        return lanes_of(job)
+    bounds = [elements(job.blocks, part) for part in job.block_parts]
+    exact, end = ROUNDINGS[EXACT], job.model.slot_size
+    lanes = [
+        Lane(region.start, region.stop, bounds, exact, job)
+        for region in job.model.regions
+        if region.panel is None
+    ]
+    return [*lanes, Lane(job.model.size, end, [(0, end)] * job.place.count, exact, job)]

@@ -29,6 +29,7 @@ from phalanx.exchange.seats import Seats
 from phalanx.job import EPOCH_SUMS, Job, Lease
 from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.assignment import assign, follows_speed, is_time_to_plan
+from phalanx.pure.layout import bundles_of
 from phalanx.pure.speeds import estimated
 from phalanx.pure.stopping import judge
 from phalanx.pure.timetable import Timetable
@@ -45,10 +46,13 @@ class Leader:
         self._speeds = [0.0] * job.n_seats  # until something was measured
         self._follows_speed = follows_speed(job.assignment)
         starts = [job.plan.batch(step)[0] for step in range(job.plan.n_steps)]
-        host, blocks = job.place.host, range(len(job.blocks))
-        self._parts = {"shard_owner": job.shard_parts[host], "block_owner": blocks}
+        host, blocks = job.place.host, job.blocks
+        self._tasks = {
+            "shard_owner": [range(s, s + 1) for s in job.shard_parts[host]],
+            "block_owner": bundles_of(blocks, range(len(blocks))),
+        }
         if job.divides_blocks:
-            self._parts["block_reducer"] = job.block_parts[host]
+            self._tasks["block_reducer"] = bundles_of(blocks, job.block_parts[host])
         self._penalty_weights_K = aligned_empty((len(job.blocks),), np.float64)
         self._penalty_weights_K[...] = 0.5 * job.alpha
         self._rows_T = np.diff([*starts, job.plan.n_visited]).astype(float)
@@ -146,12 +150,14 @@ class Leader:
         fence()
         for rank in ranks:
             self.seats.actives[rank] = True
-        for name, part in self._parts.items():
+        for name, tasks in self._tasks.items():
             owners = self.arena[name]
-            owners[: part.start] = owners[part.stop :] = self.job.courier
-            if part:
-                assigned = assign(self.job.assignment, len(part), speeds)
-                owners[part.start : part.stop] = [ranks[place] for place in assigned]
+            theirs = np.full(len(owners), self.job.courier)
+            if tasks:
+                assigned = assign(self.job.assignment, len(tasks), speeds)
+                for task, place in zip(tasks, assigned, strict=True):
+                    theirs[task.start : task.stop] = ranks[place]
+            owners[:] = theirs
         for rank in range(self.seats.count):
             self.seats.actives[rank] = rank in ranks
         self.board.door[PLAN] += 1

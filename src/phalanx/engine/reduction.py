@@ -8,7 +8,9 @@ import numpy as np
 
 from phalanx.arena import Arena
 from phalanx.engine.block import Block
+from phalanx.engine.panels import Panels
 from phalanx.engine.post import Post
+from phalanx.models.base import FactoredModel, Model
 from phalanx.pure.aggregation import checked, mean
 from phalanx.pure.arrays import Array, padded_rows
 from phalanx.pure.layout import Kind
@@ -18,26 +20,39 @@ from phalanx.pure.rounding import rounded
 class Reduction:
     """Seen by one worker; the same bits wherever the gradients lie."""
 
-    def __init__(self, post: Post, arena: Arena, blocks: list[Block]) -> None:
+    def __init__(self, post: Post, arena: Arena, blocks: list[Block], model: Model) -> None:
         self.post, self.blocks = post, blocks
+        self._panels = Panels(post, arena, model) if isinstance(model, FactoredModel) else None
         self.aggregate = rounded(checked(post.job.aggregation), post.job.rounding)
         self._sends_means, self._host_rows_HN = post.job.sends_means, arena["host_rows"]
         self._weights: list[float] = []  # of the shards, at the last look
         self._homes: list[Array] = []  # of each block, the gradients where all lie at home
 
-    def begin(self, doers: Sequence[int] | None, weights: list[float]) -> None:
-        """A step's shards are done: by whom, or by their owners if None, and of which weights."""
+    def begin(
+        self, doers: Sequence[int] | None, counts: Sequence[int], weights: list[float]
+    ) -> None:
+        """A step's shards are done: by whom, or by their owners if None, of how many rows and of
+        which weights."""
         self._doers = doers
-        if weights == self._weights:  # as in nearly all steps
-            return
+        if weights != self._weights:  # as in next to no step
+            self._weigh(weights)
+        if self._panels is not None:
+            self._panels.begin(doers or self.post.share.owners, counts, self._weights_R)
+
+    def _weigh(self, weights: list[float]) -> None:
         if len(weights) != len(self._weights):
             self._homes = [block.slots.home(len(weights)) for block in self.blocks]
         self._weights = weights
         self._weights_R = np.array(self._by_host(weights) if self._sends_means else weights)
 
     def of(self, k: int) -> Array:
-        """A block's gradient, the caller's to change; of what is not learnt, the mean or first."""
-        block, rows_Rn = self.blocks[k], self._rows(k)
+        """A block's gradient, the caller's to change until it asks for another; of what is not
+        learnt, the mean or first."""
+        block = self.blocks[k]
+        if block.region.panel is not None:
+            assert self._panels is not None
+            return self._panels.of(block.region)
+        rows_Rn = self._rows(k)
         if block.is_trained:
             return self.aggregate(rows_Rn, self._weights_R)
         if block.kind is Kind.COPIED:

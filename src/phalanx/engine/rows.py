@@ -35,7 +35,7 @@ class ShardRows:
 
     def __init__(self, job: Job, arena: Arena, done: Tally) -> None:
         self._here, self._ranks, self._done = job.place.host, range(job.n_seats), done
-        self._slots = Slots(arena, 0, job.model.size)
+        self._slots = Slots(arena, 0, job.model.slot_size)
         self._homes, self._owners_S = arena["grads"], arena["shard_owner"]
 
     def begin(self, tick: int, parts: list[range]) -> int:

@@ -42,7 +42,7 @@ class Shards:
         self.results = arena.words("results")  # of all workers: (loss, weight) of each shard
         self._width = 2 + post.job.model.n_measures
         self._stride = self._width * self.plan.n_shards
-        self._slots = Slots(arena, 0, post.job.model.size)
+        self._slots = Slots(arena, 0, post.job.model.slot_size)
         self._order: tuple[int, Array] = (-1, np.empty(0, np.intp))
         self.live = 0  # shards of this step that have samples
         self._rounding = post.job.rounding
@@ -51,7 +51,8 @@ class Shards:
         self._doers: Sequence[int] = ()  # at the last look,
         self._places: list[int] = []  # and where their results lay
         self._batch_B = self._order[1]  # samples of this step
-        self._offsets: list[tuple[int, int]] = []  # of the shards in it
+        self._offsets: list[tuple[int, int]] = []  # of the shards in it,
+        self.counts: list[int] = []  # and their rows
 
     def begin(self) -> None:
         """A step begins."""
@@ -60,8 +61,10 @@ class Shards:
             self._order = moment.epoch, self.plan.order(moment.epoch)
         start, stop = self.plan.batch(moment.step)
         self._batch_B = self._order[1][start:stop]
-        self._offsets = self.plan.offsets(stop - start)
-        self.live = len(self._offsets)
+        offsets = self.plan.offsets(stop - start)
+        if offsets is not self._offsets:  # the same list in nearly all steps
+            self._offsets, self.counts = offsets, [last - first for first, last in offsets]
+        self.live = len(offsets)
         if self._local is not None:
             rate, beat = self._ledger.rate(moment.row), self.post.presence.beat
             self._local.begin(moment, rate, self._settings, beat)

@@ -193,7 +193,9 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             validation = held_out.samples()
         training, labels_B = labelled.samples(), labelled.target.labels_B
         plan = plan_of(self, spec, training.n_samples, self._drawn_seed(), labels_B)
-        job = stochastic_job(self, spec, plan, validation, self._score_metric(), incremental)
+        job = stochastic_job(
+            self, spec, plan, training, validation, self._score_metric(), incremental
+        )
         start = self._start(spec, job, incremental)
         progress = self._progress(self._optimizer.learning_rate)
         with self._controlled(job.n_workers, following):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from phalanx.data.samples import Samples, TableSamples
+from phalanx.data.samples import TableSamples
 from phalanx.pure.arrays import Array
 
 
@@ -20,7 +20,7 @@ class Target:
     values_BO: Array | None
     labels_B: Array | None
 
-    def samples(self, x: Any, weight_B: Array | None) -> Samples:
+    def samples(self, x: Any, weight_B: Array | None) -> TableSamples:
         """Samples with this target; weights in the samples' dtype."""
         if weight_B is not None:
             weight_B = weight_B.astype(x.dtype, copy=False)
@@ -39,7 +39,7 @@ class Labelled(NamedTuple):
     target: Target
     weight_B: Array | None
 
-    def samples(self) -> Samples:
+    def samples(self) -> TableSamples:
         """As the engine takes them."""
         return self.target.samples(self.x, self.weight_B)
 

@@ -10,14 +10,15 @@ from math import inf
 from typing import Any
 
 from phalanx.clusters.hosts.launch import cores, speaks
-from phalanx.data.samples import Samples
+from phalanx.data.samples import Samples, TableSamples
 from phalanx.estimators.parameters import check_shards
 from phalanx.job import Job
 from phalanx.lbfgs import Limits
 from phalanx.local import in_rounds
 from phalanx.models.base import OutputScore
 from phalanx.models.mlp import MLPSpec
-from phalanx.pure.aggregation import AGGREGATIONS
+from phalanx.models.mlp.factored import factored
+from phalanx.pure.aggregation import AGGREGATIONS, is_linear
 from phalanx.pure.arrays import Array
 from phalanx.pure.assignment import ASSIGNMENTS
 from phalanx.pure.checks import workers_of
@@ -36,6 +37,7 @@ from phalanx.pure.optimizers import (
 )
 from phalanx.pure.plan import DISTRIBUTIONS, Plan, auto_shards, sequential
 from phalanx.pure.registry import choose
+from phalanx.pure.rounding import EXACT
 from phalanx.pure.schedules import Adaptive, Constant, InverseScaling, Schedule
 from phalanx.pure.stopping import Rule
 from phalanx.staffing import seats_for, useful_workers
@@ -120,11 +122,14 @@ def stochastic_job(
     params: Any,
     spec: MLPSpec,
     plan: Plan,
+    training: TableSamples,
     validation: Samples | None,
     score: Metric,
     one_epoch: bool,
 ) -> Job:
     """A training by batches."""
+    if training.is_dense and _takes_factors(params):
+        spec = factored(spec, plan.batch_size, plan.n_shards)
     job = _job(
         params,
         spec,
@@ -135,6 +140,12 @@ def stochastic_job(
         score=OutputScore(score) if validation else None,
     )
     return in_rounds(job, int(params.sync_every))
+
+
+def _takes_factors(params: Any) -> bool:
+    """Whether nobody is to look at, round or average the gradients of single shards."""
+    rule = choose("aggregation", params.aggregation, AGGREGATIONS)
+    return is_linear(rule) and params.wire == EXACT and params.exact and params.sync_every == 1
 
 
 def lbfgs_job(params: Any, spec: MLPSpec, n_samples: int) -> Job:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -31,6 +31,20 @@ class Model(Protocol):
         """Predictions [rows, O], a view that the next call overwrites."""
 
 
+@runtime_checkable
+class FactoredModel(Model, Protocol):
+    """A model whose shards leave, in place of some gradients, what these are the products of."""
+
+    def panel(
+        self, number: int, slots: Sequence[Array], counts: Sequence[int], shares: Array
+    ) -> Array:
+        """The gradient [n] of a panel: the sum over shards, in their order, each times its share.
+
+        slots, counts: where `gradient` left each shard's factors, and of how many rows it was.
+        Returns a view that the next call overwrites.
+        """
+
+
 class ModelSpec(Protocol):
     """A model's description."""
 
@@ -41,6 +55,10 @@ class ModelSpec(Protocol):
     @property
     def size(self) -> int:
         """N: elements of the flat vector, what is not learnt included."""
+
+    @property
+    def slot_size(self) -> int:
+        """Elements that a shard leaves: its gradient [N], and behind it the factors, if any."""
 
     @property
     def regions(self) -> tuple[Region, ...]:

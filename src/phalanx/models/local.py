@@ -51,6 +51,10 @@ class LocalSpec:
         return self.inner.size
 
     @property
+    def slot_size(self) -> int:
+        return self.size
+
+    @property
     def regions(self) -> tuple[Region, ...]:
         return self.inner.regions
 

@@ -72,6 +72,18 @@ def trimmed_mean(grads_Sn: Array, weights_S: Array) -> Array:
     return np.asarray(kept_Sn.mean(axis=0, dtype=grads_Sn.dtype))
 
 
+def is_linear(rule: Aggregation) -> bool:
+    """Whether a rule comes to the sum of the gradients, each times its share."""
+    return rule in (mean, sum_)
+
+
+def shares(rule: Aggregation, weights_S: Array, dtype: np.dtype[Any]) -> Array:
+    """The shares [S] by which a linear rule multiplies the gradients."""
+    if rule is sum_:
+        return np.ones(len(weights_S), dtype)
+    return _shares(tuple(weights_S.tolist()), dtype)[0]
+
+
 AGGREGATIONS: dict[str, Aggregation] = {
     "mean": mean,
     "sum": sum_,

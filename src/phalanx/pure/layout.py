@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
@@ -33,7 +34,8 @@ class Region(NamedTuple):
     """Elements start..stop of the vector, which are treated alike.
 
     group: the row of the optimiser's settings that they go by. is_whole: the optimiser looks at
-    all of them at once, so that they are one block, however many they are.
+    all of them at once, so that they are one block, however many they are. panel: the number of the
+    panel that they are, if their gradient is made of factors (pure/panels.py).
     """
 
     start: int
@@ -41,6 +43,7 @@ class Region(NamedTuple):
     kind: Kind = Kind.TRAINED
     group: int = 0
     is_whole: bool = False
+    panel: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,18 +85,43 @@ def blocks_of(regions: Sequence[Region], largest: int = MAX_BLOCK) -> list[Regio
     return blocks
 
 
+def bundles_of(blocks: Sequence[Region], part: range) -> list[range]:
+    """Blocks of a part that are best left to one worker: those of a panel; else each by itself.
+
+    Of the panels every other one, and the rest on the way back, with an even number of single
+    blocks between. Panels come in pairs, so that the first half of all bundles is half of every
+    layer, and so is every other one: two workers have the same, whether they take halves or turns.
+
+    >>> panels = [Region(k, k + 1, panel=k // 2) for k in range(4)]
+    >>> bundles_of([*panels, Region(4, 5), Region(5, 6)], range(6))
+    [range(0, 2), range(4, 5), range(5, 6), range(2, 4)]
+    """
+    panels: dict[int, range] = {}
+    singles = []
+    for k in part:
+        panel = blocks[k].panel
+        if panel is None:
+            singles.append(range(k, k + 1))
+        else:
+            first = panels[panel].start if panel in panels else k
+            panels[panel] = range(first, k + 1)
+    joint, odd = [*panels.values()], len(singles) % 2
+    return [*singles[:odd], *joint[::2], *singles[odd:], *joint[1::2][::-1]]
+
+
 def block_bounds(n_parameters: int, largest: int = MAX_BLOCK) -> list[tuple[int, int]]:
     """First and past-the-last element of each block of so many parameters.
 
     Depends on the number of parameters alone: in pairs, as few as can be of at most `largest`
-    elements, and all alike but for the rounding to 1,024, so that two workers have the same to
-    update. Below 4,096 elements they are not cut.
+    elements, which differ by no more than comes of rounding to 1,024, so that two workers have the
+    same to update. 4,096 elements or fewer are not cut.
+
+    largest: a multiple of 1,024.
 
     >>> block_bounds(7510)
     [(0, 4096), (4096, 7510)]
     """
-    pairs = max(1, -(-n_parameters // (2 * largest)))
-    even = -(-n_parameters // (2 * pairs))
-    rounded = -(-even // ALIGNMENT) * ALIGNMENT
-    size = min(max(rounded, MIN_BLOCK), largest)
-    return [(start, min(start + size, n_parameters)) for start in range(0, n_parameters, size)]
+    count = 2 * -(-n_parameters // (2 * largest)) if n_parameters > MIN_BLOCK else 1
+    units = -(-n_parameters // ALIGNMENT)
+    edges = [min(units * k // count * ALIGNMENT, n_parameters) for k in range(count + 1)]
+    return [(start, stop) for start, stop in pairwise(edges) if stop > start]

@@ -45,6 +45,10 @@ class KerasSpec:
         return self.vector.size
 
     @property
+    def slot_size(self) -> int:
+        return self.size
+
+    @property
     def dtype(self) -> np.dtype[np.floating]:
         return self.vector.dtype
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from phalanx.models.mlp.losses import LOSSES, Loss
 from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.layout import Layout, Region
 from phalanx.pure.randomness import Key
+
+Gradients = tuple[list[Array | None], list[Array]]  # views by layer: of weights, of biases
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class MLPSpec:
     @property
     def size(self) -> int:
         return self.layout.size
+
+    @property
+    def slot_size(self) -> int:
+        return self.size
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -111,27 +117,25 @@ class MLPSpec:
 class Workspace:
     """Buffers of a pass over `n_rows` samples; contiguous, so the kernels are always the same."""
 
-    def __init__(self, spec: MLPSpec, flat: Array, n_rows: int) -> None:
-        buffers, start = [], 0
-        for size in _buffers(spec):
-            buffers.append(flat[start : start + size * n_rows].reshape(size, n_rows))
-            start += _padded(size * n_rows)
+    def __init__(self, spec: MLPSpec, buffers: list[Array], n_rows: int) -> None:
+        """buffers: [features, n_rows] each, as `_features` says."""
         depth = len(spec.sizes) - 1
         self.layers, hidden = buffers[:depth], buffers[depth:]
         self.deltas = hidden[: depth - 1]
         self.inputs = hidden[depth - 1 :] or self.layers[:-1]
-        self.ones_B = np.ones(n_rows, flat.dtype)
+        self.ones_B = np.ones(n_rows, spec.dtype)
 
 
-def _buffers(spec: MLPSpec) -> list[int]:
-    """Features of each buffer: layers, hidden deltas, and pre-activations where they are kept."""
+def _features(spec: MLPSpec) -> list[int]:
+    """Of each buffer: layers, hidden deltas, and pre-activations where they are kept."""
     hidden = spec.sizes[1:-1]
     kept = hidden if ACTIVATIONS[spec.activation].keeps_input else ()
     return [*spec.sizes[1:], *hidden, *kept]
 
 
-def _padded(elements: int) -> int:
-    return -(-elements // 16) * 16  # a multiple of the cache line for both float32 and float64
+def padded(elements: int) -> int:
+    """So many that what follows begins on a cache line, in float32 and in float64."""
+    return -(-elements // 16) * 16
 
 
 class Network:
@@ -145,7 +149,7 @@ class Network:
         self.loss: Loss = LOSSES[spec.loss]
         self._flat = aligned_empty((0,), spec.dtype)
         self._workspaces: dict[int, Workspace] = {}
-        self._gradients: dict[int, tuple[Array, tuple[list[Array], list[Array]]]] = {}
+        self._gradients: dict[int, tuple[Array, Gradients]] = {}
 
     def outputs(self, rows: Rows) -> Array:
         space = self._workspace(rows.count)
@@ -153,7 +157,7 @@ class Network:
         return space.layers[-1].T
 
     def gradient(self, rows: Rows, grad_N: Array, key: Key) -> tuple[float, float]:
-        space = self._workspace(rows.count)
+        space = self._space_in(grad_N, rows.count)
         masks = self._forward(rows, space, self._masks(rows.count, key))
         predictions = space.layers[-1]
         target = rows.classes_B if self.loss.takes_classes else rows.target_OB
@@ -193,16 +197,20 @@ class Network:
         rows: Rows,
         space: Workspace,
         masks: list[Array],
-        weight_grads: list[Array],
+        weight_grads: list[Array | None],
         bias_grads: list[Array],
     ) -> None:
+        """The gradient, less that of weights for which None stands in the place of a view."""
         delta = space.layers[-1]
         for i in range(len(self.weights) - 1, -1, -1):
             delta.dot(space.ones_B, out=bias_grads[i])
+            into = weight_grads[i]
             if i == 0:
-                rows.correlate(delta, weight_grads[0])
+                if into is not None:
+                    rows.correlate(delta, into)
                 return
-            delta.dot(space.layers[i - 1].T, out=weight_grads[i])
+            if into is not None:
+                delta.dot(space.layers[i - 1].T, out=into)
             below = space.deltas[i - 1]
             self.weights[i].T.dot(delta, out=below)
             if masks:
@@ -227,22 +235,38 @@ class Network:
         return [(rng.random(shape, dtype) < keep) * dtype(1 / keep) for shape in shapes]
 
     def _workspace(self, n_rows: int) -> Workspace:
-        space = self._workspaces.get(n_rows)
-        if space is None:
-            needed = sum(_padded(size * n_rows) for size in _buffers(self.spec))
-            if needed > self._flat.size:
-                self._flat = aligned_empty((needed,), self.spec.dtype)
-                self._workspaces.clear()
-            space = self._workspaces[n_rows] = Workspace(self.spec, self._flat[:needed], n_rows)
-        return space
+        buffers = None if n_rows in self._workspaces else self._buffers(n_rows)
+        if buffers is not None:
+            self._workspaces[n_rows] = Workspace(self.spec, buffers, n_rows)
+        return self._workspaces[n_rows]
 
-    def _gradient_views(self, grad_N: Array) -> tuple[list[Array], list[Array]]:
-        """Views by layer; kept, with the slot itself, since a shard's slot never changes."""
+    def _space_in(self, slot_N: Array, n_rows: int) -> Workspace:
+        """Of a shard of so many rows, whose gradient goes to a slot."""
+        return self._workspace(n_rows)
+
+    def _buffers(self, n_rows: int) -> list[Array]:
+        """All in one piece of memory, which all workspaces share."""
+        sizes = [size * n_rows for size in _features(self.spec)]
+        ends = [*accumulate(padded(size) for size in sizes)]
+        if ends[-1] > self._flat.size:
+            self._flat = aligned_empty((ends[-1],), self.spec.dtype)
+            self._workspaces.clear()
+        starts = [0, *ends]
+        return [
+            self._flat[start : start + size].reshape(-1, n_rows)
+            for start, size in zip(starts, sizes, strict=False)
+        ]
+
+    def _gradient_views(self, grad_N: Array) -> Gradients:
+        """Kept, with the slot itself, since a shard's slot never changes."""
         known = self._gradients.get(id(grad_N))
         if known is None:
-            known = grad_N, _halves(self.spec.layout.views(grad_N))
-            self._gradients[id(grad_N)] = known
+            known = self._gradients[id(grad_N)] = grad_N, self._weight_views(grad_N)
         return known[1]
+
+    def _weight_views(self, grad_N: Array) -> Gradients:
+        weights, biases = _halves(self.spec.layout.views(grad_N))
+        return [*weights], biases
 
 
 def _halves(views: list[Array]) -> tuple[list[Array], list[Array]]:

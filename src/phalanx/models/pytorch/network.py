@@ -78,6 +78,10 @@ class TorchSpec:
         return self.vector.size
 
     @property
+    def slot_size(self) -> int:
+        return self.size
+
+    @property
     def dtype(self) -> np.dtype[np.floating]:
         return self.vector.dtype
 
