@@ -203,16 +203,27 @@ def test_hosts_that_send_the_mean_of_their_shards_agree(name, count):
         assert found[0] == alone(name)
 
 
-def test_the_mean_of_several_shards_travels_once():
-    def sent(exact):
-        hosts = ThreadHosts(2)
-        trained(replace(case("plain"), exact=exact), 2, hosts)
-        laid = hosts.tables[0].laid.values()
-        kinds = [by_host[0] for by_host in laid]
-        return sum(len(p) for kind, pieces in kinds if kind == "all_to_all" for p in pieces)
+def sent(job):
+    """Elements that two hosts send each other in a training."""
+    hosts = ThreadHosts(2)
+    for found in trained(job, 2, hosts):
+        told(found)
+    laid = hosts.tables[0].laid.values()
+    kinds = [by_host[0] for by_host in laid]
+    return sum(len(p) for kind, pieces in kinds if kind == "all_to_all" for p in pieces)
 
-    size, steps = case("plain").model.size, EPOCHS * case("plain").plan.n_steps
-    assert sent(exact=False) <= size * steps < sent(exact=True)
+
+def test_the_mean_of_several_shards_travels_once():
+    job = case("plain")
+    size, steps = job.model.size, EPOCHS * job.plan.n_steps
+    assert sent(replace(job, exact=False)) <= size * steps < sent(job)
+
+
+def test_factors_are_less_to_send_than_gradients():
+    job = case("factors")
+    sizes = (job.model.sizes, job.model.activation, job.model.loss, job.model.dtype_name)
+    plain = replace(job, model=MLPSpec(*sizes, dropout=job.model.dropout))
+    assert sent(job) < sent(plain) / 4
 
 
 @pytest.mark.parametrize("count", [2, 3])

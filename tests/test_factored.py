@@ -170,6 +170,13 @@ def test_a_product_is_added_in_place(dtype, keep, inner):
             np.testing.assert_allclose(c_JI.T, keep * start_JI.T + 0.5 * a_IK @ b_KJ, rtol=1e-5)
 
 
+def test_the_factors_of_wide_layers_are_small_beside_their_gradient():
+    """The figures of docs/design.md."""
+    spec = factored(MLPSpec((784, 2048, 2048, 10), "relu", "log_loss", "float32"), 256, 4)
+    assert 4 * spec.size == pytest.approx(23.3e6, rel=0.01)
+    assert 4 * (spec.slot_size - spec.size) == pytest.approx(1.8e6, rel=0.02)
+
+
 def test_nothing_is_factored_where_it_does_not_pay():
     spec = MLPSpec((64, 100, 10), "relu", "log_loss", "float32")
     assert factored(spec, 200, 2) is spec
