@@ -235,10 +235,11 @@ class Network:
         return [(rng.random(shape, dtype) < keep) * dtype(1 / keep) for shape in shapes]
 
     def _workspace(self, n_rows: int) -> Workspace:
-        buffers = None if n_rows in self._workspaces else self._buffers(n_rows)
-        if buffers is not None:
-            self._workspaces[n_rows] = Workspace(self.spec, buffers, n_rows)
-        return self._workspaces[n_rows]
+        space = self._workspaces.get(n_rows)
+        if space is None:
+            space = Workspace(self.spec, self._buffers(n_rows), n_rows)
+            self._workspaces[n_rows] = space
+        return space
 
     def _space_in(self, slot_N: Array, n_rows: int) -> Workspace:
         """Of a shard of so many rows, whose gradient goes to a slot."""
