@@ -98,6 +98,29 @@ def test_two_classes_strings_and_several_labels():
     np.testing.assert_array_equal(mine.predict(many), reference.predict(many))
 
 
+def test_sparse_indicators_come_back_sparse():
+    from scipy.sparse import csr_matrix
+
+    many, labels = make_multilabel_classification(100, random_state=0)
+    sparse = csr_matrix(labels)
+
+    def twice(estimator):
+        estimator.set_params(learning_rate_init=0.1).fit(many, sparse).partial_fit(many, sparse)
+
+    for settings, fit in (
+        ({}, twice),
+        (dict(early_stopping=True), None),
+        ({}, lambda e: e.partial_fit(many, sparse, classes=range(5))),
+    ):
+        mine, reference = both("MLPClassifier", (many, sparse), fit, **settings)
+        assert_follows(mine, reference)
+        found, expected = mine.predict(many), reference.predict(many)
+        assert type(found) is type(expected) is csr_matrix
+        np.testing.assert_array_equal(found.toarray(), expected.toarray())
+        assert mine.score(many, sparse) == reference.score(many, sparse)
+        np.testing.assert_allclose(mine.predict_proba(many), reference.predict_proba(many), 1e-5)
+
+
 def test_sample_weights_sparse_samples_and_partial_fit():
     weight = RNG.random(500)
     assert_follows(*both("MLPClassifier", None, lambda e: e.fit(X, Y, weight)))

@@ -211,6 +211,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     ) -> MLPClassifier:
         """Train on samples `X` [n, F], dense or sparse, and labels `y` [n] or indicators [n, O].
 
+        Indicators may be sparse as well; then those of `predict` are.
         sample_weight: [n] or None. validation_data: (X, y) or (X, y, sample_weight), scored after
         each epoch, and followed where `early_stopping` is set.
         callback: called as (epochs so far, `phalanx.run.EpochRecord`) after each epoch; the fit
@@ -241,12 +242,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             self._label_binarizer = binarizer.fit(labels)
         return self._fit(X, y, sample_weight, incremental=True)  # type: ignore[no-any-return]
 
-    def predict(self, X: Any) -> Array:
-        """Labels [n] (indicators [n, O] for several labels) of samples `X` [n, F]."""
+    def predict(self, X: Any) -> Any:
+        """Labels [n] (indicators [n, O] for several labels) of samples `X` [n, F].
+
+        Indicators are a CSR matrix where those of the fit were sparse.
+        """
         output_BO = self._outputs(X)
         if self.n_outputs_ == 1:
             output_BO = output_BO.ravel()
-        return np.asarray(self._label_binarizer.inverse_transform(output_BO))
+        return self._label_binarizer.inverse_transform(output_BO)
 
     def predict_proba(self, X: Any) -> Array:
         """Probabilities [n, C] of the classes in the order of `classes_`."""
