@@ -219,10 +219,52 @@ def test_validation_data(validation, message):
     assert not hasattr(clf, "coefs_")
 
 
-@pytest.mark.parametrize("weights", ["balance", {0: "a", 1: 1}, 3])
-def test_class_weights(weights):
-    with pytest.raises((ValueError, TypeError)):
-        MLPClassifier(class_weight=weights).fit(X, Y)
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("balance", "class_weight must be a dict.*got 'balance'"),
+        (3, "class_weight must be a dict.*got 3"),
+        (np.ones(2), "class_weight must be a dict.*got array"),
+        ({0: "a", 1: 1}, r"class_weight\[0\] must be a number at least 0"),
+        ({0: NAN, 1: 1}, r"class_weight\[0\] must be a number.*got nan"),
+        ({0: 1, 1: INF}, r"class_weight\[1\] must be a number.*below inf; got inf"),
+        ({1: -1}, r"class_weight\[1\] must be a number at least 0.*got -1"),
+        ({0: 0, 1: 0}, r"weight above 0 for one class at least; got 0 for all of \[0, 1\]"),
+        ([{0: 1}], "class_weight|number of outputs"),
+        ([3], r"class_weight\[0\] must be a dict"),
+        ({5: 1}, "class_weight"),
+    ],
+)
+def test_class_weights(weights, message):
+    clf = MLPClassifier(class_weight=weights)
+    with pytest.raises(ValueError, match=message):
+        clf.fit(X, Y)
+    assert not hasattr(clf, "coefs_")
+
+
+def test_class_weights_of_several_labels():
+    labels = np.stack([Y, Y[::-1]], axis=1)
+    with pytest.raises(InvalidInput, match=r"class_weight\[1\] must have a weight above 0"):
+        MLPClassifier(class_weight=[{0: 1}, {0: 0, 1: 0}]).fit(X, labels)
+
+
+def test_class_weights_of_sparse_labels():
+    from scipy.sparse import coo_matrix
+
+    labels = np.stack([Y, Y[::-1]], axis=1)
+    weighted = MLPClassifier(max_iter=2, tol=9, n_iter_no_change=1, class_weight="balanced")
+    losses = []
+    for y in (labels, coo_matrix(labels)):
+        with pytest.warns(UserWarning, match="Maximum iterations"):
+            losses.append(weighted.set_params(random_state=0).fit(X, y).loss_)
+    assert losses[0] == losses[1]
+
+
+def test_a_part_that_has_no_weighted_class_is_no_error():
+    clf = MLPClassifier(class_weight={0: 1, 1: 0})
+    first, second = X[Y == 0], X[Y == 1]
+    clf.partial_fit(first, Y[Y == 0], classes=[0, 1]).partial_fit(second, Y[Y == 1])
+    assert np.isfinite(clf.loss_)
 
 
 USER_FUNCTIONS = [

@@ -8,7 +8,6 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
@@ -19,6 +18,7 @@ from sklearn.utils.multiclass import (
 
 from phalanx.errors import InvalidInput
 from phalanx.estimators.base import BaseMLP
+from phalanx.estimators.class_weights import weights_by_class
 from phalanx.estimators.following import Wishes
 from phalanx.estimators.labelled import Target
 from phalanx.following import REFUSE, OnEpoch
@@ -89,7 +89,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     dropout : float, default=0.0
         Probability that a hidden neuron is left out of a training step.
     class_weight : dict, 'balanced' or None, default=None
-        Weight of each class, multiplied into the sample weights.
+        Weight of each class, finite and at least 0, multiplied into the sample weights.
     sync_every : int, default=1
         Steps that each shard makes by itself before all of them meet; see `docs/models.md`. More
         than 1 is another algorithm (local SGD): part of the answer, and no less exact.
@@ -328,8 +328,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     def _sample_weight(self, y: Any, weight_B: Array | None) -> Array | None:
         if self.class_weight is None:
             return weight_B
-        by_class_B = compute_sample_weight(self.class_weight, y)
-        return np.asarray(by_class_B if weight_B is None else weight_B * by_class_B)
+        by_class_B = weights_by_class(self.class_weight, y, self.classes_)
+        return by_class_B if weight_B is None else weight_B * by_class_B
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
