@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 import psutil
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 from phalanx import InvalidInput, MLPClassifier
 from phalanx.clusters import pool
@@ -193,3 +194,35 @@ def test_many_predictions_in_the_callback_of_a_fit():
         X, Y, callback=lambda *_: seen.append(known.predict(many).sum())
     )
     assert len(set(seen)) == 1
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_an_estimator_is_fitted_by_one_call_at_a_time(n_jobs):
+    clf = MLPClassifier(**SETTINGS, n_jobs=n_jobs)
+    refused = []
+
+    def again(fit):
+        try:
+            fit(X, Y)
+        except InvalidInput as error:
+            refused.append(str(error))
+
+    def callback(epoch, record):
+        if epoch == 2:
+            again(clf.fit)
+            other = threading.Thread(target=again, args=(clf.partial_fit,))
+            other.start()
+            other.join()
+
+    assert clf.fit(X, Y, callback=callback).run_.digest == undisturbed().digest
+    assert len(refused) == 2
+    assert all("one call at a time" in message for message in refused)
+    assert clf.fit(X, Y).run_.digest == undisturbed().digest
+
+
+@pytest.mark.filterwarnings("default::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_a_warning_points_at_the_users_call(solver):
+    with pytest.warns(ConvergenceWarning) as caught:
+        MLPClassifier((3,), max_iter=2, solver=solver, random_state=0).fit(X, Y)
+    assert caught[0].filename == __file__

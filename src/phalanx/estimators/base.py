@@ -33,6 +33,7 @@ from phalanx.estimators.following import (
 )
 from phalanx.estimators.initial import initial_weights
 from phalanx.estimators.labelled import Labelled, Target, set_aside
+from phalanx.estimators.one_fit import one_fit
 from phalanx.estimators.parameters import check_parameters, hidden_sizes
 from phalanx.estimators.recipe import lbfgs_job, limits_of, plan_of, stochastic_job
 from phalanx.following import Following
@@ -49,7 +50,7 @@ from phalanx.run import Run, fewer_workers
 from phalanx.state import State
 from phalanx.training import Trained, predict, train
 
-STACK_TO_CALLER = 6  # frames between a warning here and the user's call of fit
+STACK_TO_CALLER = 7  # frames between a warning here and the user's call of fit
 
 
 @dataclass
@@ -97,7 +98,13 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         wishes: Wishes | None = None,
         incremental: bool = False,
     ) -> Any:
-        wishes = wishes or Wishes()
+        """Check everything and train; one call at a time."""
+        with one_fit(self):
+            return self._fit_alone(X, y, sample_weight, wishes or Wishes(), incremental)
+
+    def _fit_alone(
+        self, X: Any, y: Any, sample_weight: Any, wishes: Wishes, incremental: bool
+    ) -> Any:
         check_parameters(self)
         workers_of(self.n_jobs, cores())
         if incremental and self.early_stopping:
