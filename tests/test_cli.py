@@ -212,6 +212,43 @@ def test_predict_needs_no_target(run, tmp_path):
     refused(call("evaluate", run, tmp_path / "new.csv"), "must have a column 'kind'")
 
 
+def test_codes_with_leading_zeros_stay_apart(tmp_path):
+    """Classes 01 and 1, told by a ZIP code that is 01234 or 1234."""
+    rows = ["zip,code", *["01234,01", "1234,1"] * 20]
+    data, run = tmp_path / "d.csv", tmp_path / "run"
+    data.write_text("\n".join(rows))
+    options = ["--epochs", "40", "--learning-rate", "0.1", "--workers", "1", "--out", run]
+    result = call("train", data, "--target", "code", *options)
+    assert result.exit_code == 0, result.output
+    assert "1 columns as 2 features" in result.stderr
+    new = tmp_path / "new.csv"
+    new.write_text("zip,code\n1234,1\n1234,1\n")  # without any zero in front
+    assert call("predict", run, new).stdout.split() == ["prediction", "1", "1"]
+    assert "On the 2 samples" in call("evaluate", run, new).stdout
+
+
+def test_numbers_learnt_stay_numbers(run, data, tmp_path):
+    old, new = data.read_text(), tmp_path / "new.csv"
+    new.write_text("length,width,colour\n1,2,c1\n")
+    padded = tmp_path / "padded.csv"
+    padded.write_text("length,width,colour\n01,002,c1\n")
+    assert call("predict", run, new).stdout == call("predict", run, padded).stdout
+    new.write_text(re.sub(r"^[^,]+,", "x,", old, flags=re.M).replace("x,", "length,", 1))
+    result = call("predict", run, new)
+    assert refused(result, "'length' must hold numbers.*correct the column")
+    assert "--drop" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_unknown_categories_are_said(run, data, tmp_path, command):
+    known, new = data.read_text(), tmp_path / "new.csv"
+    assert "missing" not in call(command, run, data).stderr
+    new.write_text(known + "1,2,mauve,<0>\n1,2,lilac,<1>\n1,2,,<1>\n")
+    result = call(command, run, new)
+    assert result.exit_code == 0
+    assert "'colour' in 2 of 63 samples (e.g. 'mauve')" in result.stderr
+
+
 BAD_OPTIONS = {
     "target": (["--target", "kimd"], "Did you mean 'kind'"),
     "drop": (["--drop", "widht"], "Did you mean 'width'"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from phalanx.data.files import read_table
+from phalanx.data.lookalikes import resemblance
 from phalanx.errors import InvalidInput
 
 GOOD = "a,b,y\n1,red,0\n2,blue,1\n"
@@ -68,6 +69,53 @@ def test_text_among_numbers_is_an_error_where_the_column_is_used(tmp_path):
     with pytest.raises(InvalidInput, match=r"line 4 has 'three'.*--drop a"):
         table["a"]
     assert table.without(["a"]).names == ["b"]
+
+
+def test_leading_zeros_make_a_column_text(tmp_path):
+    cells = ["a,b,c,d", "01,0.5,0,007", "1,-0.25,10,x", "1A,00.5,0e1,"]
+    table = read_table(written(tmp_path, "\n".join(cells)))
+    assert table["a"].tolist() == ["01", "1", "1A"]
+    assert table["b"].tolist() == [0.5, -0.25, 0.5]
+    assert table["c"].tolist() == [0, 10, 0]
+    assert table["d"].tolist() == ["007", "x", ""]
+
+
+def test_what_was_learnt_decides_how_a_column_is_read(tmp_path):
+    path = written(tmp_path, "a,b,c\n01,5,02\n2,NA,3\n")
+    table = read_table(path, {"a": False, "b": True})
+    assert table["a"].tolist() == [1, 2]
+    assert table["b"].tolist() == ["5", ""]
+    assert table["c"].tolist() == ["02", "3"]
+
+
+def test_nobody_is_told_to_drop_a_column_that_a_network_needs(tmp_path):
+    path = written(tmp_path, "a,b\n1,1\n2,2\nthree,3\n")
+    with pytest.raises(InvalidInput, match="Correct the cell") as error:
+        read_table(path, {"a": False})["a"]
+    assert "--drop" not in str(error.value)
+
+
+NUMBERS_AS_TEXT = {
+    "decimal comma": (["1,5", "-0,25", "3"], "decimal comma, e.g. '1,5': write a point"),
+    "points between thousands": (["1.234,56", "7,1"], "decimal comma"),
+    "thousands": (["1,234", "12", "-1,234,567.5"], "commas between thousands, e.g. '1,234'"),
+    "codes": (["12", "01"], "a leading zero, e.g. '01'"),
+    "lists": (["1,2,3", "4,5"], ""),
+    "words": (["1,5", "x"], ""),
+    "codes and words": (["01", "x"], ""),
+    "nothing": ([""], ""),
+}
+
+
+@pytest.mark.parametrize("case", NUMBERS_AS_TEXT)
+def test_text_that_looks_like_numbers(case):
+    cells, said = NUMBERS_AS_TEXT[case]
+    assert said in resemblance(cells) if said else resemblance(cells) == ""
+
+
+def test_a_decimal_comma_among_numbers_is_named(tmp_path):
+    with pytest.raises(InvalidInput, match=r"line 4 has '2,5'.*decimal comma"):
+        read_table(written(tmp_path, "a;b\n1;1\n2;2\n2,5;3\n"))["a"]
 
 
 def test_a_missing_column_is_answered_with_the_nearest(tmp_path):

@@ -46,6 +46,15 @@ def test_unknown_categories_are_all_zeros_and_further_columns_do_no_harm():
     assert learnt.samples(new).tolist() == [[0, 1, 0, 0]]
 
 
+def test_what_was_learnt_of_each_column_and_what_is_unknown():
+    learnt = Preprocessing.learn(TRAINING, "y")
+    assert learnt.learnt == {"size": False, "same": False, "colour": True, "y": False}
+    codes = Preprocessing.learn(table(x=[1, 2], y=["01", "1"]), "y")
+    assert codes.learnt == {"x": False, "y": True}
+    assert learnt.unknown(table(colour=["violet", "r", "", "b"])) == {"colour": ["violet", "b"]}
+    assert learnt.unknown(TRAINING) == {}
+
+
 def test_json_and_back_is_the_same():
     for target, task in (("y", None), ("size2", "regression")):
         wide = Table("t", {**TRAINING.columns, "size2": np.array([1.5, 2.5, 0, 1])}, 4)
@@ -93,6 +102,12 @@ BAD_TABLES = {
     "all missing": ({"x": [np.nan, np.nan], "y": [1, 2]}, None, "--drop x"),
     "infinite input": ({"x": [np.inf, 1], "y": [1, 2]}, None, "sample 1 has inf"),
     "too large": ({"x": [1e200, -1e200], "y": [1, 2]}, None, "finite mean and spread"),
+    "decimal commas to regress": (
+        {"x": [1, 2], "y": ["1,5", "2,5"]}, "regression", "decimal comma"
+    ),
+    "too many decimal commas": (
+        {"x": [f"{i},5" for i in range(60)], "y": [0, 1] * 30}, None, "--drop x.*decimal comma"
+    ),
     "too many categories": (
         {"x": [f"c{i}" for i in range(60)], "y": [0, 1] * 30}, None, r"has 60.*--drop x"
     ),
@@ -110,8 +125,11 @@ def test_what_cannot_be_predicted_from():
     learnt = Preprocessing.learn(TRAINING, "y")
     with pytest.raises(InvalidInput, match="must have a column 'same'"):
         learnt.samples(table(size=[1.0], colour=["r"]))
-    with pytest.raises(InvalidInput, match="'size' must hold numbers"):
+    with pytest.raises(InvalidInput, match=r"'size' must hold numbers.*was trained on") as error:
         learnt.samples(table(size=["big"], colour=["r"], same=[7]))
+    assert "--drop" not in str(error.value)
+    with pytest.raises(InvalidInput, match="decimal comma"):
+        learnt.samples(table(size=["1,5"], colour=["r"], same=[7]))
     with pytest.raises(InvalidInput, match="got 'w'"):
         learnt.targets(table(y=["w"]))
 

@@ -13,7 +13,9 @@ from typer.core import TyperGroup
 from phalanx.errors import PhalanxError
 
 if TYPE_CHECKING:
+    from phalanx.data.table import Table
     from phalanx.evaluation import Evaluation
+    from phalanx.predictor import Predictor
 
 BAD_INPUT = 2
 
@@ -40,6 +42,16 @@ def say(text: str = "") -> None:
 def note(text: str) -> None:
     """A line that is no result: what is going on, or what to beware of."""
     err.print(Text(text, "yellow"), soft_wrap=True)  # a `style` would colour a live bar as well
+
+
+def note_unknown(predictor: Predictor, table: Table) -> None:
+    """One line on the categories that the training had not; they count as missing values do."""
+    said = [
+        f"{name!r} in {len(cells):,} of {table.n_rows:,} samples (e.g. {cells[0]!r})"
+        for name, cells in predictor.preprocessing.unknown(table).items()
+    ]
+    if said:
+        note(f"categories that the training had not count as missing: {', '.join(said)}")
 
 
 def say_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phalanx.cli.console import say_evaluation
+from phalanx.cli.console import note_unknown, say_evaluation
 from phalanx.cli.options import Data, RunPath, Workers, workers_of
 
 
@@ -13,4 +13,7 @@ def evaluate(run: RunPath, data: Data, workers: Workers = "1") -> None:
 
     count = workers_of(workers)
     predictor = read_run(run)
-    say_evaluation(predictor.evaluate(read_table(data), count), f"samples of {data.name}")
+    table = read_table(data, predictor.preprocessing.learnt)
+    evaluation = predictor.evaluate(table, count)
+    note_unknown(predictor, table)
+    say_evaluation(evaluation, f"samples of {data.name}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from phalanx.cli.console import note
+from phalanx.cli.console import note, note_unknown
 from phalanx.cli.options import Data, RunPath, Workers, workers_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ def predict(
 
     count = workers_of(workers)
     predictor = read_run(run)
-    text = predictions(predictor, read_table(data), proba, count)
+    table = read_table(data, predictor.preprocessing.learnt)
+    text = predictions(predictor, table, proba, count)
+    note_unknown(predictor, table)
     if out is None:
         typer.echo(text, nl=False)
     else:

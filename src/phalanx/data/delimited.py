@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from phalanx.data.table import Table
+from phalanx.data.lookalikes import CODE, resemblance
+from phalanx.data.table import Table, or_drop
 from phalanx.errors import InvalidInput
 from phalanx.pure.arrays import Array
 
 DELIMITERS = ",;\t"
 EMPTY = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
-
 Line = tuple[int, list[str]]  # its number in the file, counted from 1, and its cells
 
 
-def read_delimited(path: Path) -> Table:
+def read_delimited(path: Path, learnt: Mapping[str, bool] | None = None) -> Table:
     """The table in a text file; the delimiter (comma, semicolon or tab) is seen from its header.
 
     Cells such as '', 'NA' or 'nan' are missing values. A column is numbers where every other cell
     is one, else text; one that mixes both, numbers prevailing, is an error when it is used.
+    Digits with a leading zero, as 007, are a code: a column that has one is text.
+    learnt: of columns that are known, whether they are text, whatever their cells look like.
     Raises InvalidInput for a file that is no such text, naming the line.
     """
     lines = _lines(path)
@@ -42,7 +45,7 @@ def read_delimited(path: Path) -> Table:
     numbers = [number for number, _ in body]
     cells = zip(*(row for _, row in body), strict=True)
     columns = {
-        name: _column(path, name, column, numbers)
+        name: _column(path, name, column, numbers, learnt)
         for name, column in zip(header, cells, strict=True)
     }
     return Table(str(path), columns, len(body))
@@ -99,8 +102,19 @@ def _check_widths(path: Path, header: list[str], body: list[Line]) -> None:
             )
 
 
-def _column(path: Path, name: str, raw: tuple[str, ...], lines: list[int]) -> Array | InvalidInput:
+def _column(
+    path: Path,
+    name: str,
+    raw: tuple[str, ...],
+    lines: list[int],
+    learnt: Mapping[str, bool] | None,
+) -> Array | InvalidInput:
     """The cells as numbers or text, or the error for a mixture."""
+    is_text = (learnt or {}).get(name)
+    if is_text is None:
+        is_text = any(map(CODE.fullmatch, raw))
+    if is_text:
+        return _text([cell.strip() for cell in raw])
     with contextlib.suppress(ValueError):  # most columns are whole, and this is the fast way
         return np.fromiter(map(float, raw), np.float64, len(raw))
     cells = [cell.strip() for cell in raw]
@@ -113,9 +127,13 @@ def _column(path: Path, name: str, raw: tuple[str, ...], lines: list[int]) -> Ar
         first = texts[0]
         return InvalidInput(
             f"{path}: column {name!r} holds numbers, but line {lines[first]} has "
-            f"{cells[first]!r}{_and_more(len(texts) - 1)}. Correct the cell, leave it empty, or "
-            f"leave the column out with --drop {name}."
+            f"{cells[first]!r}{_and_more(len(texts) - 1)}. Correct the cell or leave it empty"
+            f"{or_drop(name, learnt)}.{resemblance(cells[i] for i in texts)}"
         )
+    return _text(cells)
+
+
+def _text(cells: list[str]) -> Array:
     return np.array(["" if cell.lower() in EMPTY else cell for cell in cells], object)
 
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from phalanx.data.delimited import read_delimited
-from phalanx.data.table import Table
+from phalanx.data.table import Table, or_drop
 from phalanx.errors import InvalidInput, unknown_name
 from phalanx.pure.arrays import Array
 
-Reader = Callable[[Path], Table]
+Learnt = Mapping[str, bool] | None
+Reader = Callable[[Path, Learnt], Table]
 
 
-def read_table(path: str | Path) -> Table:
+def read_table(path: str | Path, learnt: Learnt = None) -> Table:
     """The table in a file.
+
+    learnt: of the columns that a network was trained on, whether they are text; None where there
+    is no network yet.
 
     CSV: see `read_delimited`. Parquet: numbers, bools and text. NPZ: each array [n] is a column of
     its name, each array [n, F] the columns name_0 ... name_{F-1}.
@@ -34,13 +38,13 @@ def read_table(path: str | Path) -> Table:
     if suffix not in READERS:
         raise unknown_name(f"the suffix of {path}", suffix, READERS)
     try:
-        return READERS[suffix](path)
+        return READERS[suffix](path, learnt)
     except OSError as error:
         reason = error.strerror or error
         raise InvalidInput(f"{path} must be readable; got {reason}. Check its rights.") from error
 
 
-def read_npz(path: Path) -> Table:
+def read_npz(path: Path, learnt: Learnt = None) -> Table:
     """The table in the named arrays of an NPZ file; pickled objects are refused."""
     arrays = _npz_arrays(path)
     if not arrays:
@@ -59,7 +63,7 @@ def read_npz(path: Path) -> Table:
     _check_rows(path, n_rows)
     columns: dict[str, Array | InvalidInput] = {}
     for name, array in arrays.items():
-        columns |= _npz_columns(path, name, array)
+        columns |= _npz_columns(path, name, array, learnt)
     return Table(str(path), columns, n_rows)
 
 
@@ -83,13 +87,14 @@ def _npz_arrays(path: Path) -> dict[str, Array]:
     )
 
 
-def _npz_columns(path: Path, name: str, array: Array) -> dict[str, Array | InvalidInput]:
+def _npz_columns(
+    path: Path, name: str, array: Array, learnt: Learnt
+) -> dict[str, Array | InvalidInput]:
     if array.ndim > 2 or array.dtype.kind not in "biufU":
         return {
             name: InvalidInput(
                 f"{path}: an array must be [n] or [n, F] of numbers, bools or text; {name!r} is "
-                f"{array.dtype} of shape {array.shape}. Reshape it, or leave it out with "
-                f"--drop {name}."
+                f"{array.dtype} of shape {array.shape}. Reshape it{or_drop(name, learnt)}."
             )
         }
     if array.dtype.kind == "U":
@@ -99,7 +104,7 @@ def _npz_columns(path: Path, name: str, array: Array) -> dict[str, Array | Inval
     return {f"{name}_{f}": array[:, f] for f in range(array.shape[1])}
 
 
-def read_parquet(path: Path) -> Table:
+def read_parquet(path: Path, learnt: Learnt = None) -> Table:
     """The table in a Parquet file. Raises InvalidInput where pyarrow is not installed."""
     try:
         import pyarrow
@@ -121,11 +126,13 @@ def read_parquet(path: Path) -> Table:
             f"{path}: every column must have a name of its own; got {table.column_names}. "
             "Rename one of each pair."
         )
-    columns = {name: _parquet_column(path, name, table[name]) for name in table.column_names}
+    columns = {
+        name: _parquet_column(path, name, table[name], learnt) for name in table.column_names
+    }
     return Table(str(path), columns, table.num_rows)
 
 
-def _parquet_column(path: Path, name: str, column: Any) -> Array | InvalidInput:
+def _parquet_column(path: Path, name: str, column: Any, learnt: Learnt) -> Array | InvalidInput:
     from pyarrow import types
 
     kind = column.type.value_type if types.is_dictionary(column.type) else column.type
@@ -140,7 +147,7 @@ def _parquet_column(path: Path, name: str, column: Any) -> Array | InvalidInput:
         return np.asarray(column.cast("float64", safe=False).to_numpy())
     return InvalidInput(
         f"{path}: a column must hold numbers, bools or text; {name!r} holds {column.type}. "
-        f"Convert it, or leave it out with --drop {name}."
+        f"Convert it{or_drop(name, learnt)}."
     )
 
 

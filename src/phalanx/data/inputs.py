@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from phalanx.data.lookalikes import resemblance
 from phalanx.data.plain import field, finite, texts
 from phalanx.data.table import Table, as_text, is_text, missing
 from phalanx.errors import InvalidInput
@@ -17,7 +18,9 @@ MAX_CATEGORIES = 50
 
 
 class Input(Protocol):
-    """One column of the table as `width` features."""
+    """One column of the table as `width` features; `holds_text` says how it is to be read."""
+
+    holds_text: ClassVar[bool]
 
     @property
     def column(self) -> str: ...
@@ -40,6 +43,7 @@ class NumberInput:
     mean: float
     scale: float
     width: int = 1
+    holds_text: ClassVar[bool] = False
 
     def encode(self, table: Table, out_BF: Array) -> None:
         values_B = numbers(table, self.column)
@@ -56,6 +60,7 @@ class TextInput:
 
     column: str
     categories: tuple[str, ...]
+    holds_text: ClassVar[bool] = True
 
     @property
     def width(self) -> int:
@@ -64,6 +69,11 @@ class TextInput:
     def encode(self, table: Table, out_BF: Array) -> None:
         cells_B = as_text(table[self.column])
         out_BF[...] = cells_B[:, np.newaxis] == np.array(self.categories, object)
+
+    def unknown(self, table: Table) -> list[str]:
+        """The cells, in their order, whose category is not known."""
+        known = {"", *self.categories}
+        return [cell for cell in as_text(table[self.column]).tolist() if cell not in known]
 
     def as_dict(self) -> dict[str, Any]:
         return {"kind": "text", "column": self.column, "categories": list(self.categories)}
@@ -76,7 +86,8 @@ def numbers(table: Table, name: str) -> Array:
         row = int(np.flatnonzero(~missing(column))[0])
         raise InvalidInput(
             f"{table.source}: column {name!r} must hold numbers; sample {row + 1} has "
-            f"{column[row]!r}. Correct the column, or leave it out with --drop {name}."
+            f"{column[row]!r}. The network was trained on numbers there: correct the column."
+            f"{resemblance(column.tolist())}"
         )
     values_B = np.full(len(column), np.nan) if is_text(column) else column.astype(np.float64)
     if np.isinf(values_B).any():
@@ -123,7 +134,7 @@ def _learn_text(table: Table, name: str) -> TextInput:
         raise InvalidInput(
             f"{table.source}: a text column must have at most {MAX_CATEGORIES} distinct values; "
             f"{name!r} has {len(categories)}, e.g. {categories[0]!r}. "
-            f"Leave it out with --drop {name}."
+            f"Leave it out with --drop {name}.{resemblance(categories)}"
         )
     return TextInput(name, categories)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.data.inputs import Input, input_from, learn_input
+from phalanx.data.inputs import Input, TextInput, input_from, learn_input
 from phalanx.data.plain import FORMAT, check_format, field
 from phalanx.data.table import Table
 from phalanx.data.targets import Target, learn_target, target_from
@@ -42,6 +42,17 @@ class Preprocessing:
     def n_features(self) -> int:
         """Features F that the inputs make together."""
         return sum(column.width for column in self.inputs)
+
+    @property
+    def learnt(self) -> dict[str, bool]:
+        """Of each column, whether it was learnt as text, for `read_table`."""
+        return {column.column: column.holds_text for column in (*self.inputs, self.target)}
+
+    def unknown(self, table: Table) -> dict[str, list[str]]:
+        """By column, the cells whose category the training table did not have."""
+        texts = [column for column in self.inputs if isinstance(column, TextInput)]
+        cells = {column.column: column.unknown(table) for column in texts}
+        return {name: unknown for name, unknown in cells.items() if unknown}
 
     def samples(self, table: Table) -> Array:
         """Features float32 [n, F]; needs every input column, others do no harm."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,11 @@ def missing_column(name: str, table: Table) -> InvalidInput:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     some = ", ".join(map(repr, table.names[:12])) + (" ..." if len(table.names) > 12 else "")
     return InvalidInput(f"{table.source} must have a column {name!r}; it has {some}.{hint}")
+
+
+def or_drop(name: str, learnt: Mapping[str, bool] | None) -> str:
+    """The last resort of an error about a column: none where a network is there that needs it."""
+    return f", or leave the column out with --drop {name}" if learnt is None else ""
 
 
 def is_text(column: Array) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from phalanx.data.inputs import mean_and_scale, numbers
+from phalanx.data.lookalikes import CODE, resemblance
 from phalanx.data.plain import field, finite, texts
 from phalanx.data.table import Table, as_text, is_text, missing
 from phalanx.errors import InvalidInput, unknown_name
@@ -24,6 +25,11 @@ class ClassTarget:
     column: str
     labels: tuple[str, ...]
     task: str = "classification"
+
+    @property
+    def holds_text(self) -> bool:
+        """Whether the labels cannot have come from numbers."""
+        return any(map(CODE.fullmatch, self.labels))
 
     def encode(self, table: Table) -> Array:
         """Class indices [n]. Raises InvalidInput for a missing or an unknown label."""
@@ -49,6 +55,7 @@ class ValueTarget:
     mean: float
     scale: float
     task: str = "regression"
+    holds_text: ClassVar[bool] = False
 
     def encode(self, table: Table) -> Array:
         """Standardised values [n]. Raises InvalidInput for a missing one."""
@@ -109,6 +116,7 @@ def learn_values(table: Table, name: str) -> ValueTarget:
         raise InvalidInput(
             f"{table.source}: a regression needs a target of numbers; {name!r} holds text, e.g. "
             f"{column[0]!r}. Choose --task classification, or another --target."
+            f"{resemblance(column.tolist())}"
         )
     mean, scale = mean_and_scale(numbers(table, name), f"{table.source}: the target {name!r}")
     return ValueTarget(name, mean, scale)

@@ -1,0 +1,56 @@
+"""Text that was perhaps meant as numbers, and numbers that are rather codes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+CODE = re.compile(r"\s*0[0-9]+\s*")  # 007 and 01234: digits whose leading zeros mean something
+THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
+DECIMAL_COMMA = re.compile(r"[+-]?([0-9]*|[0-9]{1,3}(\.[0-9]{3})+),[0-9]+([eE][+-]?[0-9]+)?")
+
+
+def commas(cells: Iterable[str]) -> str:
+    """A sentence where the text of a column is numbers with commas, else nothing.
+
+    >>> commas(["0,5", "12"])
+    "Its values look like numbers with a decimal comma, e.g. '0,5': write a point instead."
+    """
+    known = [cell for cell in cells if cell]
+    with_comma = [cell for cell in known if "," in cell]
+    if not with_comma or not all(map(_is_number, set(known) - set(with_comma))):
+        return ""
+    if all(map(THOUSANDS.fullmatch, with_comma)):
+        what, cure = "commas between thousands", "leave the commas out"
+    elif all(map(DECIMAL_COMMA.fullmatch, with_comma)):
+        what, cure = "a decimal comma", "write a point instead"
+    else:
+        return ""
+    return f"Its values look like numbers with {what}, e.g. {with_comma[0]!r}: {cure}."
+
+
+def leading_zeros(cells: Iterable[str]) -> str:
+    """A sentence where leading zeros alone make a column text, else nothing."""
+    known = [cell for cell in cells if cell]
+    codes = [cell for cell in known if CODE.fullmatch(cell)]
+    if not codes or not all(map(_is_number, known)):
+        return ""
+    return (
+        f"It counts as text since a value has a leading zero, e.g. {codes[0]!r}; if they are "
+        "numbers, write them without it."
+    )
+
+
+def resemblance(cells: Iterable[str]) -> str:
+    """What a column of text may have been meant to be: a sentence with a space before it."""
+    cells = list(cells)
+    said = commas(cells) or leading_zeros(cells)
+    return f" {said}" if said else ""
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
