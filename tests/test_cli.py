@@ -85,6 +85,12 @@ def test_two_workers_make_the_same_bits(tmp_path, data):
     assert len(digests) == 1
 
 
+def test_the_shares_are_those_of_the_workers_there_are(tmp_path, data):
+    arguments = ["--model", "mlp:4", "--epochs", "2", "--shards", "8", "--workers", "2"]
+    result = call("train", data, "--target", "kind", *arguments, "--out", tmp_path / "run")
+    assert re.search(r"shares \d+% \d+%\n", result.stderr), result.stderr
+
+
 def test_a_training_that_gets_no_better_ends(tmp_path, data):
     def run(*options):
         out = tmp_path / str(len(options))

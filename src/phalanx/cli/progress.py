@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from phalanx.arena import Arena
 from phalanx.cli.console import err
 from phalanx.cli.event_lines import EventLines
+from phalanx.exchange.seats import Seats
 from phalanx.report.words import rounded
 from phalanx.run import EpochRecord, Event
 
@@ -39,8 +40,8 @@ class Shares:
         self.parts: list[float] = [1.0]
 
     def watch(self, arena: Arena) -> None:
-        """Take the counts that the workers keep in the arena."""
-        done_W = arena["speed"][:, 0]
+        """Take the counts that the workers keep in the arena, which has seats for more of them."""
+        done_W = arena["speed"][Seats(arena).members(), 0]
         if done_W.sum() > 0:
             self.parts = (done_W / done_W.sum()).tolist()
 
