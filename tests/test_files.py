@@ -137,6 +137,12 @@ def test_what_is_no_file(tmp_path):
         read_table(written(tmp_path, GOOD, "data"))
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst", ".zip"])
+def test_what_is_compressed_is_to_be_decompressed(tmp_path, suffix):
+    with pytest.raises(InvalidInput, match=r"data\.csv\.\w+ is, by its suffix\. Decompress it"):
+        read_table(written(tmp_path, b"", f"data.csv{suffix}"))
+
+
 def test_npz_matrix_and_columns(tmp_path):
     path = tmp_path / "d.npz"
     np.savez(path, X=np.arange(6.0).reshape(3, 2), y=np.array(["u", "v", "u"]), z=[[1], [2], [3]])

@@ -35,6 +35,11 @@ def read_table(path: str | Path, learnt: Learnt = None) -> Table:
             f"the data must be a file; {path} is a folder. Name one of the files in it."
         )
     suffix = path.suffix.lower()
+    if suffix in PACKED:
+        raise InvalidInput(
+            f"the data must be a file that is not compressed; {path.name} is, by its suffix. "
+            f"Decompress it first, e.g. with {PACKED[suffix]}."
+        )
     if suffix not in READERS:
         raise unknown_name(f"the suffix of {path}", suffix, READERS)
     try:
@@ -156,6 +161,13 @@ def _check_rows(path: Path, n_rows: int) -> None:
         raise InvalidInput(f"{path} must have samples; it has none. Add one row for each sample.")
 
 
+PACKED = {
+    ".gz": "gunzip --keep",
+    ".bz2": "bunzip2 --keep",
+    ".xz": "unxz --keep",
+    ".zst": "unzstd",
+    ".zip": "unzip",
+}
 READERS: dict[str, Reader] = {
     ".csv": read_delimited,
     ".tsv": read_delimited,
