@@ -295,7 +295,10 @@ BAD_OPTIONS = {
     "rounded L-BFGS": (["--wire", "bf16", "--solver", "lbfgs"], "--solver lbfgs.*got --wire"),
     "early L-BFGS": (["--early-stopping", "--solver", "lbfgs"], "got --early-stopping"),
     "all held out": (["--validation-fraction", "1"], "0.2 holds a fifth out"),
-    "too few held out": (["--validation-fraction", "0.01"], "Add samples"),
+    "too few held out": (
+        ["--validation-fraction", "0.01"],
+        "59 to train on and 1 held out cannot both have all 3 classes of 'kind'.*Add samples",
+    ),
     "negative seed": (["--seed", "-1"], "--seed"),
     "folder below a file": (["--out", __file__ + "/run"], "must be writable"),
     "folder in /proc": (["--out", "/proc/phalanx-run"], "must be writable"),
@@ -319,9 +322,15 @@ BAD_DATA = {
     "duplicate": ("y,y\n1,2\n", "names column 1 and column 2"),
     "text among numbers": ("a,y\n1,u\n2,v\nx,u\n", "line 4 has 'x'"),
     "NaN target": ("a,y\n1,0\n2,nan\n3,1\n", "every sample must have a target"),
+    "a class NA": ("a,y\n1,EU\n2,NA\n3,EU\n", "NA, N/A, NaN, null, None and . are missing"),
     "one class": ("a,y\n1,u\n2,u\n", "two classes"),
     "one sample a class": ("a,y\n1,u\n2,v\n", "samples enough"),
-    "one sample": ("a,y\n1,0.5\n", "samples enough"),
+    "one sample": ("a,y\n1,0.5\n", "samples enough.*none would be left"),
+    "one sample of a class": ("a,y\n" + "1,u\n2,v\n" * 9 + "1,w\n", "got 19: of 'y' = 'w' there"),
+    "text of decimal commas": (
+        "a;y\n" + "".join(f"1;{i},5\n" for i in range(30)),
+        "of 30 of the 30 classes in 'y', e.g. '0,5', there is only one.*decimal comma",
+    ),
     "target alone": ("y\n0\n1\n0\n1\n", "samples enough|beside the target"),
     "infinite": ("a,y\ninf,u\n1,v\n2,u\n3,v\n4,u\n5,v\n6,u\n7,v\n8,u\n9,v\n", "finite numbers"),
 }
@@ -334,6 +343,21 @@ def test_bad_data(tmp_path, case):
     result = call("train", tmp_path / "d.csv", "--target", "y", *QUICK, "--out", tmp_path / "run")
     refused(result, said)
     assert not (tmp_path / "run").exists()
+
+
+def test_numbers_taken_for_classes(tmp_path):
+    (tmp_path / "d.csv").write_text("a,y\n" + "".join(f"{i},{i}.5\n" for i in range(30)))
+    result = call("train", tmp_path / "d.csv", "--target", "y", "--task", "classification")
+    refused(result, "of 30 of the 30 classes.*or --task regression if 'y' is a number")
+
+
+def test_text_that_is_perhaps_meant_as_numbers_is_said(tmp_path):
+    rows = ["a;b;y", *["1,5;u;x", "2;v;z"] * 10]
+    (tmp_path / "d.csv").write_text("\n".join(rows))
+    result = call("train", tmp_path / "d.csv", "--target", "y", *QUICK, "--out", tmp_path / "run")
+    assert result.exit_code == 0
+    assert "column 'a' is taken for text." in result.stderr
+    assert "'b'" not in result.stderr
 
 
 def test_data_that_is_no_file(tmp_path):

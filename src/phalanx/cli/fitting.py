@@ -6,11 +6,10 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from phalanx.cli.console import note
 from phalanx.cli.progress import Progress
 from phalanx.cli.settings import Settings
+from phalanx.cli.splitting import split_index
 from phalanx.data.preprocessing import Preprocessing
 from phalanx.data.table import Table, as_text
 from phalanx.data.targets import learn_target
@@ -74,34 +73,10 @@ def split(table: Table, target: str, task: str | None, fraction: float, seed: in
     if not fraction:
         return Split(table, None, Preprocessing.learn(table, target, learnt.task))
     labels_B = as_text(table[target]) if learnt.task == "classification" else None
-    train_B, held_B = _split_index(table, labels_B, fraction, seed)
+    train_B, held_B = split_index(table, target, labels_B, fraction, seed)
     training = table.take(train_B)
     preprocessing = Preprocessing.learn(training, target, learnt.task)
     return Split(training, table.take(held_B), preprocessing)
-
-
-def _split_index(
-    table: Table, labels_B: Array | None, fraction: float, seed: int
-) -> tuple[Array, Array]:
-    from sklearn.model_selection import train_test_split
-
-    try:
-        train_B, held_B = train_test_split(
-            np.arange(table.n_rows), test_size=fraction, stratify=labels_B, random_state=seed
-        )
-    except ValueError as error:
-        raise InvalidInput(
-            f"{table.source} must have samples enough, of every class, to train on and to hold "
-            f"{fraction:g} of them out; got {table.n_rows}: {shortened(error)} Add samples, or "
-            "choose another --validation-fraction (0 holds none out) or --task."
-        ) from None
-    return np.sort(train_B), np.sort(held_B)
-
-
-def shortened(error: Exception, most: int = 200) -> str:
-    """What scikit-learn said, without the long lists that it sometimes ends in."""
-    said = str(error)
-    return said if len(said) <= most else f"{said[:most]} ..."
 
 
 def fit(

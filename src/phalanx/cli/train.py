@@ -29,6 +29,7 @@ CTRL_C = 130  # what a shell expects of a program that Ctrl-C ended, here with i
 
 if TYPE_CHECKING:
     from phalanx.cli.fitting import Outcome, Split
+    from phalanx.data.preprocessing import Preprocessing
 
 
 def train(
@@ -154,6 +155,8 @@ def _train(
         fit(parts, settings, **kept)
         return
     note(_about(data, parts))
+    for said in _doubts(parts.preprocessing):
+        note(said)
     with new_run_folder(out or free_folder(data.stem)) as folder:
         bar = progress(settings.epochs, parts.training.n_rows)
         outcome = fit(parts, settings, bar, **kept)
@@ -174,6 +177,19 @@ def _about(data: Path, parts: Split) -> str:
         f"{preprocessing.n_features} features; {preprocessing.target.task} of "
         f"{preprocessing.target.column!r}"
     )
+
+
+def _doubts(preprocessing: Preprocessing) -> list[str]:
+    """What is text, so that it can be learnt, and was perhaps not meant to be."""
+    from phalanx.data.inputs import TextInput
+    from phalanx.data.lookalikes import commas
+    from phalanx.data.targets import ClassTarget
+
+    texts = {c.column: c.categories for c in preprocessing.inputs if isinstance(c, TextInput)}
+    if isinstance(preprocessing.target, ClassTarget):
+        texts[preprocessing.target.column] = preprocessing.target.labels
+    said = {name: commas(cells) for name, cells in texts.items()}
+    return [f"column {name!r} is taken for text. {what}" for name, what in said.items() if what]
 
 
 def say_outcome(outcome: Outcome, folder: Path, asked: int) -> None:

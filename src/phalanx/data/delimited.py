@@ -16,6 +16,11 @@ from phalanx.pure.arrays import Array
 
 DELIMITERS = ",;\t"
 EMPTY = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
+MISSING = (
+    "In a CSV file an empty cell, NA, N/A, NaN, null, None and ? are missing values; a class that "
+    "is called so needs another name."
+)
+
 Line = tuple[int, list[str]]  # its number in the file, counted from 1, and its cells
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from phalanx.data.delimited import MISSING
 from phalanx.data.inputs import mean_and_scale, numbers
 from phalanx.data.lookalikes import CODE, resemblance
 from phalanx.data.plain import field, finite, texts
@@ -82,7 +83,7 @@ def known_target(table: Table, name: str) -> Array:
         raise InvalidInput(
             f"{table.source}: every sample must have a target; {int(gone_B.sum())} of "
             f"{len(column)} have none in {name!r}, the first is sample {int(gone_B.argmax()) + 1}. "
-            "Leave those samples out."
+            f"Leave those samples out. {MISSING}"
         )
     return column
 
