@@ -17,6 +17,7 @@ import pytest
 import keras_models as km
 import phalanx
 from keras_models import keras
+from phalanx import InvalidInput
 
 pytestmark = km.marks
 callbacks, optimizers = keras.callbacks, keras.optimizers
@@ -69,6 +70,16 @@ def test_a_callback_may_change_the_weights():
     runs = [trained(km.mlp(), workers=n, callbacks=[Halver()]).run for n in (1, 2)]
     assert runs[0].digest == runs[1].digest != plain_digest()
     assert "parameters changed by a callback" in {event.what for event in runs[0].events}
+
+
+def test_a_callback_may_not_change_what_is_trained():
+    class Freezer(callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.layers[0].trainable = epoch != 0
+
+    with pytest.raises(InvalidInput, match=r"changed `trainable` of a layer.*fit again"):
+        trained(km.mlp(), epochs=2, callbacks=[Freezer()])
+    assert len(trained(km.mlp(), epochs=1, callbacks=[Freezer()]).epoch) == 1
 
 
 def test_a_callback_stops_the_training():

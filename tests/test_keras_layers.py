@@ -411,6 +411,9 @@ def test_a_torch_dataset_and_a_loader_are_data():
         phalanx.fit(km.tied(), given, workers=2, **SETTINGS).run.digest for given in (data, loader)
     }
     assert digests == {trained(km.tied(), km.X).run.digest}
+    settings = {name: value for name, value in SETTINGS.items() if name != "batch_size"}
+    run = phalanx.fit(km.tied(), loader, workers=1, **{**settings, "epochs": 1}).run
+    assert run.steps == -(-len(data) // 7)
 
 
 @pytest.fixture

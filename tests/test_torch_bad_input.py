@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.optim import lr_scheduler as schedules
+from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
 import phalanx
 import torch_models as models
@@ -271,9 +272,19 @@ class Held(models.Samples):
         self.lock = threading.Lock()
 
 
+def loader(**options):
+    return torch.utils.data.DataLoader(models.Samples(), **options)
+
+
 DATA = [
     (Stream(), "got an IterableDataset.*Give it __len__ and"),
     (torch.utils.data.DataLoader(Stream()), "got an IterableDataset"),
+    (loader(sampler=SubsetRandomSampler(range(5))), "visited once.*a SubsetRandomSampler.*Subset"),
+    (loader(sampler=WeightedRandomSampler([1.0] * 48, 48)), "once.*got.*WeightedRandomSampler"),
+    (loader(sampler=RandomSampler(range(48), num_samples=9)), "once.*a RandomSampler"),
+    (loader(batch_sampler=[[0, 1], [2]]), "cut by batch_size=.*got a DataLoader with a list"),
+    (loader(batch_size=None), "cut by batch_size=.*got a DataLoader with batch_size=None"),
+    (loader(batch_size=5, drop_last=True), "drop_last=True, which would leave 3 of 48 out"),
     (Endless(), "map-style Dataset with __len__.*got Endless"),
     (Empty(), "the dataset must have samples; Empty has none"),
     (Held(), "a dataset.*must be picklable.*Held.*__getitem__"),

@@ -80,6 +80,17 @@ def test_the_form_of_the_data_is_not_part_of_the_answer(tmp_path, form):
         assert run.digest == expected.digest
 
 
+def test_a_loaders_batches_are_as_large_as_it_says_unless_something_else_is_said():
+    loader = DataLoader(TensorDataset(X, CLASSES), batch_size=7)
+    settings = {name: value for name, value in SETTINGS.items() if name != "batch_size"}
+    assert models.N % 7, "a last batch is smaller"
+    steps = {}
+    for asked in (None, 16):
+        more = {} if asked is None else {"batch_size": asked}
+        steps[asked] = phalanx.fit(models.mlp(), loader, **{**settings, "epochs": 1}, **more).steps
+    assert steps == {None: -(-models.N // 7), 16: -(-models.N // 16)}
+
+
 def test_x_and_y_apart_are_the_pair():
     module = models.mlp()
     assert phalanx.fit(module, X, CLASSES, **SETTINGS).digest == fitted((X, CLASSES))[1].digest
@@ -458,6 +469,47 @@ def test_a_weight_that_a_callback_changes_is_what_the_training_goes_on_with():
         return run.digest
 
     assert digest(1) == digest(2) == digest(3) != fitted((X, CLASSES))[1].digest
+
+
+def freezing(module, optimizer):
+    module[0].requires_grad_(False)
+
+
+def thawing(module, optimizer):
+    module[2].requires_grad_(True)
+
+
+def adding_a_group(module, optimizer):
+    optimizer.add_param_group({"params": list(module[2].parameters())})
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (freezing, "requires_grad=False for '0.weight' and 1 more.*call fit again"),
+        (thawing, "requires_grad=True for '2.weight'"),
+        (adding_a_group, "there are 2 where there were 1.*learning rate of 0"),
+    ],
+)
+def test_what_is_trained_stays_the_same_throughout_a_fit(workers, change, message):
+    def fit(when, stops=False):
+        module = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+        module[2].requires_grad_(False)
+        optimizer = torch.optim.SGD(module[0].parameters(), 0.1)
+
+        def changed(epoch, logs):
+            if epoch == when:
+                change(module, optimizer)
+            return stops
+
+        settings = {**SETTINGS, "workers": workers, "optimizer": optimizer, "epochs": 3}
+        return phalanx.fit(module, (X, CLASSES), callbacks=changed, **settings)
+
+    with pytest.raises(InvalidInput, match=f"(?s){message}"):
+        fit(when=1)
+    assert fit(when=3).epochs == 3, "afterwards it is the user's to change"
+    assert fit(when=1, stops=True).epochs == 1
 
 
 def test_a_callback_that_raises_leaves_nothing_behind():

@@ -26,7 +26,9 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
     and each "val_" metric.
 
     data : (X, y) of arrays or tensors, nested tuples and dicts of them, a Dataset, a DataLoader
-        With a row for each sample. Of a DataLoader, the dataset and collate function are taken.
+        With a row for each sample. Of a DataLoader, the dataset, the collate function and
+        the size of its batches are taken, unless they are given here; the order is that of
+        data_distribution.
         A list of tuples, or of dicts, is a dataset with one of them for each sample.
         float64 arrays of NumPy are converted to the module's dtype; tensors are not.
     loss : callable (outputs, target) -> mean loss, or a name such as "cross_entropy"

@@ -7,9 +7,11 @@ from typing import Any
 
 import keras
 import numpy as np
+from torch.utils.data import DataLoader
 
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
+from phalanx.fitting.pytorch.loaders import unpacked
 from phalanx.models.pytorch.batches import DatasetSamples, NestedSamples
 from phalanx.pure import checks
 from phalanx.pure.arrays import Array
@@ -33,8 +35,8 @@ class KerasData:
                 f"Dataset or DataLoader; got {type(x).__name__}. Put batches together into arrays, "
                 "and encode text first, e.g. by keras.layers.TextVectorization."
             )
-        if hasattr(x, "dataset") and hasattr(x, "collate_fn"):
-            return cls(x.dataset, x.collate_fn)
+        if isinstance(x, DataLoader):
+            return cls(*unpacked(x))
         if hasattr(x, "__getitem__") and hasattr(x, "__len__") and not _is_arrays(x):
             return cls(x)
         if x is None or not _is_arrays(x):

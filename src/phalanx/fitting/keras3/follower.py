@@ -63,6 +63,7 @@ class KerasFollower:
         self._iterations = int(keras.ops.convert_to_numpy(self._optimizer.iterations))
         self._tables: dict[int, Array] = {}
         self._first_epoch, self._n_told = first_epoch, 0
+        self._trainable = list(map(id, self.model.trainable_variables))
 
     def begin(self, resume: Any) -> None:
         """The training is about to begin; what a checkpoint knows was seen before is told anew."""
@@ -111,7 +112,19 @@ class KerasFollower:
         """Tell the callbacks; whether one wants to stop."""
         epoch, self._n_told = self._first_epoch + count - 1, count
         self.callbacks.on_epoch_end(epoch, self.logs(record, epoch))
-        return bool(self.model.stop_training)
+        stops = bool(self.model.stop_training)
+        if not stops and record.reason is None and self.is_followed:
+            self._check_trainable()
+        return stops
+
+    def _check_trainable(self) -> None:
+        """Raise InvalidInput if a callback has frozen a layer, or the contrary."""
+        if list(map(id, self.model.trainable_variables)) != self._trainable:
+            raise InvalidInput(
+                "what is trained stays the same throughout a fit; a callback has changed "
+                "`trainable` of a layer. End this fit (self.model.stop_training = True), change "
+                "it, compile, and call fit again with initial_epoch."
+            )
 
     def logs(self, record: EpochRecord, epoch: int) -> dict[str, Any]:
         """An epoch's figures by name, as Keras calls them."""

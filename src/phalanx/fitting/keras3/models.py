@@ -13,6 +13,7 @@ from phalanx.fitting.keras3.arguments import check_model, clips_of
 from phalanx.fitting.keras3.data import KerasData, split_off
 from phalanx.fitting.keras3.described import DescribedModel
 from phalanx.fitting.keras3.follower import KerasFollower
+from phalanx.fitting.pytorch.loaders import batch_size_of
 from phalanx.fitting.wishes import Wishes, n_workers
 from phalanx.fitting.worth import counts_of, taped
 from phalanx.job import Job
@@ -54,7 +55,7 @@ def fit(
     checks.number("epochs", epochs, integer=True, at_least=1)
     checks.number("initial_epoch", initial_epoch, integer=True, at_least=0, below=epochs)
     clips = clips_of(model.optimizer)
-    batch_size = 32 if batch_size is None else batch_size
+    batch_size = batch_size_of(x, batch_size)
     wishes = Wishes(epochs - initial_epoch, batch_size, **{**clips, **others})
     data = KerasData.of(x, y, sample_weight)
     data, validation = split_off(data, validation_data, validation_split)

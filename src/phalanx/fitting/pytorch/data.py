@@ -9,6 +9,7 @@ import torch
 
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
+from phalanx.fitting.pytorch.loaders import unpacked
 from phalanx.models.pytorch.batches import DatasetSamples, NestedSamples
 from phalanx.pure.arrays import Array
 
@@ -32,8 +33,8 @@ def samples_of(data: Any, collate: Any, dtype: torch.dtype) -> Samples:
     is_dataset = collate is not None or is_list_of_samples(data)
     if isinstance(data, torch.utils.data.DataLoader):
         default = torch.utils.data.default_collate
-        collate = collate or (None if data.collate_fn is default else data.collate_fn)
-        data, is_dataset = data.dataset, True
+        (data, its_own), is_dataset = unpacked(data), True
+        collate = collate or (None if its_own is default else its_own)
     if isinstance(data, torch.utils.data.IterableDataset):
         raise InvalidInput(
             "data must be arrays, tensors, or a map-style Dataset; got an IterableDataset, whose "

@@ -9,6 +9,7 @@ import torch
 
 from phalanx.clusters.hosts.launch import speaks
 from phalanx.fitting.pytorch.agenda import ModuleAgenda
+from phalanx.fitting.pytorch.unchanged import Trainable
 from phalanx.keeper import record_from
 from phalanx.models.pytorch.describing import Described
 from phalanx.models.pytorch.network import TorchSpec
@@ -40,6 +41,7 @@ class Follower:
         self.is_local = is_local
         self.names = ("loss", *objective.metrics)
         self.callbacks, self.verbose = callbacks, verbose and speaks()
+        self.trainable = Trainable(module, described.live)
 
     def values(self) -> Array:
         """The module's parameters and buffers as one vector [N]."""
@@ -93,6 +95,8 @@ class Follower:
             figures = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
             print(f"epoch {epoch}  {figures}  {record.seconds:.2f} s")
         wishes = [bool(callback(epoch, logs)) for callback in self.callbacks]  # all are called
+        if not any(wishes) and record.reason is None:
+            self.trainable.check()
         return any(wishes)
 
     def logs(self, record: EpochRecord, epoch: int) -> dict[str, float]:

@@ -20,6 +20,7 @@ from phalanx.fitting.pytorch.arguments import (
 from phalanx.fitting.pytorch.data import labels_of, samples_of
 from phalanx.fitting.pytorch.follower import Follower
 from phalanx.fitting.pytorch.known import example_of
+from phalanx.fitting.pytorch.loaders import batch_size_of
 from phalanx.fitting.pytorch.trials import changing_buffers, first_rows_of, tried
 from phalanx.fitting.wishes import Wishes, callbacks_of
 from phalanx.fitting.worth import counts_of, taped
@@ -51,14 +52,14 @@ def fit_module(
     validation: Any = None,
     callbacks: Any = None,
     epochs: int = 1,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     precision: str = "float32",
     device: str = "cpu",
     verbose: bool = False,
     **others: Any,
 ) -> Run:
     """See `phalanx.fit`."""
-    wishes = Wishes(epochs, batch_size, **others)
+    wishes = Wishes(epochs, batch_size_of(data, batch_size), **others)
     calls = callbacks_of(callbacks)
     checks.boolean("verbose", verbose)
     check_module(module)
