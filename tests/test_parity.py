@@ -235,3 +235,22 @@ def test_a_warm_start_with_other_layers_is_refused():
     clf = ours.MLPClassifier((1,), max_iter=2, warm_start=True, random_state=0).fit(X, Y)
     with pytest.raises(ours.InvalidInput, match="weights must fit the layers"):
         clf.set_params(hidden_layer_sizes=(8,)).fit(X, Y)
+
+
+def test_negative_weights_are_sums_like_others_however_the_batch_is_cut():
+    """A shard may weigh less than nothing, and so may all."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(48, 4))
+    y = (x[:, 0] > 0).astype(int)
+    mixed = np.repeat([2.0, -0.5, 2.0, 2.0], 12)
+    for weight_B in (mixed, -np.ones(48)):
+        whole, cut = (
+            ours.MLPClassifier(
+                (5,), solver="sgd", batch_size=48, shards=shards, max_iter=3, shuffle=False,
+                random_state=0,
+            ).fit(x, y, sample_weight=weight_B)
+            for shards in (1, 4)
+        )  # fmt: skip
+        np.testing.assert_allclose(whole.loss_curve_, cut.loss_curve_, rtol=1e-10)
+        for a, b in zip(whole.coefs_, cut.coefs_, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)

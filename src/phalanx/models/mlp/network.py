@@ -167,7 +167,7 @@ class Network:
             predictions *= 1 / weight
         else:
             loss, weight = float(rows.weight_B @ loss_B), float(rows.weight_B.sum())
-            predictions *= rows.weight_B / weight if weight > 0 else rows.weight_B
+            predictions *= rows.weight_B / weight if weight else rows.weight_B
         self._backward(rows, space, masks, *self._gradient_views(grad_N))
         return loss, weight
 
