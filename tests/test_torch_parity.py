@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import optim
+from torch import nn, optim
 from torch.nn import functional
 from torch.optim import lr_scheduler as schedules
 
@@ -40,7 +40,10 @@ OPTIMIZERS = {
 }
 
 
-def plain_loop(module, optimizer, epochs, x=X, y=CLASSES, by_step=(), by_epoch=(), clip=None):
+def plain_loop(
+    module, optimizer, epochs, x=X, y=CLASSES, by_step=(), by_epoch=(), clip=None,
+    loss_of=functional.cross_entropy,
+):  # fmt: skip
     """The loop that everybody writes; the mean loss of each epoch."""
     losses = []
     for _ in range(epochs):
@@ -48,7 +51,7 @@ def plain_loop(module, optimizer, epochs, x=X, y=CLASSES, by_step=(), by_epoch=(
         for start in range(0, len(x), BATCH):
             optimizer.zero_grad()
             rows = slice(start, start + BATCH)
-            loss = functional.cross_entropy(module(x[rows]), y[rows])
+            loss = loss_of(module(x[rows]), y[rows])
             loss.backward()
             if clip is not None:
                 torch.nn.utils.clip_grad_norm_(module.parameters(), clip)
@@ -336,6 +339,50 @@ def test_a_last_batch_that_is_smaller_weighs_less():
     run = phalanx.fit(by_fit, (X[:40], CLASSES[:40]), epochs=10, **PLAIN)
     assert run.losses == pytest.approx(expected, rel=1e-6)
     assert run.steps == 10 * STEPS
+
+
+SOME_IGNORED = torch.where(torch.arange(len(CLASSES)) % 12 < 4, -100, CLASSES)  # a whole shard
+WEIGHED = {
+    "ignored": ("cross_entropy", functional.cross_entropy, SOME_IGNORED),
+    "weights": (nn.CrossEntropyLoss(torch.tensor([1.0, 9.0, 0.1])), None, CLASSES),
+    "weights, ignored": (
+        nn.CrossEntropyLoss(torch.tensor([1.0, 9.0, 0.1]), label_smoothing=0.1), None, SOME_IGNORED,
+    ),
+    "index 0": (nn.CrossEntropyLoss(ignore_index=0), None, CLASSES),
+    "none": (nn.CrossEntropyLoss(ignore_index=77), None, CLASSES),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("epochs", [1, 40], ids=["short", "taped"])
+@pytest.mark.parametrize("name", WEIGHED)
+def test_a_mean_over_something_else_than_the_samples_is_the_batchs(name, epochs):
+    loss, plain, y = WEIGHED[name]
+    theirs = models.mlp()
+    plain_loop(theirs, optim.SGD(theirs.parameters(), lr=0.05), epochs, y=y, loss_of=plain or loss)
+    digests = set()
+    for workers in (1, 2):
+        ours = models.mlp()
+        settings = {**PLAIN, "shards": 3, "workers": workers, "loss": loss, "epochs": epochs}
+        sgd = optim.SGD(ours.parameters(), lr=0.05)
+        digests.add(phalanx.fit(ours, (X, y), optimizer=sgd, **settings).digest)
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+    assert len(digests) == 1
+    figures = phalanx.evaluate(ours, (X, y), loss=loss, metrics="accuracy", workers=1)
+    with torch.no_grad():
+        assert figures["loss"] == pytest.approx(float((plain or loss)(ours(X), y)), rel=1e-5)
+        right = (ours(X).argmax(dim=1) == y).double().mean()
+        assert figures["accuracy"] == pytest.approx(float(right))
+
+
+def test_a_step_of_which_every_target_is_left_out_changes_nothing():
+    module = models.mlp()
+    before = [p.detach().clone() for p in module.parameters()]
+    y = torch.full_like(CLASSES, -100)
+    run = phalanx.fit(module, (X, y), **{**PLAIN, "shards": 3}, optimizer="sgd")
+    assert run.losses == [0.0]
+    for mine, old in zip(module.parameters(), before, strict=True):
+        assert torch.equal(mine, old)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "nadam", "radam"])

@@ -103,10 +103,10 @@ class Follower:
         """An epoch's figures by name."""
         logs = {"loss": record.loss}
         if record.sums:
-            total, weight, *others = record.sums
+            total, weight, samples, *others = record.sums
             logs["val_loss"] = total / weight if weight else float("nan")
             for name, value in zip(self.names[1:], others, strict=True):
-                logs[f"val_{name}"] = value / weight
+                logs[f"val_{name}"] = value / samples
         logs["lr"] = self.agenda.rate(epoch - 1)
         return logs
 

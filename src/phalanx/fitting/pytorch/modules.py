@@ -70,7 +70,7 @@ def fit_module(
     validating = None if validation is None else samples_of(validation, collate, dtype)
     spec = spec_of(module, described, objective, training, precision, device)
     plan = wishes.plan(training.n_samples, spec.n_parameters, lambda: labels_of(training))
-    score = OwnScore(2 + len(objective.metrics)) if validating else None
+    score = OwnScore(3 + len(objective.metrics)) if validating else None
     n_validation = validating.n_samples if validating else 0
     optimiser = described.shaped(spec.vector)
     counts = taped(counts_of(plan, epochs, wishes.sync_every), spec.n_parameters)

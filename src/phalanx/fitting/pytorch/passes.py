@@ -61,9 +61,10 @@ def evaluate_module(
     spec, values_N, samples = _described(module, data, collate, precision, device, objective)
     trial = tried(spec.build(values_N.copy()).measures, samples)
     sums_VM = predict(spec, values_N, samples, count, trial.shape, np.dtype(np.float64), True)
-    total, weight, *others = sums_VM.sum(axis=0).tolist()
+    total, weight, n_samples, *others = sums_VM.sum(axis=0).tolist()
     figures = dict(zip(objective.metrics, others, strict=True))
-    return {"loss": total / weight, **{name: value / weight for name, value in figures.items()}}
+    mean_loss = total / weight if weight else float("nan")
+    return {"loss": mean_loss, **{name: sum_ / n_samples for name, sum_ in figures.items()}}
 
 
 def _described(

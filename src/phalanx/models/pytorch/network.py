@@ -24,6 +24,7 @@ from phalanx.models.pytorch.tracing import (
     signature,
 )
 from phalanx.models.pytorch.vector import Vector
+from phalanx.models.pytorch.weighing import class_weights_of, is_left_out
 from phalanx.pure.arrays import Array
 from phalanx.pure.layout import Region
 from phalanx.pure.randomness import Key
@@ -138,6 +139,8 @@ class TorchModel:
 
     def record(self, example: Example, counts: Sequence[int]) -> None:
         """Prepare for shards of so many rows, with samples like those of the example."""
+        if class_weights_of(self.objective.loss) is not None:
+            return  # the weight of a shard is not on the tape
         self._prepare(training=True)
         for count in counts:
             samples = repeated(example, count)
@@ -147,7 +150,8 @@ class TorchModel:
 
     def gradient(self, rows: Batch, grad_N: Array, key: Key) -> tuple[float, float]:
         _, slots, buffer_slots = self._slots_of(grad_N)
-        if self._tapes and (tape := self._tapes.get(signature(rows.content))) is not None:
+        tape = self._tapes.get(signature(rows.content)) if self._tapes else None
+        if tape is not None and not is_left_out(self.objective.loss, rows.content[-1]):
             played, draws = tape
             if draws:
                 torch.default_generator.manual_seed(key.number())

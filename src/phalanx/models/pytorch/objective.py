@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from phalanx.errors import UserFunctionError
+from phalanx.models.pytorch.weighing import weight_of
 from phalanx.pure.registry import name_of
 
 LOSSES: dict[str, Callable[..., torch.Tensor]] = {
@@ -72,17 +73,26 @@ class Objective:
             return checked_loss(made, self.step), float(count)
         assert self.loss is not None
         outputs, target = outputs_of(module, content)
-        return checked_loss(self.loss(outputs, target), self.loss), float(count)
+        weight = weight_of(self.loss, target, count)
+        return self._mean_loss(outputs, target, weight), weight
+
+    def _mean_loss(self, outputs: Any, target: Any, weight: float) -> torch.Tensor:
+        assert self.loss is not None
+        if weight == 0.0:  # of no target, torch's mean is 0 / 0
+            nothing: torch.Tensor = outputs.sum() * 0.0
+            return nothing
+        return checked_loss(self.loss(outputs, target), self.loss)
 
     def measures(self, module: Any, content: Any, count: int) -> list[float]:
-        """Sums for a validation chunk: of loss and weight, then of each metric."""
+        """Sums for a validation chunk: of loss, weight and samples, then of each metric."""
         if self.step is not None:
             loss, weight = self.of_batch(module, content, count)
-            return [float(loss) * weight, weight]
+            return [float(loss) * weight, weight, float(count)]
         assert self.loss is not None
         outputs, target = outputs_of(module, content)
-        loss = checked_loss(self.loss(outputs, target), self.loss)
-        sums = [float(loss) * count, float(count)]
+        weight = weight_of(self.loss, target, count)
+        loss = self._mean_loss(outputs, target, weight)
+        sums = [float(loss) * weight, weight, float(count)]
         for name, metric in self.metrics.items():
             sums.append(float(checked_metric(metric(outputs, target), name, count).double().sum()))
         return sums

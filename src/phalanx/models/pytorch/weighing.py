@@ -1,0 +1,53 @@
+"""What a shard's loss weighs where torch takes its mean over something else than the samples.
+
+`CrossEntropyLoss` and `NLLLoss` divide by the weights of the targets' classes, and leave out
+targets that equal `ignore_index`. So the mean over a batch is that of its shards weighted likewise,
+not by their numbers of samples.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+IGNORED = -100  # torch's default
+
+
+def ignored_by(loss: Any) -> int | None:
+    """The target that a loss leaves out; None for a loss that leaves none out."""
+    if type(loss) in (nn.CrossEntropyLoss, nn.NLLLoss):
+        return int(loss.ignore_index)
+    return IGNORED if loss in (functional.cross_entropy, functional.nll_loss) else None
+
+
+def class_weights_of(loss: Any) -> torch.Tensor | None:
+    """The weights [C] by which a loss takes its mean, if it has any."""
+    weights = getattr(loss, "weight", None)
+    return weights if ignored_by(loss) is not None and isinstance(weights, torch.Tensor) else None
+
+
+def is_left_out(loss: Any, target: Any) -> bool:
+    """Whether a loss leaves out any of these targets."""
+    ignored = ignored_by(loss)
+    return ignored is not None and _are_classes(target) and bool((target == ignored).any())
+
+
+def weight_of(loss: Any, target: Any, count: int) -> float:
+    """What the mean loss of `count` samples weighs: as many as they are, for most losses.
+
+    target: of class indices [B, ...]; where it holds probabilities, torch divides by samples.
+    """
+    weights, ignored = class_weights_of(loss), ignored_by(loss)
+    if not _are_classes(target) or (weights is None and not is_left_out(loss, target)):
+        return float(count)
+    kept = target[target != ignored]
+    total = float(kept.numel()) if weights is None else float(weights.double()[kept].sum())
+    many = target.numel() / count  # of a sample, as in segmentation
+    return float(total / many)
+
+
+def _are_classes(target: Any) -> bool:
+    return isinstance(target, torch.Tensor) and not target.is_floating_point()
