@@ -44,6 +44,12 @@ PHASES = [
 ]  # of a clipped gradient: test_torch_chaos
 IN_A_STEP = [phase for phase in PHASES if phase not in ("join", "open", "evaluate")]
 
+
+@pytest.fixture(autouse=True)
+def factors_of_small_layers(monkeypatch):
+    monkeypatch.setattr("phalanx.pure.panels.MIN_WEIGHTS", 65_536)
+
+
 happened = {"worker lost": 0, "worker stuck": 0, "worker joined": 0}
 
 

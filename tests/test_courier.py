@@ -20,7 +20,7 @@ from phalanx.following import Following
 from phalanx.job import Job
 from phalanx.models.base import OutputScore
 from phalanx.models.mlp import MLPSpec
-from phalanx.models.mlp.factored import factored
+from phalanx.models.mlp.factored import FactoredMLP
 from phalanx.pure.aggregation import mean, median
 from phalanx.pure.arrays import blas_axpy, numpy_axpy
 from phalanx.pure.assignment import round_robin
@@ -45,8 +45,8 @@ VALIDATION = TableSamples.of(MORE, (MORE[:, 0] > 0).astype(int))  # three chunks
 SPEC = MLPSpec((6, 200, 30, 3), "relu", "log_loss", "float32", dropout=0.2)  # two blocks
 
 SHARDS_OF_FACTORS = 5
-FACTORED = factored(
-    MLPSpec((6, 257, 300, 3), "relu", "log_loss", "float32", dropout=0.2), BATCH, SHARDS_OF_FACTORS
+FACTORED = FactoredMLP(
+    (6, 257, 300, 3), "relu", "log_loss", "float32", dropout=0.2, factored=(1,), shard_rows=3
 )
 
 

@@ -100,7 +100,9 @@ WIDE = dict(hidden_layer_sizes=(90, 750), max_iter=2)  # shards leave factors of
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("assignment", [*sorted(ASSIGNMENTS), outsiders])
-def test_wide_layers(assignment, dtype):
+def test_wide_layers(assignment, dtype, monkeypatch):
+    monkeypatch.setattr("phalanx.pure.panels.MIN_WEIGHTS", 50_000)
+
     def fit_as(estimator):
         return estimator.fit(X.astype(dtype), Y)
 

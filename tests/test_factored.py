@@ -19,6 +19,13 @@ from phalanx.pure.layout import blocks_of, bundles_of
 from phalanx.pure.panels import MAX_PANEL, factors_pay, panels_of
 from phalanx.pure.randomness import Key
 
+
+@pytest.fixture(autouse=True)
+def small_layers(monkeypatch):
+    """Small layers have factors as wide ones do."""
+    monkeypatch.setattr("phalanx.pure.panels.MIN_WEIGHTS", 50_000)
+
+
 SIDES = st.integers(1, 3000)
 
 
@@ -29,6 +36,7 @@ def test_panels_tile_a_layer_in_pairs_of_like_size(fan_in, fan_out):
     rows = [panel.stop - panel.start for panel in panels]
     assert len(set(rows[:-1])) <= 1
     assert 0 < rows[-1] <= rows[0]
+    assert len(panels) <= fan_out
     assert rows[0] * fan_in <= MAX_PANEL + fan_in
 
 
@@ -38,7 +46,7 @@ def test_factors_are_left_where_they_are_smaller_and_never_for_few_weights(
 ):
     if factors_pay(fan_in, fan_out, batch, shards):
         assert batch * (fan_in + fan_out) < shards * fan_in * fan_out
-        assert fan_in * fan_out > 65_000
+        assert fan_in * fan_out >= 50_000
 
 
 SIZES = [(6, 257, 300, 3), (300, 250, 8, 2), (400, 200), (10, 300, 300, 300, 1)]
@@ -93,6 +101,20 @@ def test_two_workers_have_half_of_the_panels_of_every_layer(sizes, assignment):
     for layer in made.factored:
         n_panels = sum(panel.layer == layer for panel in made.panels)
         assert abs(layers.count(layer) - n_panels / 2) <= 0.5
+
+
+@pytest.mark.parametrize("speeds", [[4.0, 1.0], [1.0, 4.0]])
+def test_a_slow_worker_has_the_share_of_the_panels_that_its_speed_says(speeds):
+    _, made = of((784, 2048, 2048, 10), batch=256, shards=4)
+    blocks = blocks_of(made.regions)
+    bundles = bundles_of(blocks, range(len(blocks)))
+    owners = load_balanced(len(bundles), speeds)
+    slow = speeds.index(1.0)
+    mine = sum(
+        blocks[k].stop - blocks[k].start
+        for bundle, owner in zip(bundles, owners, strict=True) for k in bundle if owner == slow
+    )  # fmt: skip
+    assert mine / made.size == pytest.approx(0.2, abs=0.07)
 
 
 @pytest.mark.parametrize("sizes", SIZES)

@@ -55,8 +55,6 @@ def test_samples_are_scored_in_these_chunks():
 
 
 def test_these_layers_leave_factors_for_these_panels():
-    spec = factored(MLPSpec((784, 2048, 128, 10), "relu", "log_loss", "float32"), 256, 4)
-    assert [panel for panel in spec.panels if panel.layer == 0] == [
-        (0, 0, 512), (0, 512, 1024), (0, 1024, 1536), (0, 1536, 2048),
-    ]  # fmt: skip
-    assert [panel for panel in spec.panels if panel.layer] == [(1, 0, 64), (1, 64, 128)]
+    spec = factored(MLPSpec((784, 2048, 255, 10), "relu", "log_loss", "float32"), 256, 4)
+    assert spec.factored == (0,)
+    assert [panel.stop for panel in spec.panels] == [256 * n for n in range(1, 9)]

@@ -91,6 +91,7 @@ def bundles_of(blocks: Sequence[Region], part: range) -> list[range]:
     Of the panels every other one, and the rest on the way back, with an even number of single
     blocks between. Panels come in pairs, so that the first half of all bundles is half of every
     layer, and so is every other one: two workers have the same, whether they take halves or turns.
+    A smaller part has of wide and of narrow layers.
 
     >>> panels = [Region(k, k + 1, panel=k // 2) for k in range(4)]
     >>> bundles_of([*panels, Region(4, 5), Region(5, 6)], range(6))
@@ -106,7 +107,14 @@ def bundles_of(blocks: Sequence[Region], part: range) -> list[range]:
             first = panels[panel].start if panel in panels else k
             panels[panel] = range(first, k + 1)
     joint, odd = [*panels.values()], len(singles) % 2
-    return [*singles[:odd], *joint[::2], *singles[odd:], *joint[1::2][::-1]]
+    there, back = _mixed(joint[::2]), _mixed(joint[1::2])
+    return [*singles[:odd], *there, *singles[odd:], *back[::-1]]
+
+
+def _mixed(bundles: list[range]) -> list[range]:
+    """One of the first half, one of the second, and so on: a part then has of several layers."""
+    half = -(-len(bundles) // 2)
+    return [bundles[i // 2 + i % 2 * half] for i in range(len(bundles))]
 
 
 def block_bounds(n_parameters: int, largest: int = MAX_BLOCK) -> list[tuple[int, int]]:
