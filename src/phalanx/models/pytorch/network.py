@@ -24,7 +24,7 @@ from phalanx.models.pytorch.tracing import (
     signature,
 )
 from phalanx.models.pytorch.vector import Vector
-from phalanx.models.pytorch.weighing import class_weights_of, is_left_out
+from phalanx.models.pytorch.weighing import is_left_out
 from phalanx.pure.arrays import Array
 from phalanx.pure.layout import Region
 from phalanx.pure.randomness import Key
@@ -139,8 +139,6 @@ class TorchModel:
 
     def record(self, example: Example, counts: Sequence[int]) -> None:
         """Prepare for shards of so many rows, with samples like those of the example."""
-        if class_weights_of(self.objective.loss) is not None:
-            return  # the weight of a shard is not on the tape
         self._prepare(training=True)
         for count in counts:
             samples = repeated(example, count)
@@ -166,7 +164,7 @@ class TorchModel:
         return float(loss.detach()) * weight, weight
 
     def _loss_of(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return self.objective.of_batch(self.module, tensors, len(tensors[0]))[0], None
+        return self.objective.mean_loss(self.module, tensors), None
 
     def outputs(self, rows: Batch) -> Array:
         """Predictions [rows, ...]."""

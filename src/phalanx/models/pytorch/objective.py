@@ -71,16 +71,23 @@ class Objective:
             if isinstance(made, tuple) and len(made) == 2:
                 return checked_loss(made[0], self.step), float(made[1])
             return checked_loss(made, self.step), float(count)
-        assert self.loss is not None
         outputs, target = outputs_of(module, content)
         weight = weight_of(self.loss, target, count)
         return self._mean_loss(outputs, target, weight), weight
 
+    def mean_loss(self, module: Any, content: Any) -> torch.Tensor:
+        """torch's mean loss of a batch, whose targets are not looked at: for a tape, which holds
+        no question about values."""
+        return self._loss(*outputs_of(module, content))
+
     def _mean_loss(self, outputs: Any, target: Any, weight: float) -> torch.Tensor:
-        assert self.loss is not None
         if weight == 0.0:  # of no target, torch's mean is 0 / 0
             nothing: torch.Tensor = outputs.sum() * 0.0
             return nothing
+        return self._loss(outputs, target)
+
+    def _loss(self, outputs: Any, target: Any) -> torch.Tensor:
+        assert self.loss is not None
         return checked_loss(self.loss(outputs, target), self.loss)
 
     def measures(self, module: Any, content: Any, count: int) -> list[float]:
@@ -88,7 +95,6 @@ class Objective:
         if self.step is not None:
             loss, weight = self.of_batch(module, content, count)
             return [float(loss) * weight, weight, float(count)]
-        assert self.loss is not None
         outputs, target = outputs_of(module, content)
         weight = weight_of(self.loss, target, count)
         loss = self._mean_loss(outputs, target, weight)
