@@ -260,8 +260,9 @@ def test_class_weights_of_sparse_labels():
     assert losses[0] == losses[1]
 
 
-def test_a_part_that_has_no_weighted_class_is_no_error():
-    clf = MLPClassifier(class_weight={0: 1, 1: 0})
+@pytest.mark.parametrize("weights", [{0: 1, 1: 0}, {0: 5}])
+def test_a_part_that_has_no_weighted_class_is_no_error(weights):
+    clf = MLPClassifier(class_weight=weights)
     first, second = X[Y == 0], X[Y == 1]
     clf.partial_fit(first, Y[Y == 0], classes=[0, 1]).partial_fit(second, Y[Y == 1])
     assert np.isfinite(clf.loss_)

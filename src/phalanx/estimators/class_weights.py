@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 
 from phalanx.errors import InvalidInput
 from phalanx.pure import checks
@@ -23,6 +23,9 @@ def weights_by_class(class_weight: Any, y: Any, classes: Array) -> Array:
     """
     if isinstance(class_weight, dict):
         _check(class_weight, "class_weight", classes.tolist())
+        if np.ndim(y) == 1:
+            by_class = compute_class_weight(class_weight, classes=classes, y=y)
+            return np.asarray(by_class[np.searchsorted(classes, y)])
     elif isinstance(class_weight, list):
         for column, weights in enumerate(class_weight):
             _check(weights, f"class_weight[{column}]", [0, 1])
