@@ -55,6 +55,10 @@ class Largest(keras.metrics.Metric):
         return self.value
 
 
+def mean_of_all(y_true, y_pred):
+    return ops.mean(ops.abs(y_true - y_pred))
+
+
 def failing(y_true, y_pred):
     raise RuntimeError("a fault of mine")
 
@@ -118,7 +122,8 @@ MODELS = [
     ),
     (lambda: compiled(loss=failing), "RuntimeError: a fault of mine"),
     (lambda: compiled(metrics=[failing]), "RuntimeError: a fault of mine"),
-    (lambda: compiled(metrics=[Largest()]), "sums over samples.*largest.*is not"),
+    (lambda: compiled(metrics=["mae", Largest()]), "sums over samples.*'largest' is not"),
+    (lambda: compiled(metrics=[mean_of_all]), "'mean_of_all' is not.*leave out the final mean"),
     (
         lambda: compiled(layers.Dense(3, dtype="float64"), layers.Dense(2)),
         "one dtype.*float32, float64.*policy",

@@ -233,6 +233,15 @@ def test_metrics_of_classes():
     assert_same(sigmoid, y=BINARY[:, None], sample_weight=WEIGHTS, validation_split=0.2)
 
 
+def test_a_metric_that_was_used_before_begins_anew():
+    def measured(before):
+        error = metrics.MeanAbsoluteError()
+        error.update_state([[before]], [[0.0]])
+        return phalanx.fit(km.plain(metrics=[error]), X, VALUES, **SETTINGS, **ALONE).history
+
+    assert measured(9.0) == measured(0.0)
+
+
 def test_targets_of_one_dimension():
     assert_same(lambda: km.plain(outputs=1, metrics=["mae"]), y=VALUES[:, 0])
 

@@ -76,17 +76,30 @@ class Trial:
             )
             self._check_reductions()
             _check_loss(loss)
-            whole = self._measured(slice(None))
+            self._measured(slice(None))  # builds them, so that all begin at nothing from now on
             count = len(keras.tree.flatten(self.x)[0])
-            parts = [self._measured(slice(0, count // 2)), self._measured(slice(count // 2, count))]
+            rows = slice(None), slice(0, count // 2), slice(count // 2, count)
+            whole, *parts = (self._measured(some) for some in rows)
         self.model.reset_metrics()
-        if count > 1 and not np.allclose(sum(parts), whole, rtol=1e-3, atol=1e-4, equal_nan=True):
-            parts_of = [getattr(metric, "metrics", [metric]) for metric in self.metrics]
-            names = ", ".join(metric.name for several in parts_of for metric in several)
-            raise InvalidInput(
-                "a metric's state must be sums over samples, so that those of shards can be added; "
-                f"one of {names} is not. Use metrics of Keras, or compute it from predictions."
-            )
+        if count > 1:
+            self._check_sums(whole, parts)
+
+    def _check_sums(self, whole: list[Array], parts: list[list[Array]]) -> None:
+        """Raise InvalidInput unless each variable of the metrics is a sum over samples."""
+        owner = {
+            id(variable): metric.name
+            for several in self.metrics
+            for metric in getattr(several, "metrics", [several])
+            for variable in metric.variables
+        }
+        for variable, total, *of_parts in zip(self.metric_variables, whole, *parts, strict=True):
+            if not np.allclose(sum(of_parts), total, rtol=1e-3, atol=1e-4, equal_nan=True):
+                raise InvalidInput(
+                    "a metric's state must be sums over samples, so that those of shards can be "
+                    f"added; {owner[id(variable)]!r} is not. A function must return one value a "
+                    "sample: leave out the final mean. Else use metrics of Keras, or compute it "
+                    "from predictions."
+                )
 
     def check_fits(self, samples: Samples) -> None:
         """Raise InvalidInput where model and loss do not take samples that are to be judged."""
@@ -118,7 +131,7 @@ class Trial:
                         "reduction='sum_over_batch_size'."
                     )
 
-    def _measured(self, rows: slice) -> Array:
+    def _measured(self, rows: slice) -> list[Array]:
         """The variables of the metrics after some of the first samples."""
         x, y, weight, predicted = (
             None if part is None else keras.tree.map_structure(lambda a: a[rows], part)
@@ -129,8 +142,7 @@ class Trial:
             x=x, y=y, y_pred=predicted, sample_weight=weight, training=False
         )  # which also notes the loss of each output
         self.model.compute_metrics(x, y, predicted, sample_weight=weight)
-        values = [numpy_of(v).reshape(-1) for v in self.metric_variables]
-        return np.concatenate(values) if values else np.zeros(0)
+        return [numpy_of(variable) for variable in self.metric_variables]
 
     @property
     def metrics(self) -> list[Any]:
