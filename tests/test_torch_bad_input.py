@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -223,8 +224,9 @@ class Several(nn.Module):
         return self.layer(x), x
 
 
-def normed():
-    return nn.Sequential(nn.ReLU(), nn.utils.parametrizations.weight_norm(nn.Linear(6, 3)))
+def scripted():
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        return nn.Sequential(nn.ReLU(), torch.jit.script(nn.Linear(6, 3)))
 
 
 MODULES = [
@@ -236,7 +238,7 @@ MODULES = [
     (lambda: models.mlp().bfloat16(), "got torch.bfloat16.*precision='bf16'"),
     (lambda: nn.Sequential(nn.Linear(6, 4).double(), nn.Linear(4, 3)), "float32, torch.float64"),
     (Locked, r"must be picklable.*module\.guard\['lock'\] \(a lock\) is not.*__getstate__"),
-    (normed, r"picklable.*module\.1 \(a ParametrizedLinear\) is not.*Serialization of paramet"),
+    (scripted, "been through torch.jit.*as it was before"),
     (lambda: nn.Linear(5, 3), r"must take the data; a trial with 4 samples raised.*Try loss"),
     (lambda: nn.Linear(6, 2), "must take the data; a trial with 4 samples raised"),
     (Several, "must take the data; a trial"),

@@ -167,6 +167,29 @@ def test_a_collate_function_that_pads():
     assert 0 < figures["loss"] < 2
 
 
+class Packed(models.Lstm):
+    """Takes a PackedSequence, which is a tuple, as it is."""
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[1][0][-1])
+
+
+def test_a_collate_function_that_packs():
+    series = [models.SERIES[i, : 2 + i % 4] for i in range(models.N)]
+
+    def packed(samples):
+        x, y = zip(*samples, strict=True)
+        return nn.utils.rnn.pack_sequence(x, enforce_sorted=False), torch.stack(y)
+
+    data = list(zip(series, CLASSES, strict=True))
+    module, _ = assert_same_for_any_workers(data, lambda: models.made(Packed), collate=packed)
+    x, y = packed(data)
+    with torch.no_grad():
+        expected = float(functional.cross_entropy(module(x), y))
+    figures = phalanx.evaluate(module, data, loss="cross_entropy", collate=packed, workers=1)
+    assert figures["loss"] == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("workers", WORKERS)
 def test_a_sample_that_cannot_be_read_is_named(workers):
     with pytest.raises(UserFunctionError, match=r"Samples\[37\] raised OSError: the file is dam"):

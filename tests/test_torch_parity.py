@@ -305,7 +305,7 @@ def test_clipping_by_norm_is_torchs(name):
     models.assert_alike(by_loop, by_fit, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["cnn", "lstm", "transformer", "tied"])
+@pytest.mark.parametrize("kind", ["cnn", "lstm", "transformer", "tied", "parametrized"])
 def test_other_models_without_dropout(kind):
     make, x, y = models.KINDS[kind]
     by_loop, by_fit = make(), make()

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 torch.set_num_threads(1)  # of the plain loops that trainings are compared with
 RNG = np.random.default_rng(11)
@@ -96,6 +97,17 @@ def tied():
     return made(Tied)
 
 
+def parametrized():
+    """Weights that are computed of others, one with buffers of its own."""
+    return made(
+        lambda: nn.Sequential(
+            parametrizations.weight_norm(nn.Linear(6, 9)), nn.Tanh(),
+            parametrizations.orthogonal(nn.Linear(9, 9)), nn.Tanh(),
+            parametrizations.spectral_norm(nn.Linear(9, 3)),
+        )
+    )  # fmt: skip
+
+
 KINDS = {
     "mlp": (mlp, X, CLASSES),
     "wide": (wide, X, CLASSES),
@@ -103,6 +115,7 @@ KINDS = {
     "lstm": (lstm, SERIES, CLASSES),
     "transformer": (transformer, SERIES, CLASSES),
     "tied": (tied, TOKENS, TOKENS),
+    "parametrized": (parametrized, X, CLASSES),
 }
 
 

@@ -27,6 +27,11 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 def check_module(module: Any) -> None:
     """Raise InvalidInput for what cannot be trained as it stands."""
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise InvalidInput(
+            "a module must be one that Python runs, since workers get it by pickle; this one has "
+            "been through torch.jit. Pass the module as it was before, and script it afterwards."
+        )
     lazy = [n for n, p in module.named_parameters() if torch.nn.parameter.is_lazy(p)]
     if lazy:
         raise InvalidInput(

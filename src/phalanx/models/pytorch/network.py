@@ -261,13 +261,14 @@ def differ(one: torch.Tensor, other: torch.Tensor | None) -> bool:
 
 
 def moved(content: Any, device: torch.device) -> Any:
-    """All tensors of a nest on a device."""
-    if isinstance(content, torch.Tensor):
+    """A nest on a device: its tensors, and whatever else knows how to get there."""
+    if hasattr(content, "to"):
         return content.to(device, non_blocking=True)
     if isinstance(content, dict):
         return {key: moved(part, device) for key, part in content.items()}
     if isinstance(content, (tuple, list)):
-        return type(content)(moved(part, device) for part in content)
+        parts = [moved(part, device) for part in content]
+        return type(content)(*parts) if hasattr(content, "_fields") else type(content)(parts)
     return content
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence
 
 from phalanx.errors import UserFunctionError
 from phalanx.models.pytorch.weighing import weight_of
@@ -119,7 +120,8 @@ def called(module: Any, inputs: Any) -> Any:
     """module(*inputs) for a tuple, module(**inputs) for a dict, else module(inputs)."""
     if isinstance(inputs, dict):
         return module(**inputs)
-    return module(*inputs) if isinstance(inputs, (tuple, list)) else module(inputs)
+    is_several = isinstance(inputs, (tuple, list)) and not isinstance(inputs, PackedSequence)
+    return module(*inputs) if is_several else module(inputs)
 
 
 def checked_loss(loss: Any, function: Any) -> torch.Tensor:

@@ -7,11 +7,11 @@ import pickle
 from collections.abc import Sequence
 from typing import Any
 
-import cloudpickle
 import torch
 
 from phalanx.errors import InvalidInput
 from phalanx.models.pytorch.byvalue import Pickler
+from phalanx.models.pytorch.parametrized import reduced
 
 DEPTH = 4  # attributes of attributes that are looked at for the culprit
 
@@ -50,6 +50,10 @@ class _Pickler(Pickler):
 
     def persistent_id(self, part: Any) -> int | None:
         return self._places.get(id(part))
+
+    def reducer_override(self, part: Any) -> Any:
+        own = reduced(part)
+        return super().reducer_override(part) if own is None else own
 
 
 class _Unpickler(pickle.Unpickler):
@@ -99,7 +103,7 @@ def _deepest(path: str, value: Any, depth: int) -> str:
 
 def _is_picklable(value: Any) -> bool:
     try:
-        cloudpickle.dumps(value)
+        _Pickler(io.BytesIO(), {}).dump(value)
     except Exception:
         return False
     return True
