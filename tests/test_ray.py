@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 import pytest
 
 import phalanx
+from launched import TOKEN
 
 ray = pytest.importorskip("ray")
 
@@ -20,21 +22,24 @@ PROGRAM = Path(__file__).with_name("ray_program.py")
 
 def outcomes(part, folder):
     """Of each case of a part of the program, which leaves no process of its own."""
-    begun = time.time() - 1
-    command = [sys.executable, PROGRAM, part, folder]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
+    token = uuid4().hex
+    environ = {**os.environ, TOKEN: token}
+    done = subprocess.run(
+        [sys.executable, PROGRAM, part, folder],
+        check=False, capture_output=True, text=True, timeout=600, env=environ,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     found = {case.pop("case"): case for case in map(json.loads, lines)}
-    assert not list(left_since(begun))
+    assert not list(left_of(token))
     return found
 
 
-def left_since(begun):
-    for process in psutil.process_iter(["cmdline", "create_time"]):
+def left_of(token):
+    for process in psutil.process_iter(["cmdline", "environ"]):
         command = " ".join(process.info["cmdline"] or ())
-        is_ours = "ray::Host" in command or "raylet" in command or "forkserver" in command
-        if is_ours and process.info["create_time"] > begun and "pytest" not in command:
+        is_one = "ray::Host" in command or "raylet" in command or "forkserver" in command
+        if is_one and (process.info["environ"] or {}).get(TOKEN) == token:
             yield command
 
 
