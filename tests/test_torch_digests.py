@@ -152,9 +152,10 @@ def test_more_workers_than_tasks_are_not_asked():
     assert trained("mlp", workers=9)[1].workers == 4
 
 
-def test_the_number_of_workers_may_be_left_to_phalanx():
-    run = trained("mlp", workers="auto", epochs=20)[1]
-    assert run.digest == trained("mlp", epochs=20)[1].digest
+@pytest.mark.parametrize("shards", [1, 4])
+def test_the_number_of_workers_may_be_left_to_phalanx(shards):
+    run = trained("mlp", workers="auto", shards=shards, epochs=20)[1]
+    assert run.digest == trained("mlp", shards=shards, epochs=20)[1].digest
 
 
 # -- faults --------------------------------------------------------------------------------------

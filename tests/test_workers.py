@@ -92,6 +92,15 @@ def test_a_wish_beyond_the_seats_is_cut_and_said():
     assert changed == ["2 before, 8 from now on"]
 
 
+@pytest.mark.parametrize("n_jobs", [None, "auto"])
+def test_a_wish_for_more_than_there_is_work_for_changes_nothing(n_jobs):
+    small = {**SETTINGS, "hidden_layer_sizes": (9,), "shards": 1}
+    clf = MLPClassifier(**small, n_jobs=n_jobs)
+    run = clf.fit(X, Y, callback=lambda epoch, record: clf.resize(epoch)).run_
+    assert (run.blocks, run.workers) == (1, 1)
+    assert "workers changed" not in kinds(run)
+
+
 @pytest.mark.parametrize("wish", [0, -1, 1.5, True, "2", None])
 def test_bad_wishes(wish):
     clf = MLPClassifier(**SETTINGS, n_jobs=2)

@@ -11,13 +11,9 @@ from phalanx.exchange.board import processors
 from phalanx.exchange.group import Group
 from phalanx.job import Job
 from phalanx.models.base import ModelSpec
+from phalanx.pure.assignment import useful_workers
 
 MIN_SEATS = 8  # so that a training on a small machine may still be given more workers
-
-
-def useful_workers(asked: int, n_shards: int, n_blocks: int) -> int:
-    """Workers that find something to do: more than there are shards and blocks would only wait."""
-    return max(1, min(asked, max(n_shards, n_blocks)))
 
 
 def seats_for(n_workers: int, n_shards: int, n_blocks: int) -> int:

@@ -22,6 +22,7 @@ from phalanx.exchange.group import Group
 from phalanx.exchange.seats import Seats
 from phalanx.job import CHUNK_ROWS, Job, Lease, chunk_bounds
 from phalanx.pure.arrays import Array, aligned_empty
+from phalanx.pure.assignment import useful_workers
 
 
 class InProcess:
@@ -66,7 +67,9 @@ class _Session(Halting):
             self._worker.run(lease)
 
     def resize(self, n_workers: int) -> None:
-        if n_workers != 1 and not self._worker.board.door[HALT]:
+        job = self._worker.post.job
+        useful = useful_workers(n_workers, job.plan.n_shards, len(job.blocks))
+        if useful > 1 and not self._worker.board.door[HALT]:
             self._halt(REGROUP)
 
 

@@ -20,7 +20,7 @@ from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.factored import factored
 from phalanx.pure.aggregation import AGGREGATIONS, is_linear
 from phalanx.pure.arrays import Array
-from phalanx.pure.assignment import ASSIGNMENTS
+from phalanx.pure.assignment import ASSIGNMENTS, useful_workers
 from phalanx.pure.checks import workers_of
 from phalanx.pure.layout import blocks_of
 from phalanx.pure.metrics import Metric
@@ -40,7 +40,7 @@ from phalanx.pure.registry import choose
 from phalanx.pure.rounding import EXACT
 from phalanx.pure.schedules import Adaptive, Constant, InverseScaling, Schedule
 from phalanx.pure.stopping import Rule
-from phalanx.staffing import seats_for, useful_workers
+from phalanx.staffing import seats_for
 
 
 def optimizer_of(params: Any) -> Optimizer:

@@ -20,7 +20,7 @@ from phalanx.models.base import ModelSpec, Score
 from phalanx.pure import checks
 from phalanx.pure.aggregation import AGGREGATIONS
 from phalanx.pure.arrays import Array
-from phalanx.pure.assignment import ASSIGNMENTS
+from phalanx.pure.assignment import ASSIGNMENTS, useful_workers
 from phalanx.pure.checks import AUTO, workers_of
 from phalanx.pure.clipping import Clip
 from phalanx.pure.layout import blocks_of
@@ -31,7 +31,7 @@ from phalanx.pure.rounding import EXACT
 from phalanx.pure.rounds import Rounds
 from phalanx.pure.schedules import Constant
 from phalanx.pure.stopping import Rule
-from phalanx.staffing import seats_for, useful_workers
+from phalanx.staffing import seats_for
 
 NONFINITE = ("stop", "skip", "keep")
 

@@ -19,6 +19,15 @@ PLAN_EVERY = 16  # ticks; long enough to measure, short enough to follow a worke
 Assignment = Callable[[int, Sequence[float]], Sequence[int]]
 
 
+def useful_workers(asked: int, n_shards: int, n_blocks: int) -> int:
+    """Workers that find something to do: more than there are shards and blocks would only wait.
+
+    >>> useful_workers(5, n_shards=4, n_blocks=1), useful_workers(2, n_shards=1, n_blocks=1)
+    (4, 1)
+    """
+    return max(1, min(asked, max(n_shards, n_blocks)))
+
+
 def round_robin(n_tasks: int, speeds_W: Sequence[float]) -> list[int]:
     """Task i to worker i modulo W.
 
