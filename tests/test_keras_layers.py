@@ -244,6 +244,33 @@ def test_custom_layers_and_activations():
     assert_learns(make, km.X)
 
 
+def test_registered_things_need_not_be_registered_in_the_workers():
+    register = keras.saving.register_keras_serializable("script")
+
+    @register
+    class Doubled(layers.Layer):  # local, hence by value, as what a script or a notebook defines
+        def call(self, x):
+            return x * 2
+
+    @register
+    class Error(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return ops.mean(ops.abs(y_true - y_pred), axis=-1)
+
+    @register
+    def halved(x):
+        return x * 0.5
+
+    def make():
+        keras.utils.set_random_seed(0)
+        return km.compiled(
+            Sequential([keras.Input((6,)), Doubled(), layers.Dense(2, halved)]), Error()
+        )
+
+    digests = {trained(make(), km.X, km.VALUES, workers=n).run.digest for n in (1, 2)}
+    assert len(digests) == 1
+
+
 def test_lambdas_and_closures_in_layers_know_what_they_refer_to():
     def scaled(factor):
         def scale(x):

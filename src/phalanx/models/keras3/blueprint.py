@@ -125,14 +125,20 @@ def compiled_of(model: Any) -> dict[str, Any]:
 
 
 def custom_of(model: Any) -> dict[str, Any]:
-    """The user's own classes and functions that a model refers to, by name."""
-    found: dict[str, Any] = dict(functions_of(model))
+    """The user's own classes and functions that a model refers to, by name, and by the name that
+    `keras.saving.register_keras_serializable` has given them."""
+    import keras
+
+    named: dict[str, Any] = dict(functions_of(model))
     kept = model._compile_config.config if model.compiled else {}
+    things = [*named.values()]
     for value in _parts(model, kept):
         thing = value if isinstance(value, (type, FunctionType)) else type(value)
         if _is_users(thing):
-            found.setdefault(thing.__name__, thing)
-    return found
+            named.setdefault(thing.__name__, thing)
+            things.append(thing)
+    registered = {keras.saving.get_registered_name(thing): thing for thing in things}
+    return {**registered, **named}
 
 
 def functions_of(model: Any) -> dict[str, FunctionType]:
