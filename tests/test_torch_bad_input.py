@@ -229,7 +229,18 @@ def scripted():
         return nn.Sequential(nn.ReLU(), torch.jit.script(nn.Linear(6, 3)))
 
 
+def hooked(register):
+    def make():
+        module = models.mlp()
+        getattr(module[2].weight, register)(lambda grad: None)
+        return module
+
+    return make
+
+
 MODULES = [
+    (hooked("register_hook"), "must have no hooks.*'2.weight' has one.*Take it off"),
+    (hooked("register_post_accumulate_grad_hook"), "must have no hooks.*'2.weight' has one"),
     (lambda: nn.LazyLinear(3), "must have their shapes; 'weight' is not initialised.*Call the mod"),
     (lambda: nn.Sequential(nn.EmbeddingBag(9, 3, sparse=True)), "embedding '0' has sparse=True"),
     (nn.ReLU, "must have parameters to train; ReLU has none"),

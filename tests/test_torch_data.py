@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -273,6 +276,26 @@ def test_a_loss_of_its_own_with_weights():
     assert_same_for_any_workers((X, VALUES), models.regressor, loss=weighted)
 
 
+def weighed(outputs, target):
+    return functional.cross_entropy(outputs, target, weight=torch.tensor([1.0, 9.0, 0.1]))
+
+
+def of_pairs(outputs, target):
+    return torch.cdist(outputs, outputs).mean()
+
+
+@pytest.mark.parametrize("loss", [weighed, of_pairs])
+def test_a_loss_that_is_no_mean_over_samples_is_told(loss):
+    def fit(shards):
+        settings = dict(loss=loss, epochs=1, batch_size=18, shards=shards, workers=1)
+        phalanx.fit(models.mlp(), (X, CLASSES), **settings)
+
+    with pytest.warns(UserWarning, match=r"mean of its shards' losses.*\(loss, weight\)") as told:
+        fit(shards=2)
+    assert told[0].filename == __file__, "the line that called fit"
+    fit(shards=1)
+
+
 def test_a_loss_may_look_at_the_module_that_is_trained():
     def trained(workers):
         module = models.mlp()
@@ -494,6 +517,27 @@ def test_a_weight_that_a_callback_changes_is_what_the_training_goes_on_with():
     assert digest(1) == digest(2) == digest(3) != fitted((X, CLASSES))[1].digest
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_ends_a_fit_with_a_warning(workers, tmp_path):
+    driver = os.getpid()
+
+    def interrupting(outputs, target):
+        if len(outputs) == 12:  # not in the trial
+            with suppress(FileExistsError):
+                (tmp_path / "once").touch(exist_ok=False)
+                os.kill(driver, signal.SIGINT)
+        return functional.cross_entropy(outputs, target)
+
+    settings = dict(loss=interrupting, batch_size=24, shards=2, epochs=10**6, workers=workers)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.warns(UserWarning, match="interrupted by user") as caught:
+        run = phalanx.fit(models.mlp(), (X, CLASSES), **settings)
+    signal.signal(signal.SIGINT, before)
+    assert caught[0].filename == __file__, "the line that called fit"
+    assert run.reason == "interrupted"
+    assert run.history["loss"] == run.losses
+
+
 def freezing(module, optimizer):
     module[0].requires_grad_(False)
 
@@ -506,10 +550,26 @@ def adding_a_group(module, optimizer):
     optimizer.add_param_group({"params": list(module[2].parameters())})
 
 
+def writing_into_the_frozen(module, optimizer):
+    with torch.no_grad():
+        module[2].weight.zero_()
+
+
+def writing_into_a_buffer(module, optimizer):
+    module.get_buffer("scale").fill_(3)
+
+
+def replacing_a_buffer(module, optimizer):
+    module.register_buffer("scale", torch.zeros(1))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (writing_into_the_frozen, "not trained stays the same.*changed '2.weight'"),
+        (writing_into_a_buffer, "changed 'scale'.*call fit again"),
+        (replacing_a_buffer, "changed 'scale'"),
         (freezing, "requires_grad=False for '0.weight' and 1 more.*call fit again"),
         (thawing, "requires_grad=True for '2.weight'"),
         (adding_a_group, "there are 2 where there were 1.*learning rate of 0"),
@@ -519,6 +579,7 @@ def test_what_is_trained_stays_the_same_throughout_a_fit(workers, change, messag
     def fit(when, stops=False):
         module = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
         module[2].requires_grad_(False)
+        module.register_buffer("scale", torch.ones(1))
         optimizer = torch.optim.SGD(module[0].parameters(), 0.1)
 
         def changed(epoch, logs):
@@ -683,7 +744,7 @@ NONFINITE = dict(loss=None, step=poisoned, data_distribution="sequential", optim
 @pytest.mark.parametrize("workers", WORKERS)
 def test_stop_names_the_step_and_leaves_the_last_good_parameters(workers):
     module = models.mlp()
-    with pytest.raises(NonFiniteLoss, match=r"inf at step 2 \(epoch 0\), shard 1") as caught:
+    with pytest.raises(NonFiniteLoss, match=r"inf at step 2 \(epoch 0, shard 1, all c") as caught:
         phalanx.fit(module, bad_at(38), **{**SETTINGS, **NONFINITE, "workers": workers})
     assert (caught.value.step, caught.value.epoch, caught.value.shard) == (2, 0, 1)
     good, _ = fitted((X[:32], CLASSES[:32]), **{**NONFINITE, "epochs": 1})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -342,6 +344,12 @@ def test_a_last_batch_that_is_smaller_weighs_less():
 
 
 SOME_IGNORED = torch.where(torch.arange(len(CLASSES)) % 12 < 4, -100, CLASSES)  # a whole shard
+
+
+class Subclass(nn.CrossEntropyLoss):
+    """Computes what its base does."""
+
+
 WEIGHED = {
     "ignored": ("cross_entropy", functional.cross_entropy, SOME_IGNORED),
     "weights": (nn.CrossEntropyLoss(torch.tensor([1.0, 9.0, 0.1])), None, CLASSES),
@@ -350,6 +358,11 @@ WEIGHED = {
     ),
     "index 0": (nn.CrossEntropyLoss(ignore_index=0), None, CLASSES),
     "none": (nn.CrossEntropyLoss(ignore_index=77), None, CLASSES),
+    "partial": (
+        partial(functional.cross_entropy, weight=torch.tensor([1.0, 9.0, 0.1]), ignore_index=0),
+        None, CLASSES,
+    ),
+    "subclass": (Subclass(torch.tensor([1.0, 9.0, 0.1])), None, CLASSES),
 }  # fmt: skip
 
 

@@ -131,10 +131,10 @@ class NonFiniteLoss(PhalanxError):
 
     def __str__(self) -> str:
         return (
-            f"the loss must be finite; it is {self.loss} at step {self.step} (epoch {self.epoch}), "
-            f"shard {self.shard}. The parameters are those before that step. Lower the learning "
-            "rate, clip the gradient (clip_norm=1.0), look at the data, or pass nonfinite='skip' "
-            "to leave such steps out."
+            f"the loss must be finite; it is {self.loss} at step {self.step} (epoch {self.epoch}, "
+            f"shard {self.shard}, all counted from 0). The parameters are those before that step. "
+            "Lower the learning rate, clip the gradient (clip_norm=1.0), look at the data, or pass "
+            "nonfinite='skip' to leave such steps out."
         )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import warnings
 from inspect import signature
 from typing import Any
 
 from phalanx.errors import InvalidInput
 from phalanx.pure import checks
 
+INTERRUPTED = "interrupted"  # a reason of pure/stopping.py
 HINT = (
     "help(phalanx.fit) names them; learning rate, momentum and the like are set in the optimizer, "
     "e.g. optimizer=torch.optim.Adam(module.parameters(), lr=1e-3)."
@@ -88,11 +90,15 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
     `fit(model, x, y, ...)` for a compiled Keras model takes the arguments of `model.fit`, those of
     the above that it lacks besides, and returns a History with the run as `.run`.
 
+    Ctrl-C ends the training at a step's edge, with a warning; what was learnt until then is kept.
     Raises InvalidInput before any work starts; UserFunctionError or what a worker raised, with the
     worker's traceback as its cause; NonFiniteLoss; WorkerLost; HostsDiffer, HostLost and
     TooFewHosts where several hosts train.
     """
-    return _front(model).fit(model, *data, **options)
+    made = _front(model).fit(model, *data, **options)
+    if getattr(made, "run", made).reason == INTERRUPTED:
+        warnings.warn("Training interrupted by user.", stacklevel=2)
+    return made
 
 
 def evaluate(model: Any, *data: Any, **options: Any) -> Any:

@@ -14,6 +14,7 @@ from phalanx.pure import checks
 from phalanx.pure.registry import choose
 
 PRECISIONS = ("float32", "bf16")
+MEANS = ("mean", "batchmean")  # over all elements; over the samples, of sums of their elements
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda params: torch.optim.SGD(params, lr=0.01),
     "adam": torch.optim.Adam,
@@ -50,6 +51,17 @@ def check_module(module: Any) -> None:
         )
 
 
+def check_hooks(module: torch.nn.Module) -> None:
+    """Raise InvalidInput for hooks on gradients of parameters, which no worker would call."""
+    for name, param in module.named_parameters():
+        if param._backward_hooks or getattr(param, "_post_accumulate_grad_hooks", None):
+            raise InvalidInput(
+                "parameters must have no hooks, since workers compute gradients of their own; "
+                f"{name!r} has one. Take it off, and let forward() or step= do what it did: e.g. "
+                "weight.detach() where nothing is to be learnt, or clip_norm= and clip_value=."
+            )
+
+
 def dtype_of(params: Sequence[torch.Tensor]) -> torch.dtype:
     """The one dtype of all parameters that are trained. Raises InvalidInput."""
     dtypes = {p.dtype for p in params}
@@ -72,7 +84,7 @@ def objective_of(loss: Any, step: Any, metrics: Any) -> Objective:
     if step is not None and not callable(step):
         raise InvalidInput(f"step must be a function (module, batch) -> loss; got {step!r}.")
     chosen: Any = None if loss is None else choose("loss", loss, LOSSES)
-    if getattr(chosen, "reduction", "mean") != "mean":
+    if getattr(chosen, "reduction", "mean") not in MEANS:
         raise InvalidInput(
             "a loss must be the mean over the samples, so that shards of any size add up to the "
             f"batch; got {type(chosen).__name__} with reduction={chosen.reduction!r}. Use "

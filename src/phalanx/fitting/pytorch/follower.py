@@ -41,7 +41,8 @@ class Follower:
         self.is_local = is_local
         self.names = ("loss", *objective.metrics)
         self.callbacks, self.verbose = callbacks, verbose and speaks()
-        self.trainable = Trainable(module, described.live)
+        learnt = {*spec.vector.averaged, *spec.vector.copied}
+        self.trainable = Trainable(module, described.live, learnt)
 
     def values(self) -> Array:
         """The module's parameters and buffers as one vector [N]."""
@@ -120,7 +121,7 @@ class Follower:
         """Put what was learnt into the user's module and optimiser; returns the run."""
         state = trained.state
         self._put(state.params_N, state.state_MN, state.scalars_KC)
-        history: dict[str, list[float]] = {}
+        history: dict[str, list[float]] = {"loss": []}
         for epoch, record in enumerate(trained.records, 1):
             for name, value in self.logs(record, epoch).items():
                 history.setdefault(name, []).append(value)

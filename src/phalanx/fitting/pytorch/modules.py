@@ -11,6 +11,7 @@ import torch
 from phalanx.data.samples import Samples
 from phalanx.fitting.pytorch.agenda import ModuleAgenda
 from phalanx.fitting.pytorch.arguments import (
+    check_hooks,
     check_module,
     dtype_of,
     objective_of,
@@ -21,6 +22,7 @@ from phalanx.fitting.pytorch.data import labels_of, samples_of
 from phalanx.fitting.pytorch.follower import Follower
 from phalanx.fitting.pytorch.known import example_of
 from phalanx.fitting.pytorch.loaders import batch_size_of
+from phalanx.fitting.pytorch.means import warn_unless_mean
 from phalanx.fitting.pytorch.trials import changing_buffers, first_rows_of, tried
 from phalanx.fitting.wishes import Wishes, callbacks_of
 from phalanx.fitting.worth import counts_of, taped
@@ -63,6 +65,7 @@ def fit_module(
     calls = callbacks_of(callbacks)
     checks.boolean("verbose", verbose)
     check_module(module)
+    check_hooks(module)
     objective = objective_of(loss, step, metrics)
     described = Described(module, optimizer_of(optimizer, module))
     dtype = dtype_of(described.params)
@@ -70,6 +73,8 @@ def fit_module(
     validating = None if validation is None else samples_of(validation, collate, dtype)
     spec = spec_of(module, described, objective, training, precision, device)
     plan = wishes.plan(training.n_samples, spec.n_parameters, lambda: labels_of(training))
+    if plan.n_shards > 1:
+        warn_unless_mean(spec, described.params, first_rows_of(training))
     score = OwnScore(3 + len(objective.metrics)) if validating else None
     n_validation = validating.n_samples if validating else 0
     optimiser = described.shaped(spec.vector)

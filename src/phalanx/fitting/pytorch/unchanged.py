@@ -1,4 +1,4 @@
-"""What a callback may not change: what is trained, and by which groups."""
+"""What a callback may not change: what is trained, by which groups, and what stays as it is."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ NEXT = "End this fit (a callback that returns True does), change it, and call fi
 
 
 class Trainable:
-    """Which parameters are trained, and in which groups of the optimiser, as a fit begins."""
+    """Which parameters are trained, and in which groups of the optimiser, as a fit begins.
 
-    def __init__(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        self._module, self._optimizer = module, optimizer
+    learnt: names of the buffers that training changes, and a callback may.
+    """
+
+    def __init__(
+        self, module: torch.nn.Module, optimizer: torch.optim.Optimizer, learnt: set[str]
+    ) -> None:
+        self._module, self._optimizer, self._learnt = module, optimizer, learnt
         self._flags, self._groups = self._flags_now(), self._groups_now()
+        self._constants = self._constants_now()
 
     def check(self) -> None:
         """Raise InvalidInput if that has changed: the workers' copies know nothing of it."""
@@ -33,6 +39,26 @@ class Trainable:
                 f"or they hold other parameters. {NEXT}; or give it all groups from the start, "
                 "those that are to wait with a learning rate of 0."
             )
+
+        now_by_name = self._constants_now()
+        for name, (tensor, version) in self._constants.items():
+            other, newer = now_by_name.get(name, (None, 0))
+            if other is not tensor or newer != version:
+                raise InvalidInput(
+                    "what is not trained stays the same throughout a fit, since workers have "
+                    f"copies of it; a callback has changed {name!r}. {NEXT}; or let forward() "
+                    "compute it, in a buffer, from what it has counted."
+                )
+
+    def _constants_now(self) -> dict[str, tuple[torch.Tensor, int]]:
+        """Other parameters and buffers, each with torch's count of its changes."""
+        trained = {place for group in self._groups_now() for place in group}
+        named = [*self._module.named_parameters(), *self._module.named_buffers()]
+        return {
+            name: (tensor, 0 if tensor.is_inference() else tensor._version)
+            for name, tensor in named
+            if name not in self._learnt and (id(tensor) not in trained or not self._flags.get(name))
+        }
 
     def _flags_now(self) -> dict[str, bool]:
         return {name: p.requires_grad for name, p in self._module.named_parameters()}

@@ -7,6 +7,7 @@ not by their numbers of samples.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,18 +15,24 @@ from torch import nn
 from torch.nn import functional
 
 IGNORED = -100  # torch's default
+KINDS = (nn.CrossEntropyLoss, nn.NLLLoss)
+FUNCTIONS = (functional.cross_entropy, functional.nll_loss)
 
 
 def ignored_by(loss: Any) -> int | None:
     """The target that a loss leaves out; None for a loss that leaves none out."""
-    if type(loss) in (nn.CrossEntropyLoss, nn.NLLLoss):
+    if isinstance(loss, KINDS) and type(loss).forward in [kind.forward for kind in KINDS]:
         return int(loss.ignore_index)
-    return IGNORED if loss in (functional.cross_entropy, functional.nll_loss) else None
+    if isinstance(loss, partial) and loss.func in FUNCTIONS:
+        return int(loss.keywords.get("ignore_index", IGNORED))
+    return IGNORED if loss in FUNCTIONS else None
 
 
 def class_weights_of(loss: Any) -> torch.Tensor | None:
     """The weights [C] by which a loss takes its mean, if it has any."""
     weights = getattr(loss, "weight", None)
+    if isinstance(loss, partial):
+        weights = loss.keywords.get("weight")
     return weights if ignored_by(loss) is not None and isinstance(weights, torch.Tensor) else None
 
 

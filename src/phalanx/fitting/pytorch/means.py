@@ -1,0 +1,59 @@
+"""Whether a user's loss is the mean over samples, as the shards of a batch rely on."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from phalanx.models.pytorch.batches import Batch
+from phalanx.models.pytorch.generators import undisturbed
+from phalanx.models.pytorch.network import TorchSpec, moved
+from phalanx.models.pytorch.objective import outputs_of
+from phalanx.models.pytorch.packing import unpacked
+from phalanx.models.pytorch.weighing import ignored_by
+
+SAME = 1e-3  # relative: how far apart two means of the same samples may be
+CALLER = 5  # frames up, where phalanx.fit was called
+
+
+def warn_unless_mean(spec: TorchSpec, params: Sequence[torch.Tensor], batch: Batch) -> None:
+    """Warn where the loss of a few samples is not the mean of their losses, as in a loss over pairs
+    or one that divides by weights: then it matters which samples form a shard."""
+    with undisturbed(), torch.no_grad():
+        module, objective, _ = unpacked(spec.packed, [p.detach().clone() for p in params])
+        if objective.loss is None or _is_torchs(objective.loss):
+            return
+        device = torch.device(spec.settings.device)
+        outputs, target = outputs_of(module.to(device), moved(batch.content, device))
+        if not all(isinstance(part, torch.Tensor) for part in (outputs, target)):
+            return
+        whole, mean = _means(objective.loss, outputs, target)
+    if not math.isclose(whole, mean, rel_tol=SAME, abs_tol=1e-6):
+        warnings.warn(
+            f"the loss of {len(outputs)} samples is {whole:.6g} and the mean of their losses is "
+            f"{mean:.6g}: it is not a mean over samples, and the loss of a batch is the mean of "
+            "its shards' losses. If it divides by something else than samples, let step= return "
+            "(loss, weight); for the loss of whole batches, pass shards=1.",
+            stacklevel=CALLER,
+        )
+
+
+def _means(loss: Callable[..., Any], outputs: Any, target: Any) -> tuple[float, float]:
+    """The loss of all samples, and the mean of the losses of each; the first one twice where the
+    second cannot be had, or where chance has a part in it."""
+    whole = float(loss(outputs, target))
+    try:
+        singles = [float(loss(outputs[i : i + 1], target[i : i + 1])) for i in range(len(outputs))]
+    except Exception:  # a loss that needs several samples; whether it is a mean is not known
+        return whole, whole
+    is_settled = float(loss(outputs, target)) == whole
+    return whole, sum(singles) / len(singles) if is_settled else whole
+
+
+def _is_torchs(loss: Any) -> bool:
+    kind = loss if hasattr(loss, "__name__") else type(loss)
+    return (kind.__module__ or "").startswith("torch.") or ignored_by(loss) is not None
