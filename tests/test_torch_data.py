@@ -157,6 +157,30 @@ def test_random_augmentation_is_the_same_for_any_workers():
         assert fitted(models.Augmented(), workers=2)[1].digest == run.digest
 
 
+class Restless(models.Samples):
+    """Has a generator of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = np.random.default_rng(0)
+
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return x + self.generator.normal(), y
+
+
+def test_a_dataset_with_a_generator_of_its_own_is_told():
+    with pytest.warns(UserWarning, match="Restless gave others.*depend on the workers") as told:
+        phalanx.fit(models.mlp(), Restless(), **{**SETTINGS, "workers": 1})
+    assert told[0].filename == __file__, "the line that called fit"
+
+
+def test_a_dataset_with_a_nan_is_no_other_when_it_is_read_again():
+    data = [(torch.full((6,), float("nan")), CLASSES[0])] * 18
+    with pytest.raises(NonFiniteLoss):
+        phalanx.fit(models.mlp(), data, **{**SETTINGS, "workers": 1})
+
+
 def test_a_collate_function_that_pads():
     series = [models.SERIES[i, : 2 + i % 4] for i in range(models.N)]
 

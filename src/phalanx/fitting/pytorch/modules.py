@@ -19,10 +19,10 @@ from phalanx.fitting.pytorch.arguments import (
     settings_of,
 )
 from phalanx.fitting.pytorch.data import labels_of, samples_of
+from phalanx.fitting.pytorch.doubts import warn_unless_mean, warn_unless_settled
 from phalanx.fitting.pytorch.follower import Follower
 from phalanx.fitting.pytorch.known import example_of
 from phalanx.fitting.pytorch.loaders import batch_size_of
-from phalanx.fitting.pytorch.means import warn_unless_mean
 from phalanx.fitting.pytorch.trials import changing_buffers, first_rows_of, tried
 from phalanx.fitting.wishes import Wishes, callbacks_of
 from phalanx.fitting.worth import counts_of, taped
@@ -70,6 +70,7 @@ def fit_module(
     described = Described(module, optimizer_of(optimizer, module))
     dtype = dtype_of(described.params)
     training = samples_of(data, collate, dtype)
+    warn_unless_settled(training)
     validating = None if validation is None else samples_of(validation, collate, dtype)
     spec = spec_of(module, described, objective, training, precision, device)
     plan = wishes.plan(training.n_samples, spec.n_parameters, lambda: labels_of(training))

@@ -1,4 +1,5 @@
-"""Whether a user's loss is the mean over samples, as the shards of a batch rely on."""
+"""What a user is warned of before a fit, since the answer would depend on what it should not:
+samples that are others when they are read again, and a loss that is no mean over them."""
 
 from __future__ import annotations
 
@@ -7,17 +8,40 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves
 
-from phalanx.models.pytorch.batches import Batch
+from phalanx.data.samples import Samples
+from phalanx.models.pytorch.batches import Batch, DatasetSamples
 from phalanx.models.pytorch.generators import undisturbed
 from phalanx.models.pytorch.network import TorchSpec, moved
 from phalanx.models.pytorch.objective import outputs_of
 from phalanx.models.pytorch.packing import unpacked
 from phalanx.models.pytorch.weighing import ignored_by
+from phalanx.pure.randomness import Key
 
 SAME = 1e-3  # relative: how far apart two means of the same samples may be
 CALLER = 5  # frames up, where phalanx.fit was called
+ROWS, KEY = 4, Key(0, 0, 0)
+
+
+def warn_unless_settled(samples: Samples) -> None:
+    """Warn where a Dataset gives other samples when it is asked for the same ones again, with the
+    generators of torch, NumPy and Python seeded alike."""
+    if not isinstance(samples, DatasetSamples):
+        return
+    with undisturbed():
+        gatherer, index_B = samples.gatherer(ROWS), np.arange(min(ROWS, samples.n_samples))
+        first, second = (tree_leaves(gatherer.rows(index_B, KEY).content) for _ in range(2))
+    if any(map(_are_others, first, second)):
+        warnings.warn(
+            f"samples must be the same when they are read again; {type(gatherer.dataset).__name__} "
+            "gave others. What it draws from a generator of its own, or counts, is each worker's "
+            "own, so the answer will depend on the workers. Draw from torch, numpy.random or "
+            "random themselves, which are seeded for each shard.",
+            stacklevel=CALLER,
+        )
 
 
 def warn_unless_mean(spec: TorchSpec, params: Sequence[torch.Tensor], batch: Batch) -> None:
@@ -40,6 +64,15 @@ def warn_unless_mean(spec: TorchSpec, params: Sequence[torch.Tensor], batch: Bat
             "(loss, weight); for the loss of whole batches, pass shards=1.",
             stacklevel=CALLER,
         )
+
+
+def _are_others(one: Any, other: Any) -> bool:
+    """Whether two tensors differ, but for NaN."""
+    if not isinstance(one, torch.Tensor) or one.layout is not torch.strided:
+        return False
+    if one.shape != other.shape:
+        return True
+    return not bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _means(loss: Callable[..., Any], outputs: Any, target: Any) -> tuple[float, float]:
