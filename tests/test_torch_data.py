@@ -308,6 +308,14 @@ def of_pairs(outputs, target):
     return torch.cdist(outputs, outputs).mean()
 
 
+def test_a_loss_that_is_nan_is_not_taken_for_no_mean():
+    def own(outputs, target):
+        return functional.cross_entropy(outputs * float("nan"), target)
+
+    with pytest.raises(NonFiniteLoss):
+        fitted((X, CLASSES), loss=own)
+
+
 @pytest.mark.parametrize("loss", [weighed, of_pairs])
 def test_a_loss_that_is_no_mean_over_samples_is_told(loss):
     def fit(shards):

@@ -56,7 +56,7 @@ def warn_unless_mean(spec: TorchSpec, params: Sequence[torch.Tensor], batch: Bat
         if not all(isinstance(part, torch.Tensor) for part in (outputs, target)):
             return
         whole, mean = _means(objective.loss, outputs, target)
-    if not math.isclose(whole, mean, rel_tol=SAME, abs_tol=1e-6):
+    if math.isfinite(whole) and not math.isclose(whole, mean, rel_tol=SAME, abs_tol=1e-6):
         warnings.warn(
             f"the loss of {len(outputs)} samples is {whole:.6g} and the mean of their losses is "
             f"{mean:.6g}: it is not a mean over samples, and the loss of a batch is the mean of "
