@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from phalanx.data.lookalikes import CODE, resemblance
+from phalanx.data.lookalikes import are_codes, resemblance
 from phalanx.data.table import Table, or_drop
 from phalanx.errors import InvalidInput
 from phalanx.pure.arrays import Array
@@ -117,7 +117,7 @@ def _column(
     """The cells as numbers or text, or the error for a mixture."""
     is_text = (learnt or {}).get(name)
     if is_text is None:
-        is_text = any(map(CODE.fullmatch, raw))
+        is_text = are_codes(raw)
     if is_text:
         return _text([cell.strip() for cell in raw])
     with contextlib.suppress(ValueError):  # most columns are whole, and this is the fast way

@@ -10,6 +10,15 @@ THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
 DECIMAL_COMMA = re.compile(r"[+-]?([0-9]*|[0-9]{1,3}(\.[0-9]{3})+),[0-9]+([eE][+-]?[0-9]+)?")
 
 
+def are_codes(cells: Iterable[str]) -> bool:
+    """Whether any cell has a leading zero, by a look at its first character before a closer one.
+
+    >>> are_codes(["12", "0.5", "0"]), are_codes(["12", " 007"])
+    (False, True)
+    """
+    return any(cell[:1] <= "0" and CODE.fullmatch(cell) for cell in cells)
+
+
 def commas(cells: Iterable[str]) -> str:
     """A sentence where the text of a column is numbers with commas, else nothing.
 
