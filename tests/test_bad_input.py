@@ -230,9 +230,9 @@ def test_validation_data(validation, message):
         ({0: 1, 1: INF}, r"class_weight\[1\] must be a number.*below inf; got inf"),
         ({1: -1}, r"class_weight\[1\] must be a number at least 0.*got -1"),
         ({0: 0, 1: 0}, r"weight above 0 for one class at least; got 0 for all of \[0, 1\]"),
-        ([{0: 1}], "class_weight|number of outputs"),
+        ([{0: 1}], "class_weight is a list.*y of one"),
         ([3], r"class_weight\[0\] must be a dict"),
-        ({5: 1}, "class_weight"),
+        ({0: 2, 5: 1}, r"classes of y, \[0, 1\]; got one for 5"),
     ],
 )
 def test_class_weights(weights, message):

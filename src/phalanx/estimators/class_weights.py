@@ -29,6 +29,11 @@ def weights_by_class(class_weight: Any, y: Any, classes: Array) -> Array:
     elif isinstance(class_weight, list):
         for column, weights in enumerate(class_weight):
             _check(weights, f"class_weight[{column}]", [0, 1])
+        if np.ndim(y) == 1:
+            raise InvalidInput(
+                "class_weight is a list, of a dict for each column, where y has several labels; "
+                f"got {class_weight!r:.200} for a y of one. Pass the dict alone."
+            )
     elif not isinstance(class_weight, str) or class_weight != BALANCED:
         raise InvalidInput(
             f"class_weight must be a dict from class to weight, {BALANCED!r} or None; got "
@@ -42,6 +47,11 @@ def _check(weights: Any, name: str, labels: list[Any]) -> None:
     if not isinstance(weights, dict):
         raise InvalidInput(f"{name} must be a dict from class to weight; got {weights!r:.200}.")
     for label, weight in weights.items():
+        if label not in labels:
+            raise InvalidInput(
+                f"{name} must have weights for classes of y, {labels!r:.200}; got one for "
+                f"{label!r}. Leave it out, or write it as y has it."
+            )
         which = f"{name}[{label!r}]"
         checks.number(which, weight, at_least=0, below=float("inf"), hint=HINT)
     if all(weights.get(label, 1) == 0 for label in labels):
