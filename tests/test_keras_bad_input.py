@@ -123,6 +123,10 @@ MODELS = [
     (lambda: compiled(loss=failing), "RuntimeError: a fault of mine"),
     (lambda: compiled(metrics=[failing]), "RuntimeError: a fault of mine"),
     (lambda: compiled(metrics=["mae", Largest()]), "sums over samples.*'largest' is not"),
+    (
+        lambda: compiled(layers.SpectralNormalization(layers.Dense(3)), layers.Dense(2)),
+        "leave the weights that are trained as they are.*it changed '.*kernel'",
+    ),
     (lambda: compiled(metrics=[mean_of_all]), "'mean_of_all' is not.*leave out the final mean"),
     (
         lambda: compiled(layers.Dense(3, dtype="float64"), layers.Dense(2)),

@@ -11,7 +11,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.optim import lr_scheduler as schedules
-from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 import phalanx
 import torch_models as models
@@ -158,6 +164,10 @@ OBJECTIVES = [
     ({"optimizer": Odd}, "each parameter from its own gradient.*Odd gives another.*clip_norm="),
     ({"optimizer": forgets}, "optimizer must be a torch.optim.Optimizer.*got NoneType"),
     ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "reduction='sum'. Use reduction='mean'"),
+    (
+        {"loss": nn.CrossEntropyLoss(torch.tensor([1.0, 0.0, 2.0]), label_smoothing=0.1)},
+        r"label smoothing needs class weights above 0.*\[1.0, 0.0, 2.0\]",
+    ),
     ({"loss": nn.MSELoss(reduction="none")}, "reduction='none'. Use reduction='mean'"),
     ({"loss": no_scalar}, r"one floating-point number.*no_scalar returned a tensor of shape \(4"),
     ({"loss": a_number}, "one floating-point number.*a_number returned a float"),
@@ -295,6 +305,15 @@ DATA = [
     (loader(sampler=SubsetRandomSampler(range(5))), "visited once.*a SubsetRandomSampler.*Subset"),
     (loader(sampler=WeightedRandomSampler([1.0] * 48, 48)), "once.*got.*WeightedRandomSampler"),
     (loader(sampler=RandomSampler(range(48), num_samples=9)), "once.*a RandomSampler"),
+    (loader(sampler=SequentialSampler(range(8))), "once.*a SequentialSampler"),
+    (
+        loader(batch_sampler=BatchSampler(SubsetRandomSampler(range(8)), 8, False)),
+        "visited once.*a SubsetRandomSampler",
+    ),
+    (
+        loader(batch_sampler=BatchSampler(SequentialSampler(range(48)), 9, True)),
+        "drop_last=True, which would leave 3 of 48",
+    ),
     (loader(batch_sampler=[[0, 1], [2]]), "cut by batch_size=.*got a DataLoader with a list"),
     (loader(batch_size=None), "cut by batch_size=.*got a DataLoader with batch_size=None"),
     (loader(batch_size=5, drop_last=True), "drop_last=True, which would leave 3 of 48 out"),

@@ -591,6 +591,10 @@ def writing_into_a_buffer(module, optimizer):
     module.get_buffer("scale").fill_(3)
 
 
+def replacing_a_layer(module, optimizer):
+    module[0] = nn.Linear(6, 5)
+
+
 def replacing_a_buffer(module, optimizer):
     module.register_buffer("scale", torch.zeros(1))
 
@@ -602,6 +606,7 @@ def replacing_a_buffer(module, optimizer):
         (writing_into_the_frozen, "not trained stays the same.*changed '2.weight'"),
         (writing_into_a_buffer, "changed 'scale'.*call fit again"),
         (replacing_a_buffer, "changed 'scale'"),
+        (replacing_a_layer, "replaced '0.weight' and 1 more.*copy_"),
         (freezing, "requires_grad=False for '0.weight' and 1 more.*call fit again"),
         (thawing, "requires_grad=True for '2.weight'"),
         (adding_a_group, "there are 2 where there were 1.*learning rate of 0"),

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import phalanx
 import torch_models as models
@@ -150,6 +151,50 @@ def test_shards_and_seed_are_part_of_the_answer():
 
 def test_more_workers_than_tasks_are_not_asked():
     assert trained("mlp", workers=9)[1].workers == 4
+
+
+@pytest.mark.parametrize("hidden", [1, 3])
+def test_buffers_that_stand_still_at_first_are_learnt(hidden):
+    """The power iterations of a matrix of rank one have converged before the training begins."""
+
+    def fit(workers):
+        module = models.made(
+            lambda: nn.Sequential(
+                nn.utils.parametrizations.spectral_norm(nn.Linear(6, hidden)),
+                nn.Tanh(),
+                nn.Linear(hidden, 3),
+            )
+        )
+        settings = {**SETTINGS, "workers": workers, "optimizer": "sgd", "epochs": 4}
+        validation = (models.X, models.CLASSES)
+        run = phalanx.fit(module, validation, validation=validation, **settings)
+        module.eval()
+        loss = nn.functional.cross_entropy(module(models.X), models.CLASSES)
+        assert float(loss.detach()) == pytest.approx(run.scores[-1], rel=1e-5)
+        return run.digest
+
+    assert len({fit(workers) for workers in (1, 2, 3)}) == 1
+
+
+class Late(nn.Module):
+    """Changes a buffer from its fourth pass on."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.passes = nn.Linear(6, 3), 0
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, x):
+        self.passes += 1
+        if self.passes > 3:
+            self.scale += 0.1
+        return self.layer(x) * self.scale
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_buffer_that_changes_late_is_an_error(workers):
+    with pytest.raises(phalanx.UserFunctionError, match="'scale' was not changed by the first"):
+        phalanx.fit(Late(), (models.X, models.CLASSES), **{**SETTINGS, "workers": workers})
 
 
 @pytest.mark.parametrize("shards", [1, 4])

@@ -388,6 +388,19 @@ def test_a_mean_over_something_else_than_the_samples_is_the_batchs(name, epochs)
         assert figures["accuracy"] == pytest.approx(float(right))
 
 
+def test_an_output_that_is_infinite_is_no_loss_where_its_target_is_left_out():
+    class Masked(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).masked_fill(torch.tensor([False, True, False]), -torch.inf)
+
+    x, y = X[:8], torch.tensor([-100] * 4 + [0, 2, 0, 2])
+    module = models.made(lambda: Masked(6, 3))
+    with torch.no_grad():
+        expected = float(functional.cross_entropy(module(x), y))
+    run = phalanx.fit(module, (x, y), epochs=1, **{**PLAIN, "shards": 2, "batch_size": 8})
+    assert run.losses == pytest.approx([expected])
+
+
 def test_a_step_of_which_every_target_is_left_out_changes_nothing():
     module = models.mlp()
     before = [p.detach().clone() for p in module.parameters()]

@@ -60,7 +60,15 @@ class Trial:
         for state, value in zip(seed_states(model), seeds, strict=True):
             state.assign(value)
         trained = {id(v) for v in model.trainable_variables}
-        return tuple(i for i in changed if id(model.weights[i]) not in trained)
+        for i in changed:
+            if id(model.weights[i]) in trained:
+                raise InvalidInput(
+                    "a call must leave the weights that are trained as they are, since all workers "
+                    f"share them; it changed {model.weights[i].path!r}. Let the layer compute what "
+                    "it needs of them (as SpectralNormalization does not), or change a weight with "
+                    "trainable=False instead."
+                )
+        return tuple(changed)
 
     def _call(self, x: Any, training: bool) -> Any:
         with torch.no_grad():

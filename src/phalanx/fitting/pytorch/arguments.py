@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from phalanx.errors import InvalidInput
 from phalanx.models.pytorch.network import Settings
 from phalanx.models.pytorch.objective import LOSSES, METRICS, Objective
+from phalanx.models.pytorch.weighing import class_weights_of
 from phalanx.pure import checks
 from phalanx.pure.registry import choose
 
@@ -90,12 +92,26 @@ def objective_of(loss: Any, step: Any, metrics: Any) -> Objective:
             f"batch; got {type(chosen).__name__} with reduction={chosen.reduction!r}. Use "
             "reduction='mean'."
         )
+    _check_smoothing(chosen)
     if metrics is not None and step is not None:
         raise InvalidInput(
             "metrics need the outputs of loss(module(x), y); with step= there are none. Leave "
             "metrics out, or pass loss= instead of step=."
         )
     return Objective(chosen, step, metrics_of(metrics))
+
+
+def _check_smoothing(loss: Any) -> None:
+    weights = class_weights_of(loss)
+    if weights is None or bool((weights > 0).all()):
+        return
+    options = loss.keywords if isinstance(loss, partial) else vars(loss)
+    if options.get("label_smoothing"):
+        raise InvalidInput(
+            "label smoothing needs class weights above 0, since torch's mean has no value for a "
+            f"shard of other classes alone; got the weights {weights.tolist()}. Use a small weight "
+            "instead of 0, or leave these samples out."
+        )
 
 
 def metrics_of(metrics: Any) -> dict[str, Any]:

@@ -25,27 +25,27 @@ def unpacked(loader: DataLoader[Any]) -> tuple[Any, Any]:
     """
     if isinstance(loader.dataset, IterableDataset):
         return loader.dataset, loader.collate_fn  # for whoever refuses it without a loader as well
-    if type(loader.batch_sampler) is not BatchSampler:
+    batches = loader.batch_sampler  # what the loader says of itself is a default beside it
+    if type(batches) is not BatchSampler:
         raise InvalidInput(
             "batches are cut by batch_size=, so that they are the same for any number of workers; "
-            f"got a DataLoader with {_named(loader.batch_sampler, 'batch_size=None')}. Pass its "
+            f"got a DataLoader with {_named(batches, 'batch_size=None')}. Pass its "
             "dataset, and batch_size=."
         )
-    sampler = loader.sampler
-    if not _visits_all_once(sampler):
+    n_samples = len(loader.dataset)  # type: ignore[arg-type]
+    if not _visits_all_once(batches.sampler, n_samples):
         raise InvalidInput(
             "every sample is visited once an epoch, in the order of data_distribution=; got a "
-            f"DataLoader with {_named(sampler, '')}. Leave the sampler out; for a part of the "
-            "samples pass a torch.utils.data.Subset, for weights of samples a loss that weighs "
+            f"DataLoader with {_named(batches.sampler, '')}. Leave the sampler out; for a part of "
+            "the samples pass a torch.utils.data.Subset, for weights of samples a loss that weighs "
             "them, and for copies on several machines nothing: Phalanx divides the samples itself."
         )
-    left = len(loader.dataset) % (loader.batch_size or 1)  # type: ignore[arg-type]
-    if loader.drop_last and left:
+    left = n_samples % batches.batch_size
+    if batches.drop_last and left:
         raise InvalidInput(
             "every sample is visited once an epoch, the last and smaller batch weighted by its "
             f"samples; got a DataLoader with drop_last=True, which would leave {left} of "
-            f"{len(loader.dataset)} out. Set drop_last=False, "  # type: ignore[arg-type]
-            "or pass a Subset of the dataset."
+            f"{n_samples} out. Set drop_last=False, or pass a Subset of the dataset."
         )
     return loader.dataset, loader.collate_fn
 
@@ -54,13 +54,15 @@ def batch_size_of(data: Any, asked: int | None) -> int:
     """What was asked for, else what a DataLoader has, else 32."""
     if asked is not None or not isinstance(data, DataLoader):
         return BATCH_SIZE if asked is None else asked
-    return BATCH_SIZE if data.batch_size is None else data.batch_size
+    batches = data.batch_sampler
+    return batches.batch_size if isinstance(batches, BatchSampler) else BATCH_SIZE
 
 
-def _visits_all_once(sampler: Any) -> bool:
-    if type(sampler) is RandomSampler:
-        return not sampler.replacement and sampler.num_samples == len(sampler.data_source)
-    return type(sampler) is SequentialSampler
+def _visits_all_once(sampler: Any, n_samples: int) -> bool:
+    if type(sampler) not in (RandomSampler, SequentialSampler):
+        return False
+    is_drawn = getattr(sampler, "replacement", False)
+    return not is_drawn and len(sampler) == len(sampler.data_source) == n_samples
 
 
 def _named(sampler: Any, otherwise: str) -> str:

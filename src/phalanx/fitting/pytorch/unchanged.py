@@ -20,10 +20,17 @@ class Trainable:
     ) -> None:
         self._module, self._optimizer, self._learnt = module, optimizer, learnt
         self._flags, self._groups = self._flags_now(), self._groups_now()
-        self._constants = self._constants_now()
+        self._params, self._constants = self._params_now(), self._constants_now()
 
     def check(self) -> None:
         """Raise InvalidInput if that has changed: the workers' copies know nothing of it."""
+        params = self._params_now()
+        replaced = [name for name, p in self._params.items() if params.get(name) is not p]
+        if replaced:
+            raise InvalidInput(
+                "a module keeps its parameters throughout a fit, whatever values they get; a "
+                f"callback has replaced {_named(replaced)}. {NEXT}; or write into it by copy_()."
+            )
         now = self._flags_now()
         changed = [name for name, flag in self._flags.items() if now.get(name) is not flag]
         if changed:
@@ -59,6 +66,9 @@ class Trainable:
             for name, tensor in named
             if name not in self._learnt and (id(tensor) not in trained or not self._flags.get(name))
         }
+
+    def _params_now(self) -> dict[str, torch.nn.Parameter]:
+        return dict(self._module.named_parameters())
 
     def _flags_now(self) -> dict[str, bool]:
         return {name: p.requires_grad for name, p in self._module.named_parameters()}

@@ -24,7 +24,7 @@ from phalanx.models.pytorch.tracing import (
     signature,
 )
 from phalanx.models.pytorch.vector import Vector
-from phalanx.models.pytorch.weighing import is_left_out
+from phalanx.models.pytorch.weighing import weight_of
 from phalanx.pure.arrays import Array
 from phalanx.pure.layout import Region
 from phalanx.pure.randomness import Key
@@ -149,11 +149,12 @@ class TorchModel:
     def gradient(self, rows: Batch, grad_N: Array, key: Key) -> tuple[float, float]:
         _, slots, buffer_slots = self._slots_of(grad_N)
         tape = self._tapes.get(signature(rows.content)) if self._tapes else None
-        if tape is not None and not is_left_out(self.objective.loss, rows.content[-1]):
+        weight = weight_of(self.objective.loss, rows.content[-1], rows.count) if tape else 0.0
+        if tape is not None and weight > 0:  # of no target, torch's mean is 0 / 0
             played, draws = tape
             if draws:
                 torch.default_generator.manual_seed(key.number())
-            return float(played(rows.content, slots)[0]) * rows.count, float(rows.count)
+            return float(played(rows.content, slots)[0]) * weight, weight
         seed_everything(key.number())
         self._prepare(training=True)
         with self.settings.autocast():
@@ -245,7 +246,6 @@ class Buffers:
                     "changed by the first samples, and was by others. Change it in every forward "
                     "pass in training mode."
                 )
-        self._constant.clear()  # the first shard has shown it, and looking takes time
 
     def _of(self, name: str) -> torch.Tensor:
         buffers, key = self._owners[name]

@@ -83,7 +83,7 @@ class Objective:
 
     def _mean_loss(self, outputs: Any, target: Any, weight: float) -> torch.Tensor:
         if weight == 0.0:  # of no target, torch's mean is 0 / 0
-            nothing: torch.Tensor = outputs.sum() * 0.0
+            nothing: torch.Tensor = outputs[:0].sum()
             return nothing
         return self._loss(outputs, target)
 
