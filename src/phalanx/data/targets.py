@@ -10,7 +10,7 @@ import numpy as np
 
 from phalanx.data.delimited import MISSING
 from phalanx.data.inputs import mean_and_scale, numbers
-from phalanx.data.lookalikes import CODE, resemblance
+from phalanx.data.lookalikes import are_codes, resemblance
 from phalanx.data.plain import field, finite, texts
 from phalanx.data.table import Table, as_text, is_text, missing
 from phalanx.errors import InvalidInput, unknown_name
@@ -30,7 +30,7 @@ class ClassTarget:
     @property
     def holds_text(self) -> bool:
         """Whether the labels cannot have come from numbers."""
-        return any(map(CODE.fullmatch, self.labels))
+        return are_codes(self.labels)
 
     def encode(self, table: Table) -> Array:
         """Class indices [n]. Raises InvalidInput for a missing or an unknown label."""

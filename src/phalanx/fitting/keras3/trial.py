@@ -64,9 +64,8 @@ class Trial:
             if id(model.weights[i]) in trained:
                 raise InvalidInput(
                     "a call must leave the weights that are trained as they are, since all workers "
-                    f"share them; it changed {model.weights[i].path!r}. Let the layer compute what "
-                    "it needs of them (as SpectralNormalization does not), or change a weight with "
-                    "trainable=False instead."
+                    f"share them; it changed {model.weights[i].path!r}, as SpectralNormalization "
+                    "does. Leave that layer out, or write into a weight of trainable=False instead."
                 )
         return tuple(changed)
 

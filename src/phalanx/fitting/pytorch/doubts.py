@@ -13,7 +13,8 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from phalanx.data.samples import Samples
-from phalanx.models.pytorch.batches import Batch, DatasetSamples
+from phalanx.fitting.pytorch.trials import first_rows_of
+from phalanx.models.pytorch.batches import DatasetSamples
 from phalanx.models.pytorch.generators import undisturbed
 from phalanx.models.pytorch.network import TorchSpec, moved
 from phalanx.models.pytorch.objective import outputs_of
@@ -44,13 +45,16 @@ def warn_unless_settled(samples: Samples) -> None:
         )
 
 
-def warn_unless_mean(spec: TorchSpec, params: Sequence[torch.Tensor], batch: Batch) -> None:
+def warn_unless_mean(
+    loss: Any, spec: TorchSpec, params: Sequence[torch.Tensor], samples: Samples
+) -> None:
     """Warn where the loss of a few samples is not the mean of their losses, as in a loss over pairs
     or one that divides by weights: then it matters which samples form a shard."""
+    if loss is None or _is_torchs(loss):
+        return
+    batch = first_rows_of(samples)
     with undisturbed(), torch.no_grad():
         module, objective, _ = unpacked(spec.packed, [p.detach().clone() for p in params])
-        if objective.loss is None or _is_torchs(objective.loss):
-            return
         device = torch.device(spec.settings.device)
         outputs, target = outputs_of(module.to(device), moved(batch.content, device))
         if not all(isinstance(part, torch.Tensor) for part in (outputs, target)):

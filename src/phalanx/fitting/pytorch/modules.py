@@ -75,7 +75,7 @@ def fit_module(
     spec = spec_of(module, described, objective, training, precision, device)
     plan = wishes.plan(training.n_samples, spec.n_parameters, lambda: labels_of(training))
     if plan.n_shards > 1:
-        warn_unless_mean(spec, described.params, first_rows_of(training))
+        warn_unless_mean(objective.loss, spec, described.params, training)
     score = OwnScore(3 + len(objective.metrics)) if validating else None
     n_validation = validating.n_samples if validating else 0
     optimiser = described.shaped(spec.vector)

@@ -36,21 +36,18 @@ def class_weights_of(loss: Any) -> torch.Tensor | None:
     return weights if ignored_by(loss) is not None and isinstance(weights, torch.Tensor) else None
 
 
-def is_left_out(loss: Any, target: Any) -> bool:
-    """Whether a loss leaves out any of these targets."""
-    ignored = ignored_by(loss)
-    return ignored is not None and _are_classes(target) and bool((target == ignored).any())
-
-
 def weight_of(loss: Any, target: Any, count: int) -> float:
     """What the mean loss of `count` samples weighs: as many as they are, for most losses.
 
     target: of class indices [B, ...]; where it holds probabilities, torch divides by samples.
     """
     weights, ignored = class_weights_of(loss), ignored_by(loss)
-    if not _are_classes(target) or (weights is None and not is_left_out(loss, target)):
+    if ignored is None or not _are_classes(target):
         return float(count)
-    kept = target[target != ignored]
+    is_kept = target != ignored
+    if weights is None and bool(is_kept.all()):
+        return float(count)
+    kept = target[is_kept]
     total = float(kept.numel()) if weights is None else float(weights.double()[kept].sum())
     many = target.numel() / count  # of a sample, as in segmentation
     return float(total / many)
