@@ -15,7 +15,7 @@ from phalanx.pure.randomness import Key
 
 
 def test_the_rules_have_this_number():
-    assert RULES == 2
+    assert RULES == 3
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from phalanx.engine.slots import Slots
 from phalanx.errors import NonFiniteLoss
 from phalanx.exchange.board import fence
 from phalanx.exchange.tally import Tally
-from phalanx.models.base import Model
+from phalanx.models.base import FactoredModel, Model
 from phalanx.models.local import LocalModel
 from phalanx.pure.arrays import Array
 from phalanx.pure.layout import Kind
@@ -34,10 +34,14 @@ class Shards:
         self._stops = post.job.nonfinite == "stop"
         self._local = model if isinstance(model, LocalModel) else None
         self._ledger, self._settings = Ledger(arena, is_scored=False), arena["settings"]
+        self._factored = model if isinstance(model, FactoredModel) else None
+        rows, self._at_once = self.plan.max_shard_rows, 1
+        if self._factored is not None:
+            self._at_once = max(1, self._factored.rows_at_once // rows)
         if self._local is not None:  # replicas take their rows step by step
-            self.samples: Any = self._local.gatherer(samples)
-        else:
-            self.samples = samples.gatherer(self.plan.max_shard_rows)
+            self._gatherers: Any = [self._local.gatherer(samples)]
+        else:  # one for each shard that is computed at once
+            self._gatherers = [samples.gatherer(rows) for _ in range(self._at_once)]
         self.done = Tally(arena, "shards_done", post.rank)
         self.results = arena.words("results")  # of all workers: (loss, weight) of each shard
         self._width = 2 + post.job.model.n_measures
@@ -72,12 +76,31 @@ class Shards:
     def compute_mine(self) -> int:
         """Compute those that fall to me; how many they were."""
         computed, post = 0, self.post
+        if self._at_once > 1 and post.share.is_regular and self._is_full:
+            return self._compute_together(post.share.shards)
         for s in post.share.shards:
             if s < self.live and (post.share.is_regular or not self._is_taken(s)):
                 self._compute(s)
                 post.exchange.look(post.tick)
                 computed += 1
         return computed
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether the step's batch is as large as others: what is quicker is found out by size."""
+        return len(self._batch_B) == self.plan.batch_size
+
+    def _compute_together(self, shards: list[int]) -> int:
+        """As many at once as the model is quicker with."""
+        assert self._factored is not None
+        for first in range(0, len(shards), self._at_once):
+            group = shards[first : first + self._at_once]
+            tasks = [self._task(s, place) for place, s in enumerate(group)]
+            outcomes = self._factored.gradients(tasks)
+            for s, (_, slot_N, _), outcome in zip(group, tasks, outcomes, strict=True):
+                self._publish(s, slot_N, outcome)
+                self.post.exchange.look(self.post.tick)
+        return len(shards)
 
     def wait_for_all(self) -> Sequence[int] | None:
         """Wait until every shard is done; who did each, or None if every owner did its own."""
@@ -132,24 +155,32 @@ class Shards:
         return self._doer(s) is not None or post.share.is_begun(s, post.tick)
 
     def _compute(self, s: int) -> None:
+        task = self._task(s)
+        self._publish(s, task[1], self.model.gradient(*task))
+
+    def _task(self, s: int, place: int = 0) -> tuple[Any, Array, Key]:
+        """Begin with a shard: its rows, its slot and its key. place: how many are begun already."""
         post, share, at = self.post, self.post.share, self.post.presence.at
         share.begin(s, post.tick)
         at("read", s)
         first, last = self._offsets[s]
         key = Key(self.plan.seed, post.moment.updates, s)
-        rows = self.samples.rows(self._batch_B[first:last], key)
+        rows = self._gatherers[place].rows(self._batch_B[first:last], key)
         at("compute", s)
-        grad_N = self._slots.one(s, post.rank, share.owners[s])
-        outcome = self.model.gradient(rows, grad_N, key)
+        return rows, self._slots.one(s, post.rank, share.owners[s]), key
+
+    def _publish(self, s: int, grad_N: Array, outcome: Sequence[float]) -> None:
+        """Let the others have a shard, unless it is published already."""
+        post = self.post
         for trained in self._rounded:
             self._rounding.apply(grad_N[trained])
         if self._stops and not isfinite(outcome[0]):
             moment = post.moment
             raise NonFiniteLoss(outcome[0], moment.updates, moment.epoch, s)
-        at("publish", s)
+        post.presence.at("publish", s)
         # If it is published already, the update may have begun while I computed: mine may be of
         # half-changed parameters, and nobody needs it. If not, it cannot have.
-        if self.done.doer(s, post.tick, share.others) is None:
+        if self.done.doer(s, post.tick, post.share.others) is None:
             for place, figure in enumerate(outcome, post.rank * self._stride + self._width * s):
                 self.results[place] = figure
             self.done.publish(s, post.tick)

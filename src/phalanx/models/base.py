@@ -35,6 +35,11 @@ class Model(Protocol):
 class FactoredModel(Model, Protocol):
     """A model whose shards leave, in place of some gradients, what these are the products of."""
 
+    rows_at_once: int  # of as many shards as have no more rows in sum, `gradients` is quicker
+
+    def gradients(self, shards: Sequence[tuple[Any, Array, Key]]) -> Sequence[Sequence[float]]:
+        """As `gradient` of one shard after another, to the bit."""
+
     def panel(
         self, number: int, slots: Sequence[Array], counts: Sequence[int], shares: Array
     ) -> Array:

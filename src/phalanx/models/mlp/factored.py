@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 from phalanx.data.samples import Rows
-from phalanx.models.mlp.network import Gradients, MLPSpec, Network, Workspace, padded
+from phalanx.models.mlp.network import MLPSpec, Network, Workspace, features_of, halves, padded
+from phalanx.models.mlp.stacking import ROWS_AT_ONCE, Stack
 from phalanx.pure.arrays import Array, aligned_empty, blas_gemm
 from phalanx.pure.layout import Region
 from phalanx.pure.panels import Panel, factors_pay, panels_of
@@ -81,20 +83,94 @@ def factored(spec: MLPSpec, batch_size: int, n_shards: int) -> MLPSpec:
     return FactoredMLP(*plain, factored=layers, shard_rows=-(-batch_size // n_shards))
 
 
+class Place(NamedTuple):
+    """What belongs to a slot: where a shard of so many rows leaves what, and computes it."""
+
+    slot_N: Array
+    space: Workspace
+    weight_grads: list[Array]
+    bias_grads: list[Array]
+
+
+class Pass(NamedTuple):
+    """A shard on its way through the network."""
+
+    rows: Rows
+    place: Place
+    space: Workspace
+    masks: list[Array]
+
+
 class FactoredNetwork(Network):
     """See models/base.py: FactoredModel."""
 
     spec: FactoredMLP
+    rows_at_once = ROWS_AT_ONCE
 
     def __init__(self, spec: FactoredMLP, params_N: Array) -> None:
         super().__init__(spec, params_N)
-        self._spaces: dict[tuple[int, int], tuple[Array, Workspace]] = {}
+        self._places: dict[tuple[int, int], Place] = {}
+        self._stack = Stack(spec.dtype)
         self._panel = aligned_empty((0,), spec.dtype)
 
-    def gradient(self, rows: Rows, slot_N: Array, key: Key) -> tuple[float, float]:
+    def gradient(self, rows: Rows, grad_N: Array, key: Key) -> tuple[float, float]:
+        return self.gradients([(rows, grad_N, key)])[0]
+
+    def gradients(self, shards: Sequence[tuple[Rows, Array, Key]]) -> list[tuple[float, float]]:
+        passes = [self._pass(*shard) for shard in shards]
+        for i in range(len(self.weights)):
+            self._project(i, passes)
+            for one in passes:
+                self._activate(i, one.space, one.masks)
+        outcomes = [self._judge(one.rows, one.space.layers[-1]) for one in passes]
+        for i in range(len(self.weights) - 1, -1, -1):
+            for one in passes:
+                self._leave(i, one)
+            if i > 0:
+                self._pass_back(i, passes)
+                for one in passes:
+                    self._differentiate(i - 1, one.space, one.masks)
+        return outcomes
+
+    def _pass(self, rows: Rows, slot_N: Array, key: Key) -> Pass:
+        place = self._place(slot_N, rows.count)
         if 0 in self.spec.factored:
-            self._factors(0, slot_N, rows.count)[1][...] = rows.x
-        return super().gradient(rows, slot_N, key)
+            self._factors(0, slot_N, rows.count)[1][...] = rows.x.T
+        return Pass(rows, place, place.space, self._masks(rows.count, key))
+
+    def _project(self, i: int, passes: Sequence[Pass]) -> None:
+        """Layer i <- its weights times what is below."""
+        weight, outputs = self.weights[i], [one.space.layers[i] for one in passes]
+        if i in self.spec.factored:
+            inputs = [self._factors(i, one.place.slot_N, one.rows.count)[1] for one in passes]
+            self._stack.project(weight, inputs, outputs)
+            return
+        for one, output in zip(passes, outputs, strict=True):
+            if i == 0:
+                one.rows.project(weight, output)
+            else:
+                weight.dot(one.space.layers[i - 1], out=output)
+
+    def _pass_back(self, i: int, passes: Sequence[Pass]) -> None:
+        """The deltas below layer i <- its transposed weights times its deltas."""
+        weight, deltas = self.weights[i], [one.space.deltas[i] for one in passes]
+        below = [one.space.deltas[i - 1] for one in passes]
+        if i in self.spec.factored:
+            self._stack.pass_back(weight, deltas, below)
+            return
+        for delta, under in zip(deltas, below, strict=True):
+            weight.T.dot(delta, out=under)
+
+    def _leave(self, i: int, one: Pass) -> None:
+        """The gradient of layer i, less that of weights whose factors lie in the slot."""
+        delta = one.space.deltas[i]
+        delta.dot(one.space.ones_B, out=one.place.bias_grads[i])
+        if i in self.spec.factored:
+            return
+        if i == 0:
+            one.rows.correlate(delta, one.place.weight_grads[0])
+        else:
+            delta.dot(one.space.layers[i - 1].T, out=one.place.weight_grads[i])
 
     def panel(
         self, number: int, slots: Sequence[Array], counts: Sequence[int], shares: Array
@@ -107,39 +183,40 @@ class FactoredNetwork(Network):
         grad_n = self._panel[:size]
         grad_FO = grad_n.reshape(stop - start, fan_in).T
         for s, (slot_N, count, share) in enumerate(zip(slots, counts, shares, strict=True)):
-            delta_OB, inputs = self._factors(layer, slot_N, count)
-            inputs_FB = inputs if layer else inputs.T
+            delta_OB, inputs_FB = self._factors(layer, slot_N, count)
             blas_gemm(share, inputs_FB, delta_OB[start:stop].T, float(s > 0), grad_FO)
         return grad_n
 
     def _factors(self, layer: int, slot_N: Array, count: int) -> tuple[Array, Array]:
-        """Deltas [O, B], and inputs: [F, B], but those of the first layer as they come, [B, F]."""
+        """Deltas [O, B], and inputs [F, B]; those of the first layer lie as they come, by rows."""
         fan_in, fan_out = self.spec.sizes[layer : layer + 2]
         deltas, inputs = self.spec.places[layer]
-        shape = (fan_in, count) if layer else (count, fan_in)
-        return (
-            slot_N[deltas : deltas + fan_out * count].reshape(fan_out, count),
-            slot_N[inputs : inputs + fan_in * count].reshape(shape),
-        )
+        delta_OB = slot_N[deltas : deltas + fan_out * count].reshape(fan_out, count)
+        input_n = slot_N[inputs : inputs + fan_in * count]
+        return delta_OB, input_n.reshape(fan_in, count) if layer else input_n.reshape(
+            count, fan_in
+        ).T
+
+    def _place(self, slot_N: Array, n_rows: int) -> Place:
+        """Kept, since a slot never changes. Each has buffers of its own, since several shards are
+        on their way at once."""
+        known = self._places.get((id(slot_N), n_rows))
+        if known is None:
+            weight_grads, bias_grads = halves(self.spec.layout.views(slot_N))
+            known = Place(slot_N, self._space_in(slot_N, n_rows), weight_grads, bias_grads)
+            self._places[id(slot_N), n_rows] = known
+        return known
 
     def _space_in(self, slot_N: Array, n_rows: int) -> Workspace:
-        """A workspace of which the factors lie in the slot; kept, since a slot never changes."""
-        known = self._spaces.get((id(slot_N), n_rows))
-        if known is None:
-            known = slot_N, self._made_space(slot_N, n_rows)
-            self._spaces[id(slot_N), n_rows] = known
-        return known[1]
-
-    def _made_space(self, slot_N: Array, n_rows: int) -> Workspace:
-        buffers, depth = self._buffers(n_rows), len(self.spec.sizes) - 1
+        """A workspace of which the factors lie in the slot."""
+        depth = len(self.spec.sizes) - 1
+        buffers = [
+            aligned_empty((features, n_rows), self.spec.dtype)
+            for features in features_of(self.spec)
+        ]
         for layer in self.spec.factored:
-            delta_OB, inputs = self._factors(layer, slot_N, n_rows)
+            delta_OB, inputs_FB = self._factors(layer, slot_N, n_rows)
             buffers[depth - 1 if layer == depth - 1 else depth + layer] = delta_OB
             if layer:
-                buffers[layer - 1] = inputs
+                buffers[layer - 1] = inputs_FB
         return Workspace(self.spec, buffers, n_rows)
-
-    def _weight_views(self, slot_N: Array) -> Gradients:
-        weights, biases = super()._weight_views(slot_N)
-        kept = [None if i in self.spec.factored else view for i, view in enumerate(weights)]
-        return kept, biases

@@ -23,7 +23,7 @@ from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.layout import Layout, Region
 from phalanx.pure.randomness import Key
 
-Gradients = tuple[list[Array | None], list[Array]]  # views by layer: of weights, of biases
+Gradients = tuple[list[Array], list[Array]]  # views by layer: of weights, of biases
 
 
 @dataclass(frozen=True)
@@ -118,15 +118,18 @@ class Workspace:
     """Buffers of a pass over `n_rows` samples; contiguous, so the kernels are always the same."""
 
     def __init__(self, spec: MLPSpec, buffers: list[Array], n_rows: int) -> None:
-        """buffers: [features, n_rows] each, as `_features` says."""
+        """buffers: [features, n_rows] each, as `features_of` says."""
         depth = len(spec.sizes) - 1
         self.layers, hidden = buffers[:depth], buffers[depth:]
-        self.deltas = hidden[: depth - 1]
+        self.deltas = [
+            *hidden[: depth - 1],
+            self.layers[-1],
+        ]  # the last one takes its layer's place
         self.inputs = hidden[depth - 1 :] or self.layers[:-1]
         self.ones_B = np.ones(n_rows, spec.dtype)
 
 
-def _features(spec: MLPSpec) -> list[int]:
+def features_of(spec: MLPSpec) -> list[int]:
     """Of each buffer: layers, hidden deltas, and pre-activations where they are kept."""
     hidden = spec.sizes[1:-1]
     kept = hidden if ACTIVATIONS[spec.activation].keeps_input else ()
@@ -143,7 +146,7 @@ class Network:
 
     def __init__(self, spec: MLPSpec, params_N: Array) -> None:
         self.spec = spec
-        self.weights, biases = _halves(spec.layout.views(params_N))
+        self.weights, biases = halves(spec.layout.views(params_N))
         self.biases = [bias[:, np.newaxis] for bias in biases]
         self.activation: Activation = ACTIVATIONS[spec.activation]
         self.loss: Loss = LOSSES[spec.loss]
@@ -157,9 +160,14 @@ class Network:
         return space.layers[-1].T
 
     def gradient(self, rows: Rows, grad_N: Array, key: Key) -> tuple[float, float]:
-        space = self._space_in(grad_N, rows.count)
+        space = self._workspace(rows.count)
         masks = self._forward(rows, space, self._masks(rows.count, key))
-        predictions = space.layers[-1]
+        outcome = self._judge(rows, space.layers[-1])
+        self._backward(rows, space, masks, *self._gradient_views(grad_N))
+        return outcome
+
+    def _judge(self, rows: Rows, predictions: Array) -> tuple[float, float]:
+        """Sums of losses and of weights; predictions become the gradient of the mean loss."""
         target = rows.classes_B if self.loss.takes_classes else rows.target_OB
         loss_B = self.loss.gradient(predictions, target)
         if rows.weight_B is None:
@@ -168,55 +176,58 @@ class Network:
         else:
             loss, weight = float(rows.weight_B @ loss_B), float(rows.weight_B.sum())
             predictions *= rows.weight_B / weight if weight else rows.weight_B
-        self._backward(rows, space, masks, *self._gradient_views(grad_N))
         return loss, weight
 
     def _forward(self, rows: Rows, space: Workspace, masks: list[Array]) -> list[Array]:
-        last = len(self.weights) - 1
         below: Array | None = None
-        for i, (weight, bias, layer) in enumerate(
-            zip(self.weights, self.biases, space.layers, strict=True)
-        ):
+        for i, (weight, layer) in enumerate(zip(self.weights, space.layers, strict=True)):
             if below is None:
                 rows.project(weight, layer)
             else:
                 weight.dot(below, out=layer)
-            layer += bias
-            if i < last:
-                if self.activation.keeps_input:
-                    np.copyto(space.inputs[i], layer)
-                self.activation.forward(layer)
-                if masks:
-                    layer *= masks[i]
+            self._activate(i, space, masks)
             below = layer
-        self.loss.link(space.layers[-1])
         return masks
+
+    def _activate(self, i: int, space: Workspace, masks: list[Array]) -> None:
+        """Layer i, from the products with its weights to what it puts out."""
+        layer = space.layers[i]
+        layer += self.biases[i]
+        if i == len(self.biases) - 1:
+            self.loss.link(layer)
+            return
+        if self.activation.keeps_input:
+            np.copyto(space.inputs[i], layer)
+        self.activation.forward(layer)
+        if masks:
+            layer *= masks[i]
 
     def _backward(
         self,
         rows: Rows,
         space: Workspace,
         masks: list[Array],
-        weight_grads: list[Array | None],
+        weight_grads: list[Array],
         bias_grads: list[Array],
     ) -> None:
-        """The gradient, less that of weights for which None stands in the place of a view."""
         delta = space.layers[-1]
         for i in range(len(self.weights) - 1, -1, -1):
             delta.dot(space.ones_B, out=bias_grads[i])
-            into = weight_grads[i]
             if i == 0:
-                if into is not None:
-                    rows.correlate(delta, into)
+                rows.correlate(delta, weight_grads[0])
                 return
-            if into is not None:
-                delta.dot(space.layers[i - 1].T, out=into)
+            delta.dot(space.layers[i - 1].T, out=weight_grads[i])
             below = space.deltas[i - 1]
             self.weights[i].T.dot(delta, out=below)
-            if masks:
-                below *= masks[i - 1]
-            self.activation.backward(self._seen_by_derivative(space, masks, i - 1), below)
+            self._differentiate(i - 1, space, masks)
             delta = below
+
+    def _differentiate(self, i: int, space: Workspace, masks: list[Array]) -> None:
+        """The delta of layer i, from that of what it puts out to that of what is put in."""
+        delta = space.deltas[i]
+        if masks:
+            delta *= masks[i]
+        self.activation.backward(self._seen_by_derivative(space, masks, i), delta)
 
     def _seen_by_derivative(self, space: Workspace, masks: list[Array], i: int) -> Array:
         """Pre-activations, or activations with the dropout taken off again."""
@@ -241,13 +252,9 @@ class Network:
             self._workspaces[n_rows] = space
         return space
 
-    def _space_in(self, slot_N: Array, n_rows: int) -> Workspace:
-        """Of a shard of so many rows, whose gradient goes to a slot."""
-        return self._workspace(n_rows)
-
     def _buffers(self, n_rows: int) -> list[Array]:
         """All in one piece of memory, which all workspaces share."""
-        sizes = [size * n_rows for size in _features(self.spec)]
+        sizes = [size * n_rows for size in features_of(self.spec)]
         ends = [*accumulate(padded(size) for size in sizes)]
         if ends[-1] > self._flat.size:
             self._flat = aligned_empty((ends[-1],), self.spec.dtype)
@@ -262,14 +269,12 @@ class Network:
         """Kept, with the slot itself, since a shard's slot never changes."""
         known = self._gradients.get(id(grad_N))
         if known is None:
-            known = self._gradients[id(grad_N)] = grad_N, self._weight_views(grad_N)
+            known = grad_N, halves(self.spec.layout.views(grad_N))
+            self._gradients[id(grad_N)] = known
         return known[1]
 
-    def _weight_views(self, grad_N: Array) -> Gradients:
-        weights, biases = _halves(self.spec.layout.views(grad_N))
-        return [*weights], biases
 
-
-def _halves(views: list[Array]) -> tuple[list[Array], list[Array]]:
+def halves(views: list[Array]) -> tuple[list[Array], list[Array]]:
+    """Weights and biases, of the parts of a flat vector."""
     half = len(views) // 2
     return views[:half], views[half:]
