@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from memory_group import MemoryGroup
 from phalanx.errors import HostLost
-from phalanx.following import Following
 from phalanx.pure.hosts import Place
 from phalanx.pure.stopping import Progress
-from phalanx.training import train
+from phalanx.training.following import Following
+from phalanx.training.train import train
 
 LONG = 30
 

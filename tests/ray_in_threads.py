@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 
 import phalanx
 from memory_group import MemoryGroup
+from phalanx.clusters.control import Control
 from phalanx.clusters.ray.driver import Driver
 from phalanx.clusters.ray.host import Agenda, Follower
-from phalanx.control import Control
 from phalanx.errors import HostLost
 from phalanx.pure.hosts import Place
 

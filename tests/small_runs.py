@@ -9,7 +9,7 @@ import numpy as np
 from phalanx.cli.fitting import Outcome, fit, split
 from phalanx.cli.settings import Settings
 from phalanx.data.table import Table
-from phalanx.record import Record
+from phalanx.runs.record import Record
 
 SETTINGS = Settings(model=(4,), workers=1, epochs=3)
 

@@ -12,17 +12,15 @@ SOURCE = Path(phalanx.__file__).parent
 # Top to bottom: a module may import from its own floor and from those below.
 FLOORS = [
     ["cli", "__main__"],
-    ["report", "run_folder", "predictor", "evaluation", "record"],
+    ["report", "runs"],
     ["fitting"],
     ["estimators"],
-    ["training", "sessions", "course", "lbfgs"],
-    ["following", "staffing"],
-    ["keeper", "handover"],
+    ["training"],
     ["clusters"],
-    ["engine", "state"],
+    ["engine"],
     ["job", "local"],
     ["exchange", "models"],
-    ["data", "run", "arena", "checkpoint", "control", "testing"],
+    ["data", "run", "arena", "testing"],
     ["pure", "errors"],
 ]  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(reversed(FLOORS)) for name in names}

@@ -21,9 +21,9 @@ from hypothesis.extra import numpy as arrays_of
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from phalanx import checkpoint
-from phalanx.checkpoint import check_folder, load, newest, save
 from phalanx.errors import CheckpointError, InvalidInput
+from phalanx.training import checkpoint
+from phalanx.training.checkpoint import check_folder, load, newest, save
 
 ARRAYS = {
     "parameters": np.linspace(-1, 1, 7, dtype=np.float32),

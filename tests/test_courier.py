@@ -16,7 +16,6 @@ from phalanx.engine.block import Block
 from phalanx.engine.courier import Courier
 from phalanx.errors import HostLost, HostsDiffer, NonFiniteLoss
 from phalanx.exchange.board import HALT, INTERRUPT, REGROUP
-from phalanx.following import Following
 from phalanx.job import Job
 from phalanx.models.base import OutputScore
 from phalanx.models.mlp import MLPSpec
@@ -32,7 +31,8 @@ from phalanx.pure.optimizers import SGD, Adam
 from phalanx.pure.plan import Plan, random
 from phalanx.pure.schedules import Constant
 from phalanx.pure.stopping import Rule
-from phalanx.state import State
+from phalanx.training.following import Following
+from phalanx.training.state import State
 
 RNG = np.random.default_rng(0)
 N, BATCH, EPOCHS = 43, 12, 2  # the last batch has 7 rows: fewer than there are shards at times

@@ -27,7 +27,7 @@ def test_import_is_light(loaded):
 
 def test_no_engine_module_loads_scikit_learn_or_torch():
     code = (
-        "import sys, phalanx.training, phalanx.clusters.process;"
+        "import sys, phalanx.training.train, phalanx.clusters.process;"
         "sys.exit(any(name in sys.modules for name in ('sklearn', 'torch', 'scipy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

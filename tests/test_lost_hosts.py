@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import phalanx
-from phalanx.course import Course
 from phalanx.engine.courier import Courier
 from phalanx.errors import HostLost
 from phalanx.exchange.board import OPENED
+from phalanx.training.course import Course
 from ray_in_threads import Loss, Threads
 
 RNG = np.random.default_rng(0)

@@ -10,7 +10,6 @@ from xml.etree import ElementTree
 import pytest
 
 from phalanx.cli.settings import Settings
-from phalanx.record import Repeat
 from phalanx.report import render
 from phalanx.report.charts import curve
 from phalanx.report.marks import CELL, marks
@@ -19,6 +18,7 @@ from phalanx.report.scale import Scale, round_steps
 from phalanx.report.timeline import merged, timeline
 from phalanx.report.words import happened
 from phalanx.run import Event, Span
+from phalanx.runs.record import Repeat
 from small_runs import flowers, outcome, recorded
 
 VOID = {"meta"}

@@ -14,9 +14,10 @@ import numpy as np
 import psutil
 import pytest
 
-from phalanx import CheckpointError, InvalidInput, MLPClassifier, MLPRegressor, checkpoint
+from phalanx import CheckpointError, InvalidInput, MLPClassifier, MLPRegressor
 from phalanx.clusters import pool
-from phalanx.keeper import RULES
+from phalanx.training import checkpoint
+from phalanx.training.keeper import RULES
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -201,7 +202,7 @@ def test_a_checkpoint_that_is_not_exact_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("rule", "named"),
     [
-        ("phalanx.keeper.RULES", f"rules \\({RULES} there, {RULES + 1} here\\)"),
+        ("phalanx.training.keeper.RULES", f"rules \\({RULES} there, {RULES + 1} here\\)"),
         ("phalanx.pure.layout.MIN_BLOCK", "blocks \\(2 there, 1 here\\)"),
     ],
 )

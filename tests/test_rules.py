@@ -4,7 +4,6 @@ come to the same end: raise RULES, and only then write down here what comes out.
 import pytest
 
 from phalanx.job import chunk_bounds
-from phalanx.keeper import RULES
 from phalanx.models.keras3 import optimizers as keras3
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.factored import factored
@@ -12,6 +11,7 @@ from phalanx.models.pytorch import optimizers as pytorch
 from phalanx.pure.layout import block_bounds
 from phalanx.pure.plan import DISTRIBUTIONS, Plan
 from phalanx.pure.randomness import Key
+from phalanx.training.keeper import RULES
 
 
 def test_the_rules_have_this_number():

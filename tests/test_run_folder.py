@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from phalanx import RunFolderError
 from phalanx.errors import InvalidInput
-from phalanx.run_folder import free_folder, new_run_folder, read_run, write_run
+from phalanx.runs.folder import free_folder, new_run_folder, read_run, write_run
 from small_runs import flowers, outcome, recorded
 
 

@@ -33,8 +33,8 @@ def under_chaos(parts: Split, settings: Settings, out: Path) -> tuple[Outcome, O
     Writes the second one's folder. Raises InvalidInput for fewer than two workers.
     """
     from phalanx.cli.fitting import fit
-    from phalanx.record import Repeat
-    from phalanx.run_folder import new_run_folder, write_run
+    from phalanx.runs.folder import new_run_folder, write_run
+    from phalanx.runs.record import Repeat
 
     if settings.processes < 2:
         raise InvalidInput(

@@ -14,8 +14,8 @@ from phalanx.errors import PhalanxError
 
 if TYPE_CHECKING:
     from phalanx.data.table import Table
-    from phalanx.evaluation import Evaluation
-    from phalanx.predictor import Predictor
+    from phalanx.runs.evaluation import Evaluation
+    from phalanx.runs.predictor import Predictor
 
 BAD_INPUT = 2
 

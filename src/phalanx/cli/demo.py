@@ -42,7 +42,7 @@ def demo(
 def _demo_chaos(asked: int, epochs: int | None, out: Path | None) -> None:
     from phalanx.cli import chaos
     from phalanx.cli.fitting import split
-    from phalanx.run_folder import REPORT, free_folder
+    from phalanx.runs.folder import REPORT, free_folder
 
     n_epochs = chaos.EPOCHS if epochs is None else epochs
     settings = Settings(workers=asked, shards=SHARDS, epochs=n_epochs, validation_fraction=HELD_OUT)
@@ -58,7 +58,7 @@ def _demo_chaos(asked: int, epochs: int | None, out: Path | None) -> None:
 def _demo(asked: int, epochs: int, out: Path | None) -> None:
     from phalanx.cli.fitting import fit, split
     from phalanx.cli.train import say_outcome
-    from phalanx.run_folder import free_folder, new_run_folder, write_run
+    from phalanx.runs.folder import free_folder, new_run_folder, write_run
 
     settings = {
         count: Settings(workers=count, shards=SHARDS, epochs=epochs, validation_fraction=HELD_OUT)
@@ -92,7 +92,7 @@ def digits() -> Table:
 
 
 def _repeat(outcome: Outcome) -> object:
-    from phalanx.record import Repeat
+    from phalanx.runs.record import Repeat
 
     return Repeat(outcome.run.workers, outcome.run.seconds, outcome.run.digest)
 

@@ -9,7 +9,7 @@ from phalanx.cli.options import Data, RunPath, Workers, workers_of
 def evaluate(run: RunPath, data: Data, workers: Workers = "1") -> None:
     """Print the metrics of a run's network on a data file that has the target column."""
     from phalanx.data.files import read_table
-    from phalanx.run_folder import read_run
+    from phalanx.runs.folder import read_run
 
     count = workers_of(workers)
     predictor = read_run(run)

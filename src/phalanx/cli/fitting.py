@@ -14,12 +14,12 @@ from phalanx.data.preprocessing import Preprocessing
 from phalanx.data.table import Table, as_text
 from phalanx.data.targets import learn_target
 from phalanx.errors import InvalidInput, PhalanxError
-from phalanx.evaluation import Evaluation
 from phalanx.models.mlp import MLPSpec
-from phalanx.predictor import Predictor
 from phalanx.pure.arrays import Array
-from phalanx.record import Record
 from phalanx.run import Run
+from phalanx.runs.evaluation import Evaluation
+from phalanx.runs.predictor import Predictor
+from phalanx.runs.record import Record
 
 
 @dataclass(frozen=True)

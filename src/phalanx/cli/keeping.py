@@ -44,7 +44,7 @@ def _check_none(every: str | None, resume: bool) -> None:
 
 
 def _check_new(folder: Path) -> None:
-    from phalanx.checkpoint import newest
+    from phalanx.training.checkpoint import newest
 
     if (found := newest(folder)) is not None:
         raise InvalidInput(

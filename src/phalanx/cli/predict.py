@@ -14,7 +14,7 @@ from phalanx.cli.options import Data, RunPath, Workers, workers_of
 
 if TYPE_CHECKING:
     from phalanx.data.table import Table
-    from phalanx.predictor import Predictor
+    from phalanx.runs.predictor import Predictor
 
 
 def predict(
@@ -30,7 +30,7 @@ def predict(
 ) -> None:
     """Write a prediction for each sample of a data file, as CSV."""
     from phalanx.data.files import read_table
-    from phalanx.run_folder import read_run, write_file
+    from phalanx.runs.folder import read_run, write_file
 
     count = workers_of(workers)
     predictor = read_run(run)

@@ -147,7 +147,7 @@ def _train(
     from phalanx.cli.progress import progress
     from phalanx.clusters.hosts.launch import speaks
     from phalanx.data.files import read_table
-    from phalanx.run_folder import free_folder, new_run_folder, write_run
+    from phalanx.runs.folder import free_folder, new_run_folder, write_run
 
     table = read_table(data).without(drop)
     parts = split(table, target, task, settings.validation_fraction, settings.seed)
@@ -195,7 +195,7 @@ def _doubts(preprocessing: Preprocessing) -> list[str]:
 def say_outcome(outcome: Outcome, folder: Path, asked: int) -> None:
     """Metrics, who worked, what befell them, why it stopped, the digest, where the report is."""
     from phalanx.report import words
-    from phalanx.run_folder import REPORT
+    from phalanx.runs.folder import REPORT
 
     run = outcome.run
     say_evaluation(outcome.evaluation, outcome.judged)

@@ -1,7 +1,7 @@
 """What both estimators share: check, initialise, hand the job to the engine, keep what comes back.
 
 Behaviour, attributes and random numbers of the initial weights follow scikit-learn 1.9's
-`BaseMultilayerPerceptron`; the training itself is `phalanx.training`'s.
+`BaseMultilayerPerceptron`; the training itself is `phalanx.training.train`'s.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from phalanx.clusters.control import Control
 from phalanx.clusters.hosts.launch import cores, speaks
-from phalanx.control import Control
 from phalanx.data.samples import Samples, TableSamples
 from phalanx.errors import InvalidInput
 from phalanx.estimators.following import (
@@ -36,9 +36,7 @@ from phalanx.estimators.labelled import Labelled, Target, set_aside
 from phalanx.estimators.one_fit import one_fit
 from phalanx.estimators.parameters import check_parameters, hidden_sizes
 from phalanx.estimators.recipe import lbfgs_job, limits_of, plan_of, stochastic_job
-from phalanx.following import Following
 from phalanx.job import Job
-from phalanx.lbfgs import minimize
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.losses import LOSSES
 from phalanx.pure.arrays import Array
@@ -47,8 +45,10 @@ from phalanx.pure.metrics import Metric
 from phalanx.pure.registry import name_of
 from phalanx.pure.stopping import Progress, Reason
 from phalanx.run import Run, fewer_workers
-from phalanx.state import State
-from phalanx.training import Trained, predict, train
+from phalanx.training.following import Following
+from phalanx.training.lbfgs import minimize
+from phalanx.training.state import State
+from phalanx.training.train import Trained, predict, train
 
 STACK_TO_CALLER = 7  # frames between a warning here and the user's call of fit
 

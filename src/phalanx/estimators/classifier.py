@@ -21,11 +21,11 @@ from phalanx.estimators.base import BaseMLP
 from phalanx.estimators.class_weights import weights_by_class
 from phalanx.estimators.following import Wishes
 from phalanx.estimators.labelled import Target
-from phalanx.following import REFUSE, OnEpoch
 from phalanx.pure.arrays import Array
 from phalanx.pure.metrics import Metric
 from phalanx.pure.rounding import EXACT
 from phalanx.pure.scores import class_accuracy, label_accuracy
+from phalanx.training.following import REFUSE, OnEpoch
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from phalanx import checkpoint
 from phalanx.arena import Arena
-from phalanx.checkpoint import Saved
 from phalanx.clusters.base import Watch
+from phalanx.clusters.control import Control
 from phalanx.clusters.ray.cluster import RayCluster, check_cluster
-from phalanx.control import Control
 from phalanx.errors import CheckpointError, InvalidInput
 from phalanx.exchange.board import OPENED
-from phalanx.following import Checkpoints, OnEpoch
 from phalanx.pure.cadence import parse_cadence
 from phalanx.pure.tuner import Tuner
 from phalanx.run import EpochRecord
+from phalanx.training import checkpoint
+from phalanx.training.checkpoint import Saved
+from phalanx.training.following import Checkpoints, OnEpoch
 
 EVERY = "60 seconds"
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from phalanx.errors import InvalidInput
-from phalanx.following import FLAG, REFUSE
 from phalanx.models.mlp.activations import ACTIVATIONS
 from phalanx.pure import checks
 from phalanx.pure.aggregation import AGGREGATIONS
@@ -17,6 +16,7 @@ from phalanx.pure.optimizers import OPTIMIZERS
 from phalanx.pure.plan import DISTRIBUTIONS
 from phalanx.pure.rounding import EXACT, ROUNDINGS
 from phalanx.pure.schedules import SCHEDULES
+from phalanx.training.following import FLAG, REFUSE
 
 SOLVERS = ("lbfgs", *OPTIMIZERS)
 LBFGS_NEEDS = {"sync_every": 1, "wire": EXACT, "exact": True, "mixed": REFUSE}

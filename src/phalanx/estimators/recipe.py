@@ -13,7 +13,6 @@ from phalanx.clusters.hosts.launch import cores, speaks
 from phalanx.data.samples import Samples, TableSamples
 from phalanx.estimators.parameters import check_shards
 from phalanx.job import Job
-from phalanx.lbfgs import Limits
 from phalanx.local import in_rounds
 from phalanx.models.base import OutputScore
 from phalanx.models.mlp import MLPSpec
@@ -40,7 +39,8 @@ from phalanx.pure.registry import choose
 from phalanx.pure.rounding import EXACT
 from phalanx.pure.schedules import Adaptive, Constant, InverseScaling, Schedule
 from phalanx.pure.stopping import Rule
-from phalanx.staffing import seats_for
+from phalanx.training.lbfgs import Limits
+from phalanx.training.staffing import seats_for
 
 
 def optimizer_of(params: Any) -> Optimizer:

@@ -12,13 +12,13 @@ from phalanx.errors import InvalidInput
 from phalanx.estimators.base import BaseMLP
 from phalanx.estimators.following import Wishes
 from phalanx.estimators.labelled import Target
-from phalanx.following import REFUSE, OnEpoch
 from phalanx.models.mlp.losses import REGRESSION_LOSSES
 from phalanx.pure import checks
 from phalanx.pure.arrays import Array
 from phalanx.pure.metrics import Metric
 from phalanx.pure.rounding import EXACT
 from phalanx.pure.scores import finite_r2
+from phalanx.training.following import REFUSE, OnEpoch
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from phalanx.clusters.control import Control
 from phalanx.clusters.hosts.launch import cores
 from phalanx.clusters.ray.cluster import check_cluster
-from phalanx.control import Control
 from phalanx.errors import InvalidInput
 from phalanx.estimators.following import keeping, tuned
 from phalanx.estimators.parameters import check_exchange, check_shards, check_sync_every
-from phalanx.following import REFUSE, Agenda, Following
 from phalanx.job import Job
 from phalanx.local import in_rounds
 from phalanx.models.base import ModelSpec, Score
@@ -31,7 +30,8 @@ from phalanx.pure.rounding import EXACT
 from phalanx.pure.rounds import Rounds
 from phalanx.pure.schedules import Constant
 from phalanx.pure.stopping import Rule
-from phalanx.staffing import seats_for
+from phalanx.training.following import REFUSE, Agenda, Following
+from phalanx.training.staffing import seats_for
 
 NONFINITE = ("stop", "skip", "keep")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from phalanx.evaluation import Evaluation
 from phalanx.report.markup import Markup, join, scrolling, table, tag
+from phalanx.runs.evaluation import Evaluation
 
 MOST_CLASSES = 40
 MOST_CONFUSIONS = 20

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from importlib import resources
 
-from phalanx.record import Record
 from phalanx.report import words
 from phalanx.report.charts import curve
 from phalanx.report.markup import Markup, bare_number, card, join, pairs, table, tag
 from phalanx.report.matrix import matrix
 from phalanx.report.timeline import timeline
 from phalanx.run import Event, Run
+from phalanx.runs.record import Record
 
 MOST_EVENTS = 200  # in the table; run.json has them all
 

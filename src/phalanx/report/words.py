@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from phalanx.models.mlp import MLPSpec
 from phalanx.pure.stopping import Reason
-from phalanx.record import Record
 from phalanx.run import Event, Run
+from phalanx.runs.record import Record
 
 REASONS = {
     Reason.MAX_EPOCHS: "it had made all the epochs that were asked for",

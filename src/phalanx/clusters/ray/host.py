@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from phalanx.clusters.control import Control
 from phalanx.clusters.hosts.launch import Launch
 from phalanx.clusters.hosts.machine import fingerprint
 from phalanx.clusters.hosts.meeting import listening, meet
-from phalanx.control import Control
 from phalanx.errors import HostLost
 from phalanx.exchange.group import Group
 from phalanx.pure.arrays import Array

@@ -23,7 +23,7 @@ from phalanx.models.pytorch.generators import undisturbed
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array
 from phalanx.pure.layout import Region
-from phalanx.state import State
+from phalanx.training.state import State
 
 PLAIN = (bool, int, float, str)
 OWN = (

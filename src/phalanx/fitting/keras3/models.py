@@ -22,8 +22,8 @@ from phalanx.models.keras3.network import flat_outputs
 from phalanx.pure import checks
 from phalanx.pure.plan import Plan
 from phalanx.pure.stopping import Progress
-from phalanx.training import predict as pass_over
-from phalanx.training import train
+from phalanx.training.train import predict as pass_over
+from phalanx.training.train import train
 
 
 def fit(

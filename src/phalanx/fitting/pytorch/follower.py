@@ -10,14 +10,14 @@ import torch
 from phalanx.clusters.hosts.launch import speaks
 from phalanx.fitting.pytorch.agenda import ModuleAgenda
 from phalanx.fitting.pytorch.unchanged import Trainable
-from phalanx.keeper import record_from
 from phalanx.models.pytorch.describing import Described
 from phalanx.models.pytorch.network import TorchSpec
 from phalanx.models.pytorch.objective import Objective
 from phalanx.pure.arrays import Array
 from phalanx.run import EpochRecord, Run
-from phalanx.state import State
-from phalanx.training import Trained
+from phalanx.training.keeper import record_from
+from phalanx.training.state import State
+from phalanx.training.train import Trained
 
 
 class Follower:

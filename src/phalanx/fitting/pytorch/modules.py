@@ -35,7 +35,7 @@ from phalanx.models.pytorch.vector import Vector
 from phalanx.pure import checks
 from phalanx.pure.stopping import Progress
 from phalanx.run import Run
-from phalanx.training import train
+from phalanx.training.train import train
 
 NORM_EPSILON = 1e-6  # what torch.nn.utils.clip_grad_norm_ adds
 

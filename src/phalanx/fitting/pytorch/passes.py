@@ -24,7 +24,7 @@ from phalanx.models.pytorch.packing import packed
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array
 from phalanx.pure.layout import Region
-from phalanx.training import predict
+from phalanx.training.train import predict
 
 
 def predict_module(

@@ -11,10 +11,10 @@ from phalanx.data.samples import TableSamples
 from phalanx.data.table import Table
 from phalanx.data.targets import ClassTarget
 from phalanx.errors import InvalidInput
-from phalanx.evaluation import Evaluation, evaluate_classes, evaluate_values
 from phalanx.models.mlp import MLPSpec
 from phalanx.pure.arrays import Array
-from phalanx.training import predict
+from phalanx.runs.evaluation import Evaluation, evaluate_classes, evaluate_values
+from phalanx.training.train import predict
 
 
 @dataclass(frozen=True)

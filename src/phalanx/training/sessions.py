@@ -7,22 +7,22 @@ from contextlib import contextmanager
 from dataclasses import replace
 from time import monotonic
 
+from phalanx.clusters.control import Control
 from phalanx.clusters.hosts.launched import Hosts
 from phalanx.clusters.hosts.machine import fingerprint
 from phalanx.clusters.hosts.talking import agree, gather
-from phalanx.control import Control
-from phalanx.course import Course, History, telling
 from phalanx.data.samples import Samples
 from phalanx.errors import HostLost, HostsDiffer, NonFiniteLoss
 from phalanx.exchange.group import Group
-from phalanx.following import FLAG, Following
-from phalanx.handover import hand_over
 from phalanx.job import Job
-from phalanx.keeper import Keeper, identity_of, resume
 from phalanx.pure.hosts import ALONE
 from phalanx.run import Event, digest
-from phalanx.staffing import cluster_of, regrouped
-from phalanx.state import Standing, State, reason_to_end
+from phalanx.training.course import Course, History, telling
+from phalanx.training.following import FLAG, Following
+from phalanx.training.handover import hand_over
+from phalanx.training.keeper import Keeper, identity_of, resume
+from phalanx.training.staffing import cluster_of, regrouped
+from phalanx.training.state import Standing, State, reason_to_end
 
 
 class Sessions:

@@ -11,19 +11,19 @@ import numpy as np
 from phalanx.clusters.base import Session
 from phalanx.clusters.hosts.launched import launched
 from phalanx.clusters.threads import one_blas_thread
-from phalanx.course import History, after, take_spans
 from phalanx.data.samples import Samples
 from phalanx.engine.ledger import Ledger
 from phalanx.exchange.board import LAST, NEVER, OPENED
-from phalanx.following import Following
 from phalanx.job import Job, Lease
 from phalanx.pure.arrays import Array
 from phalanx.pure.stopping import Progress, Reason
 from phalanx.run import EpochRecord
-from phalanx.sessions import agreed, telling_others
-from phalanx.staffing import cluster_of
-from phalanx.state import Standing, State
-from phalanx.training import Trained, record_run
+from phalanx.training.course import History, after, take_spans
+from phalanx.training.following import Following
+from phalanx.training.sessions import agreed, telling_others
+from phalanx.training.staffing import cluster_of
+from phalanx.training.state import Standing, State
+from phalanx.training.train import Trained, record_run
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from phalanx.checkpoint import Saved
 from phalanx.clusters.hosts.talking import gather, lead
 from phalanx.exchange.group import Group
-from phalanx.keeper import arrays_of, facts_of, standing_of
 from phalanx.pure.arrays import Array
-from phalanx.state import Standing
+from phalanx.training.checkpoint import Saved
+from phalanx.training.keeper import arrays_of, facts_of, standing_of
+from phalanx.training.state import Standing
 
 HERE = Path("another host")
 

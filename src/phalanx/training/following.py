@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from phalanx.checkpoint import Saved
 from phalanx.clusters.base import Tell, Watch
+from phalanx.clusters.control import Control
 from phalanx.clusters.hosts.launched import Hosts
-from phalanx.control import Control
 from phalanx.pure.arrays import Array
 from phalanx.pure.cadence import Cadence
 from phalanx.run import EpochRecord
+from phalanx.training.checkpoint import Saved
 
 REFUSE, FLAG = "refuse", "flag"  # hosts that differ in what decides the last bits
 

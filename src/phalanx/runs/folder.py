@@ -24,11 +24,11 @@ from phalanx.errors import InvalidInput, RunFolderError
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.activations import ACTIVATIONS
 from phalanx.models.mlp.losses import LOSSES
-from phalanx.predictor import Predictor
 from phalanx.pure import checks
 from phalanx.pure.arrays import Array
-from phalanx.record import Record
 from phalanx.report import render
+from phalanx.runs.predictor import Predictor
+from phalanx.runs.record import Record
 
 WEIGHTS, PREPROCESSING = "weights.safetensors", "preprocessing.json"
 RECORD, REPORT = "run.json", "report.html"

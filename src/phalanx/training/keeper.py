@@ -12,7 +12,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from phalanx import checkpoint
 from phalanx.arena import Arena
 from phalanx.data.fingerprint import fingerprint
 from phalanx.data.samples import Samples
@@ -28,7 +27,8 @@ from phalanx.pure.registry import name_of
 from phalanx.pure.stopping import Progress, Reason
 from phalanx.pure.timetable import Timetable
 from phalanx.run import EpochRecord, Event
-from phalanx.state import Standing, State
+from phalanx.training import checkpoint
+from phalanx.training.state import Standing, State
 
 RULES = 3  # raised with whatever makes other bits of the same job; see tests/test_rules.py
 FINAL = (Reason.MAX_EPOCHS, Reason.LOSS_THRESHOLD, Reason.NO_IMPROVEMENT)

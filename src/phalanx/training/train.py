@@ -10,9 +10,7 @@ import numpy as np
 
 from phalanx.clusters.base import Forward
 from phalanx.clusters.hosts.launched import launched
-from phalanx.course import History
 from phalanx.data.samples import Samples
-from phalanx.following import Following
 from phalanx.job import Job, chunk_bounds
 from phalanx.models.base import ModelSpec
 from phalanx.pure.arrays import Array
@@ -21,9 +19,11 @@ from phalanx.pure.registry import name_of
 from phalanx.pure.rounding import EXACT
 from phalanx.pure.stopping import Progress, Reason
 from phalanx.run import EpochRecord, Event, Run, digest, shares_of
-from phalanx.sessions import Sessions, telling_others
-from phalanx.staffing import cluster_of, for_hosts
-from phalanx.state import Standing, State
+from phalanx.training.course import History
+from phalanx.training.following import Following
+from phalanx.training.sessions import Sessions, telling_others
+from phalanx.training.staffing import cluster_of, for_hosts
+from phalanx.training.state import Standing, State
 
 MIN_FLOPS_A_WORKER = 5e7  # of a prediction: half a millisecond, what handing it out costs
 

@@ -10,12 +10,12 @@ from phalanx.clusters.hosts.talking import gather, lead
 from phalanx.engine.ledger import Ledger
 from phalanx.exchange.board import HALT, INTERRUPT, LAST, NEVER, OPENED, REGROUP
 from phalanx.exchange.group import Group
-from phalanx.following import Following
 from phalanx.job import LEASE_EPOCHS, Job, Lease
-from phalanx.keeper import Keeper
 from phalanx.pure.stopping import Reason
 from phalanx.run import EpochRecord, Event, Span
-from phalanx.state import Standing, reason_to_end, state_of
+from phalanx.training.following import Following
+from phalanx.training.keeper import Keeper
+from phalanx.training.state import Standing, reason_to_end, state_of
 
 
 @dataclass

@@ -10,10 +10,10 @@ from importlib import metadata
 from typing import Any
 
 from phalanx.data.plain import FORMAT
-from phalanx.evaluation import Evaluation
 from phalanx.exchange.board import processors
 from phalanx.models.mlp import MLPSpec
 from phalanx.run import Run
+from phalanx.runs.evaluation import Evaluation
 
 LIBRARIES = ("phalanx", "numpy", "scipy", "scikit-learn")
 

@@ -1,0 +1,1 @@
+"""What a run leaves: its folder, its record, and the network that it predicts by."""
