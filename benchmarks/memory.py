@@ -58,11 +58,23 @@ def _peak(program: str, path: Path, workers: int) -> int:
         if process.stdout.readline() != "fitting\n":
             raise RuntimeError("the program ended before its fit")
         while process.poll() is None:
-            most = max(most, sum(map(_pss, family(process.pid))))
+            most = max(most, held_by(family(process.pid)))
             sleep(LOOK_EVERY)
     if process.returncode != 0:
         raise RuntimeError(f"the program exited with status {process.returncode}")
     return most
+
+
+def held_by(pids: list[int]) -> int:
+    """Bytes of processes together, each the less of two looks, there and back.
+
+    Processes are looked at one after another. A page that one has mapped when it is looked at and
+    another maps before its own turn would count one and a half times; on the way back it is halved
+    in both. Once nothing is mapped any more, as at the peak of a training, both looks are the same.
+    """
+    there = [_pss(pid) for pid in pids]
+    back = [_pss(pid) for pid in reversed(pids)]
+    return sum(map(min, there, reversed(back)))
 
 
 def family(pid: int) -> list[int]:
