@@ -19,7 +19,7 @@ from phalanx.exchange.board import HALT, INTERRUPT, REGROUP
 from phalanx.job import Job
 from phalanx.models.base import OutputScore
 from phalanx.models.mlp import MLPSpec
-from phalanx.models.mlp.factored import FactoredMLP
+from phalanx.models.mlp.factored import FactoredMLP, FactoredNetwork
 from phalanx.pure.aggregation import mean, median
 from phalanx.pure.arrays import blas_axpy, numpy_axpy
 from phalanx.pure.assignment import round_robin
@@ -224,6 +224,17 @@ def test_factors_are_less_to_send_than_gradients():
     sizes = (job.model.sizes, job.model.activation, job.model.loss, job.model.dtype_name)
     plain = replace(job, model=MLPSpec(*sizes, dropout=job.model.dropout))
     assert sent(job) < sent(plain) / 4
+
+
+@pytest.mark.parametrize(("count", "at_once"), [(0, {SHARDS_OF_FACTORS, 1}), (2, {1})])
+def test_hosts_compute_one_shard_while_another_travels(count, at_once, monkeypatch):
+    seen, real = set(), FactoredNetwork.gradients
+    monkeypatch.setattr(
+        FactoredNetwork, "gradients", lambda net, shards: seen.add(len(shards)) or real(net, shards)
+    )
+    for found in trained(case("factors"), count):
+        told(found)
+    assert seen == at_once, "the last batch is smaller"
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -8,7 +8,7 @@ from phalanx.data.samples import TableSamples
 from phalanx.models.mlp import MLPSpec, stacking
 from phalanx.models.mlp.activations import ACTIVATIONS
 from phalanx.models.mlp.factored import FactoredMLP, FactoredNetwork
-from phalanx.models.mlp.stacking import ROWS_AT_ONCE, Stack, agrees
+from phalanx.models.mlp.stacking import LARGEST_TRIAL, ROWS_AT_ONCE, Stack, agrees
 from phalanx.pure.arrays import aligned_empty
 from phalanx.pure.randomness import Key
 
@@ -83,6 +83,12 @@ def test_where_a_trial_comes_to_other_bits_they_are_multiplied_one_by_one(monkey
     monkeypatch.setattr(stacking, "agrees", lambda *_: False)
     same()
     assert set(widths) == {1}
+
+
+def test_no_trial_holds_a_very_wide_layer_twice():
+    side = 4100
+    assert side**2 > LARGEST_TRIAL
+    assert not agrees(Stack._project, (side, side), (1, 1), False, np.dtype("float32"))
 
 
 def test_a_trial_finds_a_product_whose_bits_depend_on_what_lies_beside():

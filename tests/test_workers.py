@@ -195,6 +195,25 @@ def test_a_worker_lost_around_a_fit_in_a_callback():
     assert [event.worker for event in around.run_.events if event.what == "worker lost"] == [1]
 
 
+def test_fits_in_a_callback_have_the_same_workers_until_the_outer_one_ends():
+    seen, fits = [], []
+
+    def note(epoch, record):
+        seen.append([member.pid for member in pool._pool.members])
+
+    def fit_another(epoch, record):
+        if epoch == 5:
+            psutil.Process(seen[-1][0]).kill()  # while they have nothing to do
+        MLPClassifier(**SETTINGS, n_jobs=2).fit(X, Y, callback=note)
+        fits.append(seen[-1])
+
+    MLPClassifier(**SETTINGS, n_jobs=2).fit(X, Y, callback=fit_another)
+    assert fits == [fits[0]] * 4 + [fits[4]] * 4
+    assert fits[0] != fits[4]
+    assert not any(psutil.pid_exists(pid) for pid in fits[0] + fits[4])
+    assert pool._pool.is_sound(), "those of the outer one stay"
+
+
 def test_many_predictions_in_the_callback_of_a_fit():
     known = MLPClassifier(**SETTINGS, n_jobs=2).fit(X, Y)
     many = np.tile(X, (200, 1))

@@ -188,6 +188,7 @@ def _cause(code: int) -> str:
 
 _pool: Pool | None = None
 _set_aside: list[Pool] = []  # of jobs in whose callbacks others run
+_spare: list[Pool] = []  # of jobs that ran in callbacks; the next epoch's may be alike
 
 
 def warm_pool() -> Pool:
@@ -205,18 +206,25 @@ def warm_pool() -> Pool:
 
 @contextmanager
 def further_pool() -> Iterator[Pool]:
-    """A pool for a job that runs inside another one, in its callback; ended with it."""
+    """A pool for a job that runs inside another one, in its callback."""
     global _pool
     if _pool is not None:
         _set_aside.append(_pool)
-    outer, _pool = _pool, None
+    outer, _pool = _pool, _spare.pop() if _spare else None
     try:
         yield warm_pool()
     finally:
-        shutdown()
+        if _pool is not None:
+            _spare.append(_pool)
         _pool = outer
         if outer is not None:
             _set_aside.remove(outer)
+
+
+def end_further_pools() -> None:
+    """End those of the jobs that ran inside another one, since that one is over."""
+    while _spare:
+        _close(_spare.pop())
 
 
 def shutdown() -> None:
@@ -224,15 +232,20 @@ def shutdown() -> None:
     global _pool
     pool, _pool = _pool, None
     if pool is not None:
-        with contextlib.suppress(OSError):
-            pool.close()
+        _close(pool)
+
+
+def _close(pool: Pool) -> None:
+    with contextlib.suppress(OSError):
+        pool.close()
 
 
 def _forget_after_fork() -> None:
     """A forked child of the caller has no workers yet; it starts its own when it needs some."""
     global _pool
-    pools = [*_set_aside, *filter(None, [_pool])]
+    pools = [*_set_aside, *_spare, *filter(None, [_pool])]
     _set_aside.clear()
+    _spare.clear()
     _pool = None
     for pool in pools:
         pool.forget()

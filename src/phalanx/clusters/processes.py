@@ -12,7 +12,13 @@ from phalanx.clusters.base import Forward, Session, Tell, Watch
 from phalanx.clusters.crew import Crew, WorkerFailed
 from phalanx.clusters.halting import Halting
 from phalanx.clusters.hosts.courier_thread import beside
-from phalanx.clusters.pool import Pool, further_pool, shutdown, warm_pool
+from phalanx.clusters.pool import (
+    Pool,
+    end_further_pools,
+    further_pool,
+    shutdown,
+    warm_pool,
+)
 from phalanx.clusters.process import TakeForward, TakeJob
 from phalanx.clusters.supervisor import GLANCE, Supervisor
 from phalanx.clusters.threads import one_blas_thread
@@ -123,7 +129,8 @@ os.register_at_fork(after_in_child=_afresh)
 @contextmanager
 def reserved() -> Iterator[Pool]:
     """The pool for one job. Threads that want it at the same time wait their turn; a job inside
-    another one, in its callback, cannot, and has a pool of its own."""
+    another one, in its callback, cannot, and has a pool of its own, which stays warm until that one
+    is over."""
     global _holder
     me = threading.get_ident()
     if _holder == me:
@@ -135,6 +142,7 @@ def reserved() -> Iterator[Pool]:
         try:
             yield warm_pool()
         finally:
+            end_further_pools()
             _holder = None
 
 

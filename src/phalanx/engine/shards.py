@@ -36,7 +36,8 @@ class Shards:
         self._ledger, self._settings = Ledger(arena, is_scored=False), arena["settings"]
         self._factored = model if isinstance(model, FactoredModel) else None
         rows, self._at_once = self.plan.max_shard_rows, 1
-        if self._factored is not None:
+        # where there are other hosts, one shard travels while the next is computed
+        if self._factored is not None and post.job.place.is_alone:
             self._at_once = max(1, self._factored.rows_at_once // rows)
         if self._local is not None:  # replicas take their rows step by step
             self._gatherers: Any = [self._local.gatherer(samples)]

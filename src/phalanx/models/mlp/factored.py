@@ -2,7 +2,8 @@
 
 See pure/panels.py. A slot holds, behind the gradient of all parameters (of which the factored ones
 are never written, hence take no memory), the deltas [O, B] and the inputs of each factored layer.
-The network computes right in there: deltas and activations need not be copied.
+The network computes right in there: deltas and activations need not be copied. Several shards go
+through it layer by layer, side by side where layers are wide (stacking.py).
 """
 
 from __future__ import annotations
@@ -97,8 +98,11 @@ class Pass(NamedTuple):
 
     rows: Rows
     place: Place
-    space: Workspace
     masks: list[Array]
+
+    @property
+    def space(self) -> Workspace:
+        return self.place.space
 
 
 class FactoredNetwork(Network):
@@ -136,7 +140,7 @@ class FactoredNetwork(Network):
         place = self._place(slot_N, rows.count)
         if 0 in self.spec.factored:
             self._factors(0, slot_N, rows.count)[1][...] = rows.x.T
-        return Pass(rows, place, place.space, self._masks(rows.count, key))
+        return Pass(rows, place, self._masks(rows.count, key))
 
     def _project(self, i: int, passes: Sequence[Pass]) -> None:
         """Layer i <- its weights times what is below."""
@@ -193,9 +197,9 @@ class FactoredNetwork(Network):
         deltas, inputs = self.spec.places[layer]
         delta_OB = slot_N[deltas : deltas + fan_out * count].reshape(fan_out, count)
         input_n = slot_N[inputs : inputs + fan_in * count]
-        return delta_OB, input_n.reshape(fan_in, count) if layer else input_n.reshape(
-            count, fan_in
-        ).T
+        if layer == 0:
+            return delta_OB, input_n.reshape(count, fan_in).T
+        return delta_OB, input_n.reshape(fan_in, count)
 
     def _place(self, slot_N: Array, n_rows: int) -> Place:
         """Kept, since a slot never changes. Each has buffers of its own, since several shards are

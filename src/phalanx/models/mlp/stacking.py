@@ -18,6 +18,7 @@ import numpy as np
 from phalanx.pure.arrays import Array, aligned_empty
 
 ROWS_AT_ONCE = 256  # more share the packing further, but it is little by then
+LARGEST_TRIAL = 2**24  # weights; a trial holds as many again for a moment
 
 Product = Callable[["Stack", Array, Sequence[Array], Sequence[Array]], None]
 
@@ -106,11 +107,13 @@ def agrees(
     is_turned: bool,
     dtype: np.dtype[np.floating],
 ) -> bool:
-    """Whether shards of so many rows come to the same bits side by side as alone.
+    """Whether shards of so many rows are known to come to the same bits side by side as alone.
 
     What a kernel adds in which order depends on shapes, not on values; so random numbers, of which
     no two sums in another order are likely to be equal, stand for all.
     """
+    if shape[0] * shape[1] > LARGEST_TRIAL:
+        return False
     rng, stack = np.random.default_rng(0), Stack(dtype)
     inner, outer = shape[::-1] if product is Stack._project else shape
     weight = _random(rng, shape, dtype)
