@@ -26,6 +26,7 @@ class _Limiter:
     """BLAS libraries, and torch where it is loaded, on one thread each."""
 
     def __init__(self) -> None:
+        _take_control()
         self._blas = _libraries().limit(limits=1)
         self._torch = sys.modules.get("torch")
         if self._torch is not None:
@@ -33,9 +34,20 @@ class _Limiter:
             self._torch.set_num_threads(1)
 
     def restore(self) -> None:
+        _take_control()
         self._blas.restore_original_limits()
+        _take_control()  # and give it away: whoever is next to set a limit has it
         if self._torch is not None:
             self._torch.set_num_threads(self._threads)
+
+
+def _take_control() -> None:
+    """threadpoolctl 3.8 heeds one thread alone, the first that set a limit and lives; what
+    others set is dropped without a word. Fits run in any thread, and may end in another one."""
+    for library in _libraries().lib_controllers:
+        let_go = getattr(library, "clear_controlling_thread", None)
+        if let_go is not None:
+            let_go(force=True)
 
 
 _lock = threading.Lock()
