@@ -23,8 +23,8 @@ from phalanx.cli.options import (
     hidden_of,
 )
 from phalanx.cli.settings import Settings
+from phalanx.pure.stopping import Reason
 
-INTERRUPTED = "interrupted"
 CTRL_C = 130  # what a shell expects of a program that Ctrl-C ended, here with its work saved
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _train(
         record = outcome.record(folder.resolve().name, data.name, settings)
         write_run(folder, outcome.predictor, record)
     say_outcome(outcome, folder, settings.processes)
-    if outcome.run.reason == INTERRUPTED:
+    if outcome.run.reason == Reason.INTERRUPTED:
         if "checkpoint" in kept:
             note(how_to_go_on(out))
         raise typer.Exit(CTRL_C)

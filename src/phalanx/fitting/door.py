@@ -10,8 +10,8 @@ from typing import Any
 
 from phalanx.errors import InvalidInput
 from phalanx.pure import checks
+from phalanx.pure.stopping import Reason
 
-INTERRUPTED = "interrupted"  # a reason of pure/stopping.py
 HINT = (
     "help(phalanx.fit) names them; learning rate, momentum and the like are set in the optimizer, "
     "e.g. optimizer=torch.optim.Adam(module.parameters(), lr=1e-3)."
@@ -96,7 +96,7 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
     TooFewHosts where several hosts train.
     """
     made = _front(model).fit(model, *data, **options)
-    if getattr(made, "run", made).reason == INTERRUPTED:
+    if getattr(made, "run", made).reason == Reason.INTERRUPTED:
         warnings.warn("Training interrupted by user.", stacklevel=2)
     return made
 

@@ -32,6 +32,22 @@ class Trial:
         """Call the model on a few samples, which builds it; places of the weights that a call in
         training changes. Nothing else is changed. Raises InvalidInput where it fails."""
         model = self.model
+        before, seeds = self._called()
+        changed = tuple(
+            i
+            for i, (weight, value) in enumerate(zip(model.weights, before, strict=True))
+            if not np.array_equal(numpy_of(weight), value)
+        )
+        for i in changed:
+            model.weights[i].assign(before[i])
+        for state, value in zip(seed_states(model), seeds, strict=True):
+            state.assign(value)
+        self._check_not_trained(changed)
+        return changed
+
+    def _called(self) -> tuple[list[Array], list[Array]]:
+        """The model's weights and seeds as they were before it was called on the samples."""
+        model = self.model
         try:
             if not model.built:
                 model(self.x)
@@ -50,24 +66,18 @@ class Trial:
                 f"raised {type(error).__name__}: {error}. Compare the shapes of x and y with the "
                 "model's inputs and outputs (model.summary())."
             ) from error
-        changed = [
-            i
-            for i, (weight, value) in enumerate(zip(model.weights, before, strict=True))
-            if not np.array_equal(numpy_of(weight), value)
-        ]
+        return before, seeds
+
+    def _check_not_trained(self, changed: tuple[int, ...]) -> None:
+        trained = {id(v) for v in self.model.trainable_variables}
         for i in changed:
-            model.weights[i].assign(before[i])
-        for state, value in zip(seed_states(model), seeds, strict=True):
-            state.assign(value)
-        trained = {id(v) for v in model.trainable_variables}
-        for i in changed:
-            if id(model.weights[i]) in trained:
+            weight = self.model.weights[i]
+            if id(weight) in trained:
                 raise InvalidInput(
                     "a call must leave the weights that are trained as they are, since all workers "
-                    f"share them; it changed {model.weights[i].path!r}, as SpectralNormalization "
+                    f"share them; it changed {weight.path!r}, as SpectralNormalization "
                     "does. Leave that layer out, or write into a weight of trainable=False instead."
                 )
-        return tuple(changed)
 
     def _call(self, x: Any, training: bool) -> Any:
         with torch.no_grad():
