@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -180,6 +181,22 @@ def test_a_fit_in_the_callback_of_a_fit(outer, inner):
     around = MLPClassifier(**SETTINGS, n_jobs=outer).fit(X, Y, callback=fit_another)
     alone = MLPClassifier(**SETTINGS, n_jobs=1).fit(X, Y).run_.digest
     assert [around.run_.digest, *found] == [alone] * 3
+
+
+@pytest.mark.parametrize("inner", [1, 2, 4])
+def test_a_fit_in_a_thread_that_a_callback_waits_for(inner):
+    found = []
+
+    def fit_elsewhere(epoch, record):
+        if epoch in (2, 3):
+            with ThreadPoolExecutor(2) as threads:
+                fits = [threads.submit(MLPClassifier(**SETTINGS, n_jobs=inner).fit, X, Y)]
+                fits += [threads.submit(MLPClassifier(**SETTINGS, n_jobs=2).fit, X, Y)]
+                found.extend(fit.result().run_.digest for fit in fits)
+
+    around = MLPClassifier(**SETTINGS, n_jobs=2).fit(X, Y, callback=fit_elsewhere)
+    alone = MLPClassifier(**SETTINGS, n_jobs=1).fit(X, Y).run_.digest
+    assert [around.run_.digest, *found] == [alone] * 5
 
 
 def test_a_worker_lost_around_a_fit_in_a_callback():

@@ -59,6 +59,9 @@ class Session(Protocol):
     def interrupt(self) -> None:
         """As the first Ctrl-C does."""
 
+    def in_callback(self) -> AbstractContextManager[None]:
+        """Within it, between leases, the caller's code runs; it may wait for jobs of any thread."""
+
     def resize(self, n_workers: int) -> None:
         """Change the number of workers from the next step on; from any thread.
 

@@ -1,8 +1,8 @@
-"""Ending a lease at a step's edge: the part that sessions of all clusters have in common."""
+"""What sessions of all clusters have in common: above all, ending a lease at a step's edge."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 from phalanx.arena import Arena
 from phalanx.clusters.interrupt import on_interrupt
@@ -23,6 +23,9 @@ class Halting:
     def interrupt(self) -> None:
         self.is_interrupted = True
         self._halt(INTERRUPT)
+
+    def in_callback(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def pause(self) -> None:
         self._halt(REGROUP)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from phalanx.arena import Arena, Field
 from phalanx.clusters.base import Forward, Session, Tell, Watch
@@ -22,6 +21,7 @@ from phalanx.clusters.pool import (
 from phalanx.clusters.process import TakeForward, TakeJob
 from phalanx.clusters.supervisor import GLANCE, Supervisor
 from phalanx.clusters.threads import one_blas_thread
+from phalanx.clusters.turns import Turn, Turns
 from phalanx.data.placement import Placement
 from phalanx.data.samples import Samples
 from phalanx.engine.courier import Courier
@@ -54,7 +54,7 @@ class Processes:
         def setup(life: int) -> TakeJob:
             return TakeJob(life, script, job, fields, place, place_validation)
 
-        with reserved() as pool:
+        with reserved() as (pool, turn):
             pool.load(job.model.libraries)
             arena, descriptor = Arena.shared(fields)
             with closing_on_error(descriptor):
@@ -67,7 +67,7 @@ class Processes:
             # a mean that the courier makes is part of the answer
             limited = one_blas_thread() if job.sends_means else nullcontext()
             with crew, limited:
-                yield _Session(arena, crew, supervisor, courier)
+                yield _Session(arena, crew, supervisor, courier, turn)
 
     def predict(self, work: Forward, params_N: Array, samples: Samples) -> Array:
         place = Placement.of(samples, "samples/")
@@ -77,7 +77,7 @@ class Processes:
         }
         fields |= place.fields(samples)
         message = TakeForward(work, fields, place)
-        with reserved() as pool:
+        with reserved() as (pool, _):
             pool.load(work.model.libraries)
             arena, descriptor = Arena.shared(fields)
             with closing_on_error(descriptor):
@@ -114,44 +114,46 @@ def closing_pool_on_error() -> Iterator[None]:
         raise
 
 
-_one_job_at_a_time = threading.Lock()
-_holder: int | None = None  # the thread whose job it is
+_turns = Turns()
 
 
 def _afresh() -> None:
-    global _one_job_at_a_time, _holder
-    _one_job_at_a_time, _holder = threading.Lock(), None
+    global _turns
+    _turns = Turns()
 
 
 os.register_at_fork(after_in_child=_afresh)
 
 
 @contextmanager
-def reserved() -> Iterator[Pool]:
-    """The pool for one job. Threads that want it at the same time wait their turn; a job inside
-    another one, in its callback, cannot, and has a pool of its own, which stays warm until that one
-    is over."""
-    global _holder
-    me = threading.get_ident()
-    if _holder == me:
-        with further_pool() as pool:
-            yield pool
-        return
-    with _one_job_at_a_time:
-        _holder = me
+def reserved() -> Iterator[tuple[Pool, Turn]]:
+    """The pool for one job, in its turn. A job inside another one, in its callback, has a pool of
+    its own, which stays warm until that one is over."""
+    with _turns.turn() as turn:
+        if turn.is_inside:
+            with further_pool() as pool:
+                yield pool, turn
+            return
         try:
-            yield warm_pool()
+            yield warm_pool(), turn
         finally:
             end_further_pools()
-            _holder = None
 
 
 class _Session(Halting):
     def __init__(
-        self, arena: Arena, crew: Crew, supervisor: Supervisor, courier: Courier | None
+        self,
+        arena: Arena,
+        crew: Crew,
+        supervisor: Supervisor,
+        courier: Courier | None,
+        turn: Turn,
     ) -> None:
         self.arena, self._crew, self._supervisor = arena, crew, supervisor
-        self._courier = courier
+        self._courier, self._turn = courier, turn
+
+    def in_callback(self) -> AbstractContextManager[None]:
+        return self._turn.callback()
 
     def run(self, lease: Lease, watch: Watch | None) -> None:
         def look() -> None:

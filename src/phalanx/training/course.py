@@ -126,7 +126,8 @@ class Course:
             if mirror is not None:
                 scalars_KC = self.arena["scalars"][self.lease.updates % 2]
                 mirror.show(self.arena["values"], scalars_KC)
-            stops = bool(on_epoch(len(self.standing.records), record))
+            with self.session.in_callback():
+                stops = bool(on_epoch(len(self.standing.records), record))
             has_changed = mirror is not None and mirror.changed(values_N)
         if self.group is not None and self._pauses:
             told = gather(self.group, (stops, has_changed))
