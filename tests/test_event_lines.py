@@ -12,7 +12,6 @@ from phalanx.cli import console, event_lines, progress
 from phalanx.cli.event_lines import MOST_ALIKE, EventLines
 from phalanx.cli.progress import Live, Plain
 from phalanx.cli.train import say_outcome
-from phalanx.pure.stopping import Progress
 from phalanx.run import EpochRecord, Event
 from small_runs import outcome
 
@@ -54,9 +53,9 @@ def test_an_event_is_one_line_at_once(plain):
 def test_an_event_stands_above_the_bar(monkeypatch):
     said = terminal(monkeypatch, is_terminal=True)
     with Live(5, 100) as bar:
-        bar.epoch(1, EpochRecord(0.5, None, 0.1, 1.0, Progress(0.1), None))
+        bar.epoch(1, EpochRecord(0.5, None, 0.1, 1.0, None))
         bar.event(LOST)
-        bar.epoch(2, EpochRecord(0.4, None, 0.1, 1.0, Progress(0.1), None))
+        bar.epoch(2, EpochRecord(0.4, None, 0.1, 1.0, None))
     text = said.getvalue()
     assert LINE in text
     assert text.index(LINE) < text.rindex("epoch 2/5")

@@ -266,7 +266,8 @@ def test_an_epoch_is_judged_once_its_last_tick_is_over():
     assert stage.open_next()
     [epoch] = stage.leader.ledger.records(0, 1)
     assert (epoch.loss, epoch.score, epoch.rate, epoch.reason) == (2.0, None, 0.1, None)
-    assert (epoch.progress.epochs, epoch.progress.samples_seen) == (1, 16 * N_STEPS)
+    progress = stage.leader.ledger.progress(1)
+    assert (progress.epochs, progress.samples_seen) == (1, 16 * N_STEPS)
 
 
 def test_the_door_is_closed_after_the_epoch_with_which_the_rule_says_stop():

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from phalanx.pure.arrays import Array
-from phalanx.pure.stopping import Progress, Reason
+from phalanx.pure.stopping import Reason
 
 
 @dataclass
@@ -39,7 +39,6 @@ class EpochRecord(NamedTuple):
     score: float | None
     rate: float
     seconds: float
-    progress: Progress
     reason: Reason | None
     measures: tuple[float, ...] = ()
     sums: tuple[float, ...] = ()

@@ -68,9 +68,9 @@ class Ledger:
     def records(self, first: int, last: int) -> list[EpochRecord]:
         """The epochs from `first` up to but without `last`, counted from the lease's start."""
         rows = ROW.iter_unpack(self._rows[first * ROW.size : (last + 1) * ROW.size])
-        sums = self._sums[first + 1 : last + 1].tolist()
+        sums = self._sums[first + 1 : last + 1]
         return [
-            self._record(before[RATE], row, sums_M)
+            self._record(before[RATE], row, sums_M.tolist())
             for (before, row), sums_M in zip(pairwise(rows), sums, strict=True)
         ]
 
@@ -81,7 +81,6 @@ class Ledger:
             score if self._is_scored else None,
             rate,
             seconds,
-            Progress(*row[RATE:]),
             REASONS[reason],
             tuple(sums_M[:n]),
             tuple(sums_M[n:]) if self._is_scored else (),

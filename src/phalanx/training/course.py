@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from struct import Struct
 
 from phalanx.arena import Arena
 from phalanx.clusters.base import Session, Tell, Watch
@@ -10,12 +11,15 @@ from phalanx.clusters.hosts.talking import gather, lead
 from phalanx.engine.ledger import Ledger
 from phalanx.exchange.board import HALT, INTERRUPT, LAST, NEVER, OPENED, REGROUP
 from phalanx.exchange.group import Group
-from phalanx.job import LEASE_EPOCHS, Job, Lease
+from phalanx.job import LEASE_EPOCHS, SPAN_COLUMNS, Job, Lease
 from phalanx.pure.stopping import Reason
 from phalanx.run import EpochRecord, Event, Span
 from phalanx.training.following import Following
 from phalanx.training.keeper import Keeper
 from phalanx.training.state import Standing, reason_to_end, state_of
+
+SPAN = Struct(f"{SPAN_COLUMNS}d")  # read one by one: thousands of lists at once set off the
+# collector, which then looks at all that was ever imported
 
 
 @dataclass
@@ -203,8 +207,8 @@ def take_spans(arena: Arena, lease: Lease, n_epochs: int) -> list[Span]:
     spans_WE = arena["spans"][:, : n_epochs + 1]
     found = [
         Span(rank, lease.first_epoch + row, begun, compute, update, wait, int(shards))
-        for rank, lines in enumerate(spans_WE.tolist())
-        for row, (begun, compute, update, wait, shards) in enumerate(lines)
+        for rank, lines in enumerate(spans_WE)
+        for row, (begun, compute, update, wait, shards) in enumerate(SPAN.iter_unpack(lines))
         if begun
     ]
     spans_WE[...] = 0

@@ -254,17 +254,14 @@ def _check_identity(saved: checkpoint.Saved, identity: dict[str, Any]) -> None:
 
 
 def _packed(record: EpochRecord) -> list[Any]:
-    sums = [list(record.measures), list(record.sums)]
-    return [*record[:4], list(record.progress), record.reason, *sums]
+    return [*record[:-2], list(record.measures), list(record.sums)]
 
 
 def record_from(packed: list[Any]) -> EpochRecord:
     """An epoch's record, as a checkpoint keeps it."""
-    loss, score, rate, seconds, progress, reason, measures, sums = packed
+    loss, score, rate, seconds, reason, measures, sums = packed
     ended = Reason(reason) if reason else None
-    return EpochRecord(
-        loss, score, rate, seconds, _progress(progress), ended, tuple(measures), tuple(sums)
-    )
+    return EpochRecord(loss, score, rate, seconds, ended, tuple(measures), tuple(sums))
 
 
 def _progress(packed: list[Any]) -> Progress:

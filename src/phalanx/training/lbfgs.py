@@ -72,7 +72,7 @@ def minimize(job: Job, start: State, training: Samples, limits: Limits) -> Minim
         status, message, reason = _descend(objective, path, limits)
     reached = State(path.x_N.astype(job.model.dtype), np.zeros((0, path.x_N.size), job.model.dtype))
     progress = Progress(rate=0.0)
-    records = [EpochRecord(f, None, 0.0, 0.0, progress, None) for f in path.losses]
+    records = [EpochRecord(f, None, 0.0, 0.0, None) for f in path.losses]
     standing = Standing(reached, progress, records, reason)
     run = record_run(job, standing, history, monotonic() - begun, objective.evaluations)
     trained = Trained(reached, [], progress, reason, run)
