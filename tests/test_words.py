@@ -171,7 +171,7 @@ def test_a_line_of_the_ledger_is_read_as_it_was_written(arena):
     ledger.write(1, 1.5, 0.75, 2.0, then, Reason.NO_IMPROVEMENT)
     assert (ledger.progress(0), ledger.progress(1)) == (first, then)
     [epoch] = ledger.records(0, 1)
-    assert epoch == (1.5, 0.75, 0.5, 2.0, then, Reason.NO_IMPROVEMENT, (), ())
+    assert epoch == (1.5, 0.75, 0.5, 2.0, Reason.NO_IMPROVEMENT, (), ())
 
 
 @pytest.mark.parametrize("reason", [None, *Reason])
