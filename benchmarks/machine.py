@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 PACKAGES = ("phalanx", "numpy", "scikit-learn", "torch")
+KERNEL_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
 
 
 def describe(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
@@ -19,7 +20,9 @@ def describe(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
     }
-    return facts | {name: version(name) for name in packages} | {"BLAS": blas()}
+    facts |= {name: version(name) for name in packages} | {"BLAS": blas()}
+    chosen = [f"{name}={os.environ[name]}" for name in KERNEL_VARIABLES if name in os.environ]
+    return facts | ({"kernels chosen by": ", ".join(chosen)} if chosen else {})
 
 
 def processor() -> str:

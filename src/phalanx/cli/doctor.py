@@ -48,8 +48,10 @@ def machine() -> list[Row]:
         ("cores", f"{processors()} for this process, {os.cpu_count()} in all"),
     ]
     for pool in threadpool_info():
-        said = f"{pool['internal_api']} {pool['version']}, {pool['num_threads']} threads here"
-        rows.append((pool["user_api"].upper(), f"{said}, 1 in each worker"))
+        kernels = f" ({pool['architecture']} kernels)" if pool.get("architecture") else ""
+        said = f"{pool['internal_api']} {pool['version']}{kernels}"
+        threads = f"{pool['num_threads']} threads here, 1 in each worker"
+        rows.append((pool["user_api"].upper(), f"{said}, {threads}"))
     return rows
 
 
