@@ -74,8 +74,10 @@ def widths(monkeypatch):
     return seen
 
 
-def test_they_do_lie_side_by_side(widths):
-    same()
+def test_where_a_trial_agrees_they_do_lie_side_by_side(monkeypatch, widths):
+    monkeypatch.setattr(stacking, "agrees", lambda *_: True)  # whatever this machine's kernels do
+    for at_once in (2, 3, 4):
+        gradients_of(at_once)
     assert {2, 3, 4} <= set(widths)
 
 
