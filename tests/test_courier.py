@@ -14,6 +14,7 @@ from phalanx.clusters.hosts.talking import gather, lead
 from phalanx.data.samples import TableSamples
 from phalanx.engine.block import Block
 from phalanx.engine.courier import Courier
+from phalanx.engine.making import SideBySide
 from phalanx.errors import HostLost, HostsDiffer, NonFiniteLoss
 from phalanx.exchange.board import HALT, INTERRUPT, REGROUP
 from phalanx.job import Job
@@ -46,8 +47,9 @@ SPEC = MLPSpec((6, 200, 30, 3), "relu", "log_loss", "float32", dropout=0.2)  # t
 
 SHARDS_OF_FACTORS = 5
 FACTORED = FactoredMLP(
-    (6, 257, 300, 3), "relu", "log_loss", "float32", dropout=0.2, factored=(1,), shard_rows=3
-)
+    (6, 257, 300, 3), "relu", "log_loss", "float32", dropout=0.2, batch_size=BATCH,
+    n_shards=SHARDS_OF_FACTORS,
+)  # fmt: skip
 
 
 @pytest.fixture(params=[-1, 10**9], ids=["divided", "undivided"], autouse=True)
@@ -81,8 +83,8 @@ class Averages:
         return self.n_learnt + 2 * self.n_others
 
     @property
-    def slot_size(self):
-        return self.size
+    def factors(self):
+        return None
 
     @property
     def regions(self):
@@ -220,21 +222,21 @@ def test_the_mean_of_several_shards_travels_once():
 
 
 def test_factors_are_less_to_send_than_gradients():
-    job = case("factors")
-    sizes = (job.model.sizes, job.model.activation, job.model.loss, job.model.dtype_name)
-    plain = replace(job, model=MLPSpec(*sizes, dropout=job.model.dropout))
-    assert sent(job) < sent(plain) / 4
+    plain = job_of(MLPSpec((6, 257, 300, 3), "relu", "log_loss", "float32"), 2, batch=32)
+    leaves = FactoredMLP((6, 257, 300, 3), "relu", "log_loss", "float32", batch_size=32, n_shards=2)
+    assert sent(replace(plain, model=leaves)) < sent(plain) / 4
 
 
-@pytest.mark.parametrize(("count", "at_once"), [(0, {SHARDS_OF_FACTORS, 1}), (2, {1})])
+@pytest.mark.parametrize(("count", "at_once"), [(0, {SHARDS_OF_FACTORS}), (2, {1})])
 def test_hosts_compute_one_shard_while_another_travels(count, at_once, monkeypatch):
-    seen, real = set(), FactoredNetwork.gradients
+    seen, real = set(), SideBySide.make
     monkeypatch.setattr(
-        FactoredNetwork, "gradients", lambda net, shards: seen.add(len(shards)) or real(net, shards)
+        SideBySide, "make", lambda it, group, batch: seen.add(len(group)) or real(it, group, batch)
     )
+    monkeypatch.setattr(FactoredNetwork, "may_be_joined", lambda *_: True)
     for found in trained(case("factors"), count):
         told(found)
-    assert seen == at_once, "the last batch is smaller"
+    assert seen == at_once
 
 
 @pytest.mark.parametrize("count", [2, 3])

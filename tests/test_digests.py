@@ -100,9 +100,7 @@ WIDE = dict(hidden_layer_sizes=(90, 750), max_iter=2)  # shards leave factors of
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("assignment", [*sorted(ASSIGNMENTS), outsiders])
-def test_wide_layers(assignment, dtype, monkeypatch):
-    monkeypatch.setattr("phalanx.pure.panels.MIN_WEIGHTS", 50_000)
-
+def test_wide_layers(assignment, dtype):
     def fit_as(estimator):
         return estimator.fit(X.astype(dtype), Y)
 
@@ -116,7 +114,7 @@ def test_wide_layers(assignment, dtype, monkeypatch):
 
 def made_without_factors(make, fit):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("phalanx.pure.panels.MIN_WEIGHTS", 10**9)
+        patch.setattr("phalanx.pure.factors.SMALL", 10**9)
         return fit(make(n_jobs=1))
 
 

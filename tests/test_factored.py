@@ -1,6 +1,7 @@
 """Gradients made of factors are those of shards, and panels tile what they are made of."""
 
 from itertools import pairwise
+from math import prod
 
 import numpy as np
 import pytest
@@ -8,48 +9,132 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phalanx.data.samples import TableSamples
+from phalanx.engine.factors import Factors
 from phalanx.models.base import FactoredModel
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.activations import ACTIVATIONS
 from phalanx.models.mlp.factored import FactoredMLP, factored
-from phalanx.pure.aggregation import AGGREGATIONS, is_linear, mean, shares, sum_
-from phalanx.pure.arrays import aligned_empty, blas_gemm
+from phalanx.pure.aggregation import AGGREGATIONS, is_linear, mean, scales, sum_
+from phalanx.pure.arrays import aligned_empty
 from phalanx.pure.assignment import load_balanced, round_robin
+from phalanx.pure.factors import (
+    MAX_PANEL,
+    SMALL,
+    FactorLayout,
+    factors_pay,
+    pack,
+    panels_of,
+    runs_of,
+    unpack,
+)
 from phalanx.pure.layout import blocks_of, bundles_of
-from phalanx.pure.panels import MAX_PANEL, factors_pay, panels_of
 from phalanx.pure.randomness import Key
 
-
-@pytest.fixture(autouse=True)
-def small_layers(monkeypatch):
-    """Small layers have factors as wide ones do."""
-    monkeypatch.setattr("phalanx.pure.panels.MIN_WEIGHTS", 50_000)
+SIZES = st.lists(st.integers(1, 3000), min_size=2, max_size=4).map(tuple)
 
 
-SIDES = st.integers(1, 3000)
+def layout_of(sizes):
+    return MLPSpec(sizes, "relu", "log_loss", "float32").layout
 
 
-@given(SIDES, SIDES)
-def test_panels_tile_a_layer_in_pairs_of_like_size(fan_in, fan_out):
-    panels = panels_of(3, fan_in, fan_out)
-    assert [0, *(panel.stop for panel in panels)] == [*(p.start for p in panels), fan_out]
-    rows = [panel.stop - panel.start for panel in panels]
-    assert len(set(rows[:-1])) <= 1
-    assert 0 < rows[-1] <= rows[0]
-    assert len(panels) <= fan_out
-    assert rows[0] * fan_in <= MAX_PANEL + fan_in
+@given(SIZES)
+def test_panels_tile_the_parameters_in_pairs_of_like_size(sizes):
+    layout = layout_of(sizes)
+    panels = panels_of(layout)
+    assert [0, *(panel.stop for panel in panels)] == [*(p.start for p in panels), layout.size]
+    widest_row = max(sizes)
+    counts = [panel.stop - panel.start for panel in panels]
+    assert min(counts) > 0
+    assert max(counts) <= MAX_PANEL + 8 * widest_row
+    if layout.size > 100 * widest_row:
+        assert len(panels) % 2 == 0
+        assert max(counts) - min(counts) <= 16 * widest_row
 
 
-@given(SIDES, SIDES, st.integers(1, 2000), st.integers(1, 16))
-def test_factors_are_left_where_they_are_smaller_and_never_for_few_weights(
-    fan_in, fan_out, batch, shards
-):
-    if factors_pay(fan_in, fan_out, batch, shards):
-        assert batch * (fan_in + fan_out) < shards * fan_in * fan_out
-        assert fan_in * fan_out >= 50_000
+@given(SIZES)
+def test_pieces_tile_their_panel(sizes):
+    layout = layout_of(sizes)
+    for panel in panels_of(layout):
+        end = panel.start
+        for array, start, stop in panel.pieces:
+            first, last = layout.bounds[array]
+            width = prod(layout.shapes[array][1:])
+            assert first + start * width == end
+            end = first + stop * width
+            assert end <= last
+        assert end == panel.stop
 
 
-SIZES = [(6, 257, 300, 3), (300, 250, 8, 2), (400, 200), (10, 300, 300, 300, 1)]
+@given(SIZES, st.integers(1, 20_000), st.integers(1, 16))
+def test_factors_are_left_where_they_are_smaller_and_never_by_small_networks(sizes, batch, shards):
+    n_parameters = layout_of(sizes).size
+    if factors_pay(sizes, n_parameters, batch, shards):
+        assert n_parameters >= SMALL
+        assert batch * sum(map(sum, pairwise(sizes))) <= max(shards * n_parameters, 2**22)
+
+
+@given(SIZES, st.integers(1, 300), st.integers(1, 9), st.sampled_from([4, 8]))
+def test_no_two_shards_share_a_cache_line_of_a_factor(sizes, batch, shards, itemsize):
+    layout = FactorLayout(sizes, batch, shards, itemsize)
+    assert layout.width * itemsize % 64 == 0
+    assert batch <= layout.width * shards < batch + 2 * shards * 64 // itemsize
+    assert layout.parcel_size * shards == layout.size
+    columns = [layout.columns(s, s + 1) for s in range(shards)]
+    assert [c.start for c in columns] == [0, *(c.stop for c in columns[:-1])]
+
+
+@given(st.sets(st.integers(0, 12)).map(sorted))
+def test_runs_are_neighbours(shards):
+    runs = runs_of(shards)
+    assert [s for run in runs for s in range(*run)] == shards
+    assert all(before[1] < after[0] for before, after in pairwise(runs))
+
+
+LAYOUT = FactorLayout((3, 5, 2), 32, 2, 4)
+
+
+def test_what_is_packed_is_unpacked_elsewhere():
+    here_n = np.random.default_rng(0).random(LAYOUT.size)
+    there_n, parcel_n = np.zeros(LAYOUT.size), np.full(LAYOUT.parcel_size, np.nan)
+    for s in range(2):
+        columns = LAYOUT.columns(s, s + 1)
+        pack(LAYOUT.layers(here_n), columns, parcel_n)
+        assert np.isfinite(parcel_n).all()
+        unpack(parcel_n, LAYOUT.layers(there_n), columns)
+        assert (here_n == there_n).all() == (s == 1)
+
+
+class TestWhereFactorsLie:
+    def factors(self):
+        fields = {
+            "factors": np.zeros(LAYOUT.size, np.float32),
+            "factors_away": np.zeros((2, LAYOUT.size), np.float32),
+        }
+        fields["factors"][:] = 1
+        fields["factors_away"][:] = [[2], [3]]
+        return Factors(fields, LAYOUT)
+
+    def test_at_home_they_are_taken_as_they_lie(self):
+        factors = self.factors()
+        home = factors.at(1, 1)
+        assert factors.whole([0, 1], [0, 1]) is home
+        assert home[0].inputs_FC.min() == home[0].inputs_FC.max() == 1
+
+    def test_what_others_have_computed_is_brought_together(self):
+        factors = self.factors()
+        found = factors.whole([1, 1], [0, 1])  # the first shard fell to the heir
+        for layer in found:
+            for factor in layer:
+                assert factor[:, : LAYOUT.width].min() == factor[:, : LAYOUT.width].max() == 3
+                assert factor[:, LAYOUT.width :].min() == factor[:, LAYOUT.width :].max() == 1
+        assert factors.at(0, 0)[0].inputs_FC.max() == 1, "home is not touched"
+
+    def test_all_elsewhere_is_one_place_too(self):
+        factors = self.factors()
+        assert factors.whole([0, 0], [1, 1]) is factors.at(0, 1)
+
+
+NETWORKS = [(6, 257, 300, 3), (300, 250, 8, 2), (400, 200), (10, 300, 300, 300, 1)]
 
 
 def of(sizes, batch=24, shards=3, **more):
@@ -60,64 +145,49 @@ def of(sizes, batch=24, shards=3, **more):
     return spec, made
 
 
-@pytest.mark.parametrize("sizes", SIZES)
-def test_regions_tile_the_parameters_and_factors_the_rest_of_a_slot(sizes):
+@pytest.mark.parametrize("sizes", NETWORKS)
+def test_regions_tile_the_parameters(sizes):
     spec, made = of(sizes)
     assert [r.start for r in made.regions] == [0, *(r.stop for r in made.regions[:-1])]
     assert made.regions[-1].stop == made.size == spec.size
-    laid = sorted(
-        (start, fan * made.shard_rows)
-        for layer in made.factored
-        for start, fan in zip(made.places[layer], made.sizes[layer : layer + 2][::-1], strict=True)
-    )
-    assert laid[0][0] >= made.size
-    assert all(start % 16 == 0 for start, _ in laid)
-    for (start, size), (after, _) in pairwise(laid):
-        assert start + size <= after
-    assert sum(laid[-1]) <= made.slot_size
+    assert [r.panel for r in made.regions] == [*range(len(made.panels))]
 
 
-@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("sizes", NETWORKS)
 def test_bundles_hold_every_block_once_and_panels_whole(sizes):
     _, made = of(sizes)
     blocks = blocks_of(made.regions)
     bundles = bundles_of(blocks, range(len(blocks)))
     assert sorted(k for bundle in bundles for k in bundle) == [*range(len(blocks))]
-    for bundle in bundles:
-        assert len({blocks[k].panel for k in bundle}) == 1
-    panels = [blocks[bundle[0]].panel for bundle in bundles if blocks[bundle[0]].panel is not None]
-    assert sorted(panels) == [*range(len(made.panels))]
+    panels = [{blocks[k].panel for k in bundle} for bundle in bundles]
+    assert sorted(panel for (panel,) in panels) == [*range(len(made.panels))]
 
 
-@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("sizes", [*NETWORKS, (784, 256, 128, 10), (784, 2048, 2048, 10)])
 @pytest.mark.parametrize("assignment", [round_robin, load_balanced])
-def test_two_workers_have_half_of_the_panels_of_every_layer(sizes, assignment):
+def test_two_workers_have_half_of_the_parameters(sizes, assignment):
     _, made = of(sizes)
-    blocks = blocks_of(made.regions)
-    bundles = bundles_of(blocks, range(len(blocks)))
-    owners = assignment(len(bundles), [1.0, 1.0])
-    mine = [blocks[b[0]].panel for b, owner in zip(bundles, owners, strict=True) if owner == 0]
-    layers = [made.panels[panel].layer for panel in mine if panel is not None]
-    for layer in made.factored:
-        n_panels = sum(panel.layer == layer for panel in made.panels)
-        assert abs(layers.count(layer) - n_panels / 2) <= 0.5
+    assert share(made, assignment, [1.0, 1.0], rank=0) == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.mark.parametrize("speeds", [[4.0, 1.0], [1.0, 4.0]])
 def test_a_slow_worker_has_the_share_of_the_panels_that_its_speed_says(speeds):
     _, made = of((784, 2048, 2048, 10), batch=256, shards=4)
+    assert share(made, load_balanced, speeds, speeds.index(1.0)) == pytest.approx(0.2, abs=0.08)
+
+
+def share(made, assignment, speeds, rank):
+    """Of the parameters, those that a worker updates."""
     blocks = blocks_of(made.regions)
     bundles = bundles_of(blocks, range(len(blocks)))
-    owners = load_balanced(len(bundles), speeds)
-    slow = speeds.index(1.0)
-    mine = sum(
-        blocks[k].stop - blocks[k].start
-        for bundle, owner in zip(bundles, owners, strict=True) for k in bundle if owner == slow
-    )  # fmt: skip
-    assert mine / made.size == pytest.approx(0.2, abs=0.07)
+    owners = assignment(len(bundles), speeds)
+    mine = [
+        k for bundle, owner in zip(bundles, owners, strict=True) for k in bundle if owner == rank
+    ]
+    return sum(blocks[k].stop - blocks[k].start for k in mine) / made.size
 
 
-@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("sizes", NETWORKS)
 @pytest.mark.parametrize("rule", [mean, sum_])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_they_are_the_gradients_of_the_shards_aggregated(sizes, rule, weighted):
@@ -128,10 +198,15 @@ def test_they_are_the_gradients_of_the_shards_aggregated(sizes, rule, weighted):
 @pytest.mark.parametrize("dtype_name", ["float32", "float64"])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_of_every_activation(activation, dtype_name, dropout):
-    agree(SIZES[0], activation=activation, dtype_name=dtype_name, dropout=dropout)
+    agree(NETWORKS[0], activation=activation, dtype_name=dtype_name, dropout=dropout)
 
 
-def agree(sizes, rule=mean, weighted=False, **more):
+@pytest.mark.parametrize("live", [1, 2])
+def test_of_a_last_batch_with_fewer_shards(live):
+    agree(NETWORKS[0], live=live)
+
+
+def agree(sizes, rule=mean, weighted=False, live=3, **more):
     """Plain shards, aggregated, against panels: of shards that are of 8, 8 and 7 rows."""
     spec, made = of(sizes, **more)
     rng = np.random.default_rng(0)
@@ -141,62 +216,54 @@ def agree(sizes, rule=mean, weighted=False, **more):
     weight_B = rng.uniform(0.1, 3, 23) if weighted else None
     arrays = (x.astype(spec.dtype), None, y.astype(spec.dtype), weight_B)
     gatherer = TableSamples.of(*arrays).gatherer(8)
-    plain, network = spec.build(params_N), made.build(params_N)
+    plain, network, layout = spec.build(params_N), made.build(params_N), made.factors
     assert isinstance(network, FactoredModel)
     assert not isinstance(plain, FactoredModel)
-    grads_SN = np.zeros((3, spec.size), spec.dtype)
-    slots_SN = np.full((3, made.slot_size), np.nan, spec.dtype)
-    counts, weights = [8, 8, 7], []
-    for s, index_B in enumerate(np.split(np.arange(23), [8, 16])):
-        rows, key = gatherer.rows(index_B), Key(7, 0, s)
-        expected = plain.gradient(rows, grads_SN[s], key)
-        assert network.gradient(rows, slots_SN[s], key) == pytest.approx(expected)
+    grads_SN = np.zeros((live, spec.size), spec.dtype)
+    flat_n = np.zeros(layout.size, spec.dtype)
+    layers, counts, weights = layout.layers(flat_n), [8, 8, 7][:live], []
+    for s, index_B in enumerate(np.split(np.arange(23), [8, 16])[:live]):
+        key, filled_C = Key(7, 0, s), np.resize(index_B, layout.width)
+        expected = plain.gradient(gatherer.rows(index_B), grads_SN[s], key)
+        rows = gatherer.rows_into(network.inputs(layers, [s]), filled_C)
+        (outcome,) = network.leave(rows, layers, [s], [len(index_B)], sum(counts), [key])
+        assert outcome == pytest.approx(expected)
         weights.append(expected[1])
-    weights_S = np.array(weights)
-    expected_N = rule(grads_SN, weights_S)
+    expected_N = rule(grads_SN, np.array(weights))
+    scale_S = np.array(scales(rule, weights, sum(counts)), spec.dtype)
+    is_one = np.ptp(scale_S) == 0
+    scale = float(scale_S[0]) if is_one else np.repeat(scale_S, layout.width)
     tolerance = {"float32": 2e-5, "float64": 1e-12}[spec.dtype.name]
-    for region in made.regions:
-        if region.panel is None:
-            grad_n = rule(slots_SN[:, region.start : region.stop], weights_S)
-        else:
-            shares_S = shares(rule, weights_S, spec.dtype)
-            grad_n = network.panel(region.panel, [*slots_SN], counts, shares_S)
+    for number, region in enumerate(made.regions):
         np.testing.assert_allclose(
-            grad_n, expected_N[region.start : region.stop], rtol=0.01 * tolerance**0.5,
-            atol=tolerance,
+            network.panel(number, layers, live, scale), expected_N[region.start : region.stop],
+            rtol=0.01 * tolerance**0.5, atol=tolerance,
         )  # fmt: skip
-        assert np.isfinite(grad_n).all()
 
 
-@pytest.mark.parametrize("rule", AGGREGATIONS.values(), ids=AGGREGATIONS)
-def test_linear_rules_are_those_whose_shares_come_to_the_same(rule):
-    grads_Sn, weights_S = np.random.default_rng(0).normal(size=(5, 9)), np.arange(1.0, 6)
-    by_shares = shares(rule, weights_S, grads_Sn.dtype) @ grads_Sn
-    assert np.allclose(by_shares, rule(grads_Sn, weights_S)) == is_linear(rule)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("keep", [0.0, 1.0])
-@pytest.mark.parametrize("inner", [1, 5])
-def test_a_product_is_added_in_place(dtype, keep, inner):
-    rng = np.random.default_rng(0)
-    a_IK, b_KJ = (
-        rng.normal(size=(4, inner)).astype(dtype),
-        rng.normal(size=(inner, 3)).astype(dtype),
+@pytest.mark.parametrize("rule", [rule for rule in AGGREGATIONS.values() if is_linear(rule)])
+def test_linear_rules_are_sums_of_what_is_scaled(rule):
+    grads_Sn, weights = np.random.default_rng(0).normal(size=(5, 9)), [1.0, 2, 3, 4, 5]
+    parts_Sn = grads_Sn * np.array(weights)[:, np.newaxis] / 20  # of the mean over 20 rows
+    np.testing.assert_allclose(
+        scales(rule, weights, 20) @ parts_Sn, rule(grads_Sn, np.array(weights))
     )
-    start_JI = rng.normal(size=(3, 4)).astype(dtype)
-    for a in (a_IK, np.asfortranarray(a_IK)):
-        for b in (b_KJ, np.asfortranarray(b_KJ)):
-            c_JI = start_JI.copy()
-            blas_gemm(0.5, a, b, keep, c_JI.T)
-            np.testing.assert_allclose(c_JI.T, keep * start_JI.T + 0.5 * a_IK @ b_KJ, rtol=1e-5)
+
+
+def test_shards_that_weigh_nothing_count_for_nothing():
+    assert scales(mean, [0.0, 0.0], 8) == [8.0, 8.0]
+    assert scales(sum_, [0.0, 2.0], 8) == [8.0, 4.0]
+
+
+def test_only_rules_that_are_sums_are_linear():
+    assert {name for name, rule in AGGREGATIONS.items() if is_linear(rule)} == {"mean", "sum"}
 
 
 def test_the_factors_of_wide_layers_are_small_beside_their_gradient():
     """The figures of docs/design.md."""
     spec = factored(MLPSpec((784, 2048, 2048, 10), "relu", "log_loss", "float32"), 256, 4)
     assert 4 * spec.size == pytest.approx(23.3e6, rel=0.01)
-    assert 4 * (spec.slot_size - spec.size) == pytest.approx(1.8e6, rel=0.02)
+    assert 4 * spec.factors.parcel_size == pytest.approx(2.3e6, rel=0.02)
 
 
 def test_nothing_is_factored_where_it_does_not_pay():

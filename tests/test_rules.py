@@ -9,13 +9,14 @@ from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.factored import factored
 from phalanx.models.pytorch import optimizers as pytorch
 from phalanx.pure.layout import block_bounds
+from phalanx.pure.optimizers import Decay
 from phalanx.pure.plan import DISTRIBUTIONS, Plan
 from phalanx.pure.randomness import Key
 from phalanx.training.keeper import RULES
 
 
 def test_the_rules_have_this_number():
-    assert RULES == 3
+    assert RULES == 4
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,12 @@ def test_samples_are_scored_in_these_chunks():
     assert chunk_bounds(600) == [(0, 256), (256, 512), (512, 600)]
 
 
-def test_these_layers_leave_factors_for_these_panels():
-    spec = factored(MLPSpec((784, 2048, 255, 10), "relu", "log_loss", "float32"), 256, 4)
-    assert spec.factored == (0,)
-    assert [panel.stop for panel in spec.panels] == [256 * n for n in range(1, 9)]
+def test_factors_make_these_panels_and_these_blocks():
+    spec = factored(MLPSpec((784, 256, 128, 10), "relu", "log_loss", "float32"), 256, 4)
+    assert [panel.stop for panel in spec.panels] == [56_448, 119_168, 175_616, 235_146]
+    assert [stop for _, stop in block_bounds(56_448, are_paired=False)] == [18_432, 37_888, 56_448]
+    assert spec.factors.width == 64
+
+
+def test_adams_rows_decay_at_these_steps():
+    assert (Decay(0.9).period, Decay(0.999).period) == (65, 1_000)

@@ -106,16 +106,11 @@ class Job:
         those that have all shards' factors do not: to multiply them is sooner done than to send
         what comes of it.
         """
-        if self.is_mixed or self.has_factors:
+        if self.is_mixed or self.model.factors is not None:
             return self.is_mixed and not self.place.is_alone
         bytes_N = self.model.size * self.model.dtype.itemsize
         n_rows = self.place.count if self.sends_means else self.plan.n_shards
         return dividing_pays(n_rows, self.place.count, bytes_N)
-
-    @property
-    def has_factors(self) -> bool:
-        """Whether shards leave factors of gradients; all of them travel to every host."""
-        return self.model.slot_size > self.model.size
 
     @property
     def sends_means(self) -> bool:
@@ -157,7 +152,6 @@ class Job:
         there is nobody to take anything over. With several hosts the courier is a doer, too.
         """
         n, w, dtype = self.model.size, self.n_seats, self.model.dtype.name
-        slot = self.model.slot_size
         s, k, v = self.plan.n_shards, len(self.blocks), len(self.chunks)
         rows, several = 1 + len(self.optimizer.slots), w if w > 1 else 0
         groups, settings = self.optimizer.settings_shape
@@ -171,8 +165,7 @@ class Job:
             "chunks_done": Field((doers, v), "int64"),
             "values": Field((rows, n), dtype, aligned=True),
             "best": Field((n if self.rule.by_score else 0,), dtype),
-            "grads": Field((s, slot), dtype, aligned=True),
-            "grads_away": Field((several, s, slot), dtype, aligned=True),
+            **self._left_fields(several),
             "host_rows": Field((self.place.count * self.sends_means, n), dtype, aligned=True),
             "reduced": Field((divided * n,), dtype, aligned=True),
             "results": Field((doers, s, 2 + measures)),
@@ -191,6 +184,21 @@ class Job:
             "spans": Field((w, LEASE_EPOCHS, SPAN_COLUMNS)),
             **self._epoch_fields(""),
             **(self._snapshot_fields() if self.keeps_snapshots else {}),
+        }
+
+    def _left_fields(self, several: int) -> Fields:
+        """What shards leave: at home, with whoever took one over, and as it comes from hosts."""
+        s, n, dtype, factors = self.plan.n_shards, self.model.size, self.model.dtype.name, 0
+        parcels, parcel = 0, 0
+        if self.model.factors is not None:
+            n, factors = 0, self.model.factors.size
+            parcels, parcel = 0 if self.place.is_alone else s, self.model.factors.parcel_size
+        return {
+            "grads": Field((s, n), dtype, aligned=True),
+            "grads_away": Field((several, s, n), dtype, aligned=True),
+            "factors": Field((factors,), dtype),
+            "factors_away": Field((several, factors), dtype, aligned=True),
+            "parcels": Field((parcels, parcel), dtype, aligned=True),
         }
 
     def _epoch_fields(self, prefix: str) -> Fields:

@@ -105,13 +105,19 @@ class Gatherer:
                 x_FB[...] = x.T
         else:
             x = self.sparse[index_B]
-        return Rows(
-            x,
-            count,
+        return Rows(x, count, *self._targets(index_B), x_FB)
+
+    def rows_into(self, x_BF: Array, index_B: Array) -> Rows:
+        """As `rows`, but dense samples go into `x_BF`, which is the caller's."""
+        self.arrays[ROWS].take(index_B, axis=0, out=x_BF, mode="clip")
+        return Rows(x_BF, len(index_B), *self._targets(index_B))
+
+    def _targets(self, index_B: Array) -> tuple[Array | None, Array | None, Array | None]:
+        """Classes [B], targets [O, B] and weights [B], whichever there are."""
+        return (
             None if self.classes is None else self.classes.take(index_B),
             None if self.target is None else np.ascontiguousarray(self.target[index_B].T),
             None if self.weight is None else self.weight.take(index_B),
-            x_FB,
         )
 
     def _buffers_of(self, count: int) -> tuple[Array, Array | None]:

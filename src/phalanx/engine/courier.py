@@ -18,7 +18,7 @@ from itertools import chain
 import numpy as np
 
 from phalanx.arena import Arena
-from phalanx.engine.lanes import Arriving, lanes_of, slot_lanes_of
+from phalanx.engine.lanes import Arriving, lanes_of, shard_lanes_of
 from phalanx.engine.rows import rows_of
 from phalanx.exchange.board import (
     ABORT,
@@ -56,7 +56,7 @@ class Courier:
         self.rows = rows_of(job, arena, self.shards_done)
         self.results_WSR, self.squares_K = arena["results"], arena["squares"]
         self.reduced_N, self.partials = arena["reduced"], arena["partials"]
-        self.slot_lanes, self.lanes = slot_lanes_of(job), lanes_of(job)
+        self.shard_lanes, self.lanes = shard_lanes_of(job), lanes_of(job)
         self.wish = 0
         self._at = -1
         self._flights: list[list[Arriving]] = []
@@ -90,7 +90,7 @@ class Courier:
             rows = self.rows.turn(len(self._flights))
             if rows is None:
                 return
-            self._flights.append([lane.scatter(self.group, rows) for lane in self.slot_lanes])
+            self._flights.append([lane.scatter(self.group, rows) for lane in self.shard_lanes])
 
     def shards(self, tick: int) -> None:
         def all_are_sent() -> bool:
@@ -102,6 +102,7 @@ class Courier:
         for flight in chain(*self._flights):
             flight.land(self._look_around)
         self._flights = []
+        self.rows.land()
         self._heed(figures.land(self._look_around))
         self.board.publish(self.door, GATHERED, tick)
         self._publish(self.shards_done, self._live_parts, self._live, tick)

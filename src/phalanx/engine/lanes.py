@@ -108,16 +108,9 @@ def lanes_of(job: Job) -> list[Lane]:
     return lanes
 
 
-def slot_lanes_of(job: Job) -> list[Lane]:
-    """Of a slot: those of the vector; or where a part of it is made of factors, the rest of it, and
-    the factors, which go to every host."""
-    if not job.has_factors:
+def shard_lanes_of(job: Job) -> list[Lane]:
+    """Of what a shard leaves: those of the vector; or one of factors, which go to every host."""
+    if job.model.factors is None:
         return lanes_of(job)
-    bounds = [elements(job.blocks, part) for part in job.block_parts]
-    exact, end = ROUNDINGS[EXACT], job.model.slot_size
-    lanes = [
-        Lane(region.start, region.stop, bounds, exact, job)
-        for region in job.model.regions
-        if region.panel is None
-    ]
-    return [*lanes, Lane(job.model.size, end, [(0, end)] * job.place.count, exact, job)]
+    end = job.model.factors.parcel_size
+    return [Lane(0, end, [(0, end)] * job.place.count, ROUNDINGS[EXACT], job)]

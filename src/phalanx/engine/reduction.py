@@ -33,11 +33,12 @@ class Reduction:
     ) -> None:
         """A step's shards are done: by whom, or by their owners if None, of how many rows and of
         which weights."""
+        if self._panels is not None:
+            self._panels.begin(doers, counts, weights)
+            return
         self._doers = doers
         if weights != self._weights:  # as in next to no step
             self._weigh(weights)
-        if self._panels is not None:
-            self._panels.begin(doers or self.post.share.owners, counts, self._weights_R)
 
     def _weigh(self, weights: list[float]) -> None:
         if len(weights) != len(self._weights):
@@ -49,8 +50,7 @@ class Reduction:
         """A block's gradient, the caller's to change until it asks for another; of what is not
         learnt, the mean or first."""
         block = self.blocks[k]
-        if block.region.panel is not None:
-            assert self._panels is not None
+        if self._panels is not None:
             return self._panels.of(block.region)
         rows_Rn = self._rows(k)
         if block.is_trained:

@@ -1,6 +1,7 @@
-"""The rows of gradient that hosts send each other, turn by turn: in each, a host sends one or none.
+"""The rows that hosts send each other, turn by turn: in each, a host sends one or none.
 
-A row is a shard's gradient, or, where exactness was given up, the mean of a host's shards.
+A row is what a shard leaves, its gradient or its factors; or, where exactness was given up, the
+mean of a host's shards.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from typing import Protocol
 import numpy as np
 
 from phalanx.arena import Arena
+from phalanx.engine.factors import Factors
 from phalanx.engine.slots import Slots
 from phalanx.exchange.board import fence
 from phalanx.exchange.tally import Tally
 from phalanx.job import Job
 from phalanx.pure.aggregation import mean
 from phalanx.pure.arrays import Array
+from phalanx.pure.factors import pack, unpack
 from phalanx.pure.layout import Kind
 
 
@@ -26,8 +29,11 @@ class Rows(Protocol):
         """A step begins, in which each host has these shards; returns the number of turns."""
 
     def turn(self, j: int) -> list[Array | None] | None:
-        """The row [N] of each host, and None for who has none: mine to be sent, the others' where
-        they belong. None as long as mine is not there."""
+        """The row of each host, and None for who has none: mine to be sent, the others' where they
+        are to come. None as long as mine is not there."""
+
+    def land(self) -> None:
+        """All rows of the step have come: put them where they belong."""
 
 
 class ShardRows:
@@ -35,12 +41,15 @@ class ShardRows:
 
     def __init__(self, job: Job, arena: Arena, done: Tally) -> None:
         self._here, self._ranks, self._done = job.place.host, range(job.n_seats), done
-        self._slots = Slots(arena, 0, job.model.slot_size)
+        self._slots = Slots(arena, 0, job.model.size)
         self._homes, self._owners_S = arena["grads"], arena["shard_owner"]
 
     def begin(self, tick: int, parts: list[range]) -> int:
         self._tick, self._parts = tick, parts
         return max(map(len, parts))
+
+    def land(self) -> None:
+        """They have come to their slots."""
 
     def turn(self, j: int) -> list[Array | None] | None:
         shards = [part[j] if j < len(part) else None for part in self._parts]
@@ -53,6 +62,40 @@ class ShardRows:
             fence()
             rows[self._here] = self._slots.one(s, doer, self._owners_S[s])
         return rows
+
+
+class FactorRows:
+    """Every shard's factors by themselves, packed into a parcel."""
+
+    def __init__(self, job: Job, arena: Arena, done: Tally) -> None:
+        assert job.model.factors is not None
+        self._here, self._ranks, self._done = job.place.host, range(job.n_seats), done
+        self._courier, self._owners_S = job.courier, arena["shard_owner"]
+        self._factors, self._layout = Factors(arena, job.model.factors), job.model.factors
+        self._parcels_Sn = arena["parcels"]
+
+    def begin(self, tick: int, parts: list[range]) -> int:
+        self._tick, self._parts = tick, parts
+        return max(map(len, parts))
+
+    def turn(self, j: int) -> list[Array | None] | None:
+        shards = [part[j] if j < len(part) else None for part in self._parts]
+        s = shards[self._here]
+        if s is not None:
+            doer = self._done.doer(s, self._tick, self._ranks)
+            if doer is None:
+                return None
+            fence()
+            layers = self._factors.at(doer, self._owners_S[s])
+            pack(layers, self._layout.columns(s, s + 1), self._parcels_Sn[s])
+        return [None if s is None else self._parcels_Sn[s] for s in shards]
+
+    def land(self) -> None:
+        for host, part in enumerate(self._parts):
+            if host != self._here:
+                for s in part:
+                    home = self._factors.at(self._courier, self._courier)
+                    unpack(self._parcels_Sn[s], home, self._layout.columns(s, s + 1))
 
 
 class HostRows:
@@ -68,6 +111,9 @@ class HostRows:
     def begin(self, tick: int, parts: list[range]) -> int:
         self._tick, self._parts = tick, parts
         return 1
+
+    def land(self) -> None:
+        """They have come to their rows."""
 
     def turn(self, j: int) -> list[Array | None] | None:
         here = self._parts[self._here]
@@ -98,4 +144,6 @@ class HostRows:
 
 def rows_of(job: Job, arena: Arena, done: Tally) -> Rows:
     """See the module."""
+    if job.model.factors is not None:
+        return FactorRows(job, arena, done)
     return HostRows(job, arena, done) if job.sends_means else ShardRows(job, arena, done)

@@ -339,7 +339,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         start = State(spec.pack(self.coefs_, self.intercepts_), state_MN)
         job = lbfgs_job(self, spec, training.n_samples)
         minimum = minimize(job, start, training, limits_of(self))
-        self._unpack(spec, minimum.trained.state.params_N)
+        self._unpack(spec, minimum.trained.state.params_N.copy())
         self.n_iter_, self.loss_ = minimum.iterations, minimum.loss
         self._keep_run(minimum.trained.run)
         if minimum.trained.reason is Reason.INTERRUPTED:
@@ -354,9 +354,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             )
 
     def _unpack(self, spec: MLPSpec, params_N: Array) -> None:
-        coefs, intercepts = spec.unpack(params_N)
-        self.coefs_ = [np.ascontiguousarray(coef) for coef in coefs]
-        self.intercepts_ = [intercept.copy() for intercept in intercepts]
+        """params_N: of which nobody else keeps a view; the weights are views of it."""
+        self.coefs_, self.intercepts_ = spec.unpack(params_N)
 
     def _outputs(self, X: Any) -> Array:
         """The network's outputs [n, O] for unchecked samples, computed by `n_jobs` workers."""

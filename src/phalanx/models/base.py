@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from phalanx.pure.arrays import Array
+from phalanx.pure.factors import FactorLayout, Layer
 from phalanx.pure.layout import Region
 from phalanx.pure.metrics import Metric
 from phalanx.pure.randomness import Key
@@ -33,19 +34,37 @@ class Model(Protocol):
 
 @runtime_checkable
 class FactoredModel(Model, Protocol):
-    """A model whose shards leave, in place of some gradients, what these are the products of."""
+    """A model whose shards leave, in place of gradients, what these are the products of."""
 
-    rows_at_once: int  # of as many shards as have no more rows in sum, `gradients` is quicker
+    def may_be_joined(self, n_shards: int) -> bool:
+        """Whether so many shards come to the same bits if they are computed at once."""
 
-    def gradients(self, shards: Sequence[tuple[Any, Array, Key]]) -> Sequence[Sequence[float]]:
-        """As `gradient` of one shard after another, to the bit."""
+    def inputs(self, layers: Sequence[Layer], shards: Sequence[int]) -> Array:
+        """Where the samples of these shards go before `leave`, [C, F]: each shard's to the first of
+        its columns, with one of them again in the others."""
+
+    def leave(
+        self,
+        rows: Any,
+        layers: Sequence[Layer],
+        shards: Sequence[int],
+        counts: Sequence[int],
+        n_rows: int,
+        keys: Sequence[Key],
+    ) -> Sequence[Sequence[float]]:
+        """Compute shards and leave their factors in their columns of `layers`; return of each what
+        `gradient` returns. The deltas are of the mean over all `n_rows` of the batch.
+
+        rows: what lies in `inputs`; counts, keys: rows and key of each shard. `layers` are the same
+        object every time for the same place, and known by that.
+        """
 
     def panel(
-        self, number: int, slots: Sequence[Array], counts: Sequence[int], shares: Array
+        self, number: int, layers: Sequence[Layer], n_shards: int, scale: float | Array
     ) -> Array:
-        """The gradient [n] of a panel: the sum over shards, in their order, each times its share.
+        """The gradient [n] of a panel, out of the factors of a batch of so many shards. scale: by
+        what to multiply each sample's part of it; a number, or one for each column [C].
 
-        slots, counts: where `gradient` left each shard's factors, and of how many rows it was.
         Returns a view that the next call overwrites.
         """
 
@@ -62,8 +81,8 @@ class ModelSpec(Protocol):
         """N: elements of the flat vector, what is not learnt included."""
 
     @property
-    def slot_size(self) -> int:
-        """Elements that a shard leaves: its gradient [N], and behind it the factors, if any."""
+    def factors(self) -> FactorLayout | None:
+        """Where the factors of a batch lie, if shards leave factors instead of gradients."""
 
     @property
     def regions(self) -> tuple[Region, ...]:

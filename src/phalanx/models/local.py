@@ -19,6 +19,7 @@ from phalanx.data.samples import Samples
 from phalanx.models.base import ModelSpec
 from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.clipping import Clip, square
+from phalanx.pure.factors import FactorLayout
 from phalanx.pure.layout import Kind, Region, blocks_of
 from phalanx.pure.optimizers import Optimizer, Slice
 from phalanx.pure.randomness import Key
@@ -51,8 +52,8 @@ class LocalSpec:
         return self.inner.size
 
     @property
-    def slot_size(self) -> int:
-        return self.size
+    def factors(self) -> FactorLayout | None:
+        return None
 
     @property
     def regions(self) -> tuple[Region, ...]:

@@ -7,7 +7,7 @@ Shards without samples are left out before a rule is called. A rule returns a ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -77,11 +77,15 @@ def is_linear(rule: Aggregation) -> bool:
     return rule in (mean, sum_)
 
 
-def shares(rule: Aggregation, weights_S: Array, dtype: np.dtype[Any]) -> Array:
-    """The shares [S] by which a linear rule multiplies the gradients."""
+def scales(rule: Aggregation, weights: Sequence[float], n_rows: int) -> list[float]:
+    """By what a linear rule multiplies each of S shards' part of the mean over `n_rows` samples.
+
+    >>> scales(mean, [6.0, 2.0], 8), scales(mean, [3.0, 1.0], 8), scales(sum_, [6.0, 2.0], 8)
+    ([1.0, 1.0], [2.0, 2.0], [1.3333333333333333, 4.0])
+    """
     if rule is sum_:
-        return np.ones(len(weights_S), dtype)
-    return _shares(tuple(weights_S.tolist()), dtype)[0]
+        return [n_rows / (weight or 1.0) for weight in weights]
+    return [n_rows / (sum(weights) or 1.0)] * len(weights)
 
 
 AGGREGATIONS: dict[str, Aggregation] = {

@@ -79,7 +79,9 @@ def blocks_of(regions: Sequence[Region], largest: int = MAX_BLOCK) -> list[Regio
     blocks = []
     for region in regions:
         size = region.stop - region.start
-        bounds = [(0, size)] if region.is_whole else block_bounds(size, largest)
+        bounds = [(0, size)]
+        if not region.is_whole:  # panels are in pairs already
+            bounds = block_bounds(size, largest, are_paired=region.panel is None)
         start = region.start
         blocks += [region._replace(start=start + a, stop=start + b) for a, b in bounds]
     return blocks
@@ -88,48 +90,39 @@ def blocks_of(regions: Sequence[Region], largest: int = MAX_BLOCK) -> list[Regio
 def bundles_of(blocks: Sequence[Region], part: range) -> list[range]:
     """Blocks of a part that are best left to one worker: those of a panel; else each by itself.
 
-    Of the panels every other one, and the rest on the way back, with an even number of single
-    blocks between. Panels come in pairs, so that the first half of all bundles is half of every
-    layer, and so is every other one: two workers have the same, whether they take halves or turns.
-    A smaller part has of wide and of narrow layers.
+    Of the panels every other one, and the rest on the way back: whether two workers take halves or
+    turns, both have of wide and of narrow layers.
 
-    >>> panels = [Region(k, k + 1, panel=k // 2) for k in range(4)]
-    >>> bundles_of([*panels, Region(4, 5), Region(5, 6)], range(6))
-    [range(0, 2), range(4, 5), range(5, 6), range(2, 4)]
+    >>> panels = [Region(k, k + 1, panel=k // 2) for k in range(8)]
+    >>> bundles_of(panels, range(8))
+    [range(0, 2), range(4, 6), range(6, 8), range(2, 4)]
     """
-    panels: dict[int, range] = {}
-    singles = []
+    bundles: list[range] = []
     for k in part:
         panel = blocks[k].panel
-        if panel is None:
-            singles.append(range(k, k + 1))
+        if bundles and panel is not None and blocks[k - 1].panel == panel:
+            bundles[-1] = range(bundles[-1].start, k + 1)
         else:
-            first = panels[panel].start if panel in panels else k
-            panels[panel] = range(first, k + 1)
-    joint, odd = [*panels.values()], len(singles) % 2
-    there, back = _mixed(joint[::2]), _mixed(joint[1::2])
-    return [*singles[:odd], *there, *singles[odd:], *back[::-1]]
+            bundles.append(range(k, k + 1))
+    return bundles if blocks[0].panel is None else [*bundles[::2], *bundles[1::2][::-1]]
 
 
-def _mixed(bundles: list[range]) -> list[range]:
-    """One of the first half, one of the second, and so on: a part then has of several layers."""
-    half = -(-len(bundles) // 2)
-    return [bundles[i // 2 + i % 2 * half] for i in range(len(bundles))]
-
-
-def block_bounds(n_parameters: int, largest: int = MAX_BLOCK) -> list[tuple[int, int]]:
+def block_bounds(
+    n_parameters: int, largest: int = MAX_BLOCK, are_paired: bool = True
+) -> list[tuple[int, int]]:
     """First and past-the-last element of each block of so many parameters.
 
-    Depends on the number of parameters alone: in pairs, as few as can be of at most `largest`
-    elements, which differ by no more than comes of rounding to 1,024, so that two workers have the
-    same to update. 4,096 elements or fewer are not cut.
+    Depends on the number of parameters alone: as few as can be of at most `largest` elements, which
+    differ by no more than comes of rounding to 1,024; in pairs, so that two workers have the same
+    to update. 4,096 elements or fewer are not cut.
 
     largest: a multiple of 1,024.
 
     >>> block_bounds(7510)
     [(0, 4096), (4096, 7510)]
     """
-    count = 2 * -(-n_parameters // (2 * largest)) if n_parameters > MIN_BLOCK else 1
+    step = 2 if are_paired and n_parameters > MIN_BLOCK else 1
+    count = step * -(-n_parameters // (step * largest))
     units = -(-n_parameters // ALIGNMENT)
     edges = [min(units * k // count * ALIGNMENT, n_parameters) for k in range(count + 1)]
     return [(start, stop) for start, stop in pairwise(edges) if stop > start]

@@ -4,13 +4,16 @@ Every optimiser works element by element, so a block can be updated by any worke
 from 1, `rate` is the learning rate.
 
 Where a rule weighs a new gradient by (1 - beta), the row holds the sum without that factor and
-the factor goes into the step size: two passes over memory less, the same quotient.
+the factor goes into the step size: two passes over memory less, the same quotient. Adam's rows hold
+it without the latest decays as well (see Decay): two passes less again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from math import log
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -138,10 +141,36 @@ class Nesterov(ElementWise):
 
 
 @dataclass(frozen=True)
+class Decay:
+    """Sums of which the older parts count less: s <- beta s + x at each step.
+
+    Instead of the sum, what is newly added is divided by beta^k, k steps after the last one at
+    which the sum was decayed, by beta^period; so most steps change it in one pass.
+    """
+
+    beta: float
+
+    @cached_property
+    def period(self) -> int:
+        """Steps in which what is added grows a thousandfold at most."""
+        return min(1_000, int(log(1_000) / -log(self.beta))) if self.beta > 0 else 0
+
+    def add(self, sum_n: Array, x_n: Array, step: int, axpy: Axpy) -> float:
+        """Add what belongs to a step, counted from 1; by what the sum is to be multiplied since."""
+        behind = step % self.period if self.period else 0
+        if behind:
+            axpy(self.beta**-behind, x_n, sum_n)
+        else:
+            sum_n *= scalar(self.beta ** max(self.period, 1), sum_n.dtype)
+            sum_n += x_n
+        return self.beta**behind
+
+
+@dataclass(frozen=True)
 class Adam(ElementWise):
     """p <- p - lr_t m / (sqrt(v) + eps), lr_t = lr sqrt(1 - b2^t) / (1 - b1^t) (Kingma & Ba 2015).
 
-    The state rows hold m / (1 - b1) and v / (1 - b2).
+    The state rows hold m / (1 - b1) and v / (1 - b2), without the latest decays.
     """
 
     beta_1: float = 0.9
@@ -149,20 +178,26 @@ class Adam(ElementWise):
     epsilon: float = 1e-8
     slots: ClassVar[tuple[str, ...]] = ("first_moment", "second_moment")
 
+    @cached_property
+    def _first(self) -> Decay:
+        return Decay(self.beta_1)
+
+    @cached_property
+    def _second(self) -> Decay:
+        return Decay(self.beta_2)
+
     def update(self, at: Slice, step: int, rate: float) -> None:
         (first_n, second_n), grad_n, scratch_n = at.rows_M, at.grad_n, at.scratch_n
         dtype = grad_n.dtype
-        first_n *= scalar(self.beta_1, dtype)
-        first_n += grad_n
+        decayed_1 = self._first.add(first_n, grad_n, step, at.axpy)
         grad_n *= grad_n
-        second_n *= scalar(self.beta_2, dtype)
-        second_n += grad_n
-        root = (1 - self.beta_2) ** 0.5
+        decayed_2 = self._second.add(second_n, grad_n, step, at.axpy)
+        root = ((1 - self.beta_2) * decayed_2) ** 0.5
         np.sqrt(second_n, out=scratch_n)
         scratch_n += scalar(self.epsilon / root, dtype)
         np.divide(first_n, scratch_n, out=scratch_n)
         bias = (1 - self.beta_2**step) ** 0.5 / (1 - self.beta_1**step)
-        at.axpy(-rate * bias * (1 - self.beta_1) / root, scratch_n, at.params_n)
+        at.axpy(-rate * bias * (1 - self.beta_1) * decayed_1 / root, scratch_n, at.params_n)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from phalanx.errors import UserFunctionError
 from phalanx.models.pytorch.generators import as_guest, undisturbed
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array
+from phalanx.pure.factors import FactorLayout
 from phalanx.pure.layout import Region
 from phalanx.pure.randomness import Key
 
@@ -45,8 +46,8 @@ class KerasSpec:
         return self.vector.size
 
     @property
-    def slot_size(self) -> int:
-        return self.size
+    def factors(self) -> FactorLayout | None:
+        return None
 
     @property
     def dtype(self) -> np.dtype[np.floating]:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
+from typing import Protocol
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from phalanx.errors import InvalidInput
 from phalanx.models.mlp.activations import ACTIVATIONS, Activation
 from phalanx.models.mlp.losses import LOSSES, Loss
 from phalanx.pure.arrays import Array, aligned_empty
+from phalanx.pure.factors import FactorLayout
 from phalanx.pure.layout import Layout, Region
 from phalanx.pure.randomness import Key
 
@@ -52,8 +54,8 @@ class MLPSpec:
         return self.layout.size
 
     @property
-    def slot_size(self) -> int:
-        return self.size
+    def factors(self) -> FactorLayout | None:
+        return None
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -114,6 +116,17 @@ class MLPSpec:
         return [weight.T for weight in views[:half]], views[half:]
 
 
+class Space(Protocol):
+    """What a pass over some samples computes, [features, samples] each, by layer.
+
+    inputs: what the derivative of each hidden layer's activation is told from.
+    """
+
+    layers: list[Array]
+    deltas: list[Array]
+    inputs: list[Array]
+
+
 class Workspace:
     """Buffers of a pass over `n_rows` samples; contiguous, so the kernels are always the same."""
 
@@ -161,7 +174,7 @@ class Network:
 
     def gradient(self, rows: Rows, grad_N: Array, key: Key) -> tuple[float, float]:
         space = self._workspace(rows.count)
-        masks = self._forward(rows, space, self._masks(rows.count, key))
+        masks = self._forward(rows, space, self.masks(rows.count, key))
         outcome = self._judge(rows, space.layers[-1])
         self._backward(rows, space, masks, *self._gradient_views(grad_N))
         return outcome
@@ -185,11 +198,11 @@ class Network:
                 rows.project(weight, layer)
             else:
                 weight.dot(below, out=layer)
-            self._activate(i, space, masks)
+            self.activate(i, space, masks)
             below = layer
         return masks
 
-    def _activate(self, i: int, space: Workspace, masks: list[Array]) -> None:
+    def activate(self, i: int, space: Space, masks: list[Array]) -> None:
         """Layer i, from the products with its weights to what it puts out."""
         layer = space.layers[i]
         layer += self.biases[i]
@@ -219,23 +232,23 @@ class Network:
             delta.dot(space.layers[i - 1].T, out=weight_grads[i])
             below = space.deltas[i - 1]
             self.weights[i].T.dot(delta, out=below)
-            self._differentiate(i - 1, space, masks)
+            self.differentiate(i - 1, space, masks)
             delta = below
 
-    def _differentiate(self, i: int, space: Workspace, masks: list[Array]) -> None:
+    def differentiate(self, i: int, space: Space, masks: list[Array]) -> None:
         """The delta of layer i, from that of what it puts out to that of what is put in."""
         delta = space.deltas[i]
         if masks:
             delta *= masks[i]
         self.activation.backward(self._seen_by_derivative(space, masks, i), delta)
 
-    def _seen_by_derivative(self, space: Workspace, masks: list[Array], i: int) -> Array:
+    def _seen_by_derivative(self, space: Space, masks: list[Array], i: int) -> Array:
         """Pre-activations, or activations with the dropout taken off again."""
         if self.activation.keeps_input or not masks:
             return space.inputs[i]
         return np.asarray(space.layers[i] * (1 - self.spec.dropout))
 
-    def _masks(self, n_rows: int, key: Key) -> list[Array]:
+    def masks(self, n_rows: int, key: Key) -> list[Array]:
         """For each hidden layer, 0 for a dropped neuron and 1 / (1 - dropout) for a kept one."""
         if not self.spec.dropout:
             return []

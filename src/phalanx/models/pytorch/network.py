@@ -26,6 +26,7 @@ from phalanx.models.pytorch.tracing import (
 from phalanx.models.pytorch.vector import Vector
 from phalanx.models.pytorch.weighing import weight_of
 from phalanx.pure.arrays import Array
+from phalanx.pure.factors import FactorLayout
 from phalanx.pure.layout import Region
 from phalanx.pure.randomness import Key
 
@@ -79,8 +80,8 @@ class TorchSpec:
         return self.vector.size
 
     @property
-    def slot_size(self) -> int:
-        return self.size
+    def factors(self) -> FactorLayout | None:
+        return None
 
     @property
     def dtype(self) -> np.dtype[np.floating]:

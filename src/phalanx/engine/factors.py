@@ -1,0 +1,44 @@
+"""The factors of a step's batch: at home, or with whoever has taken a shard over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from phalanx.arena import Arena
+from phalanx.engine.slots import HOME
+from phalanx.pure.arrays import aligned_empty
+from phalanx.pure.factors import FactorLayout, Layer
+
+
+class Factors:
+    """A shard's columns lie at home if its owner by the plan has computed it, else where its doer
+    has room for a batch of its own: nobody ever writes where another may."""
+
+    def __init__(self, arena: Arena, layout: FactorLayout) -> None:
+        self._home, self._away_Wn = arena["factors"], arena["factors_away"]
+        self._layout = layout
+        self._known: dict[int, list[Layer]] = {}
+        self._together: list[Layer] = []
+
+    def at(self, doer: int, owner: int) -> list[Layer]:
+        """Where a shard is, or is to be; the same object every time: models know it by that."""
+        place = HOME if doer == owner else doer
+        if place not in self._known:
+            flat_n = self._home if place == HOME else self._away_Wn[place]
+            self._known[place] = self._layout.layers(flat_n)
+        return self._known[place]
+
+    def whole(self, doers: Sequence[int], owners: Sequence[int]) -> list[Layer]:
+        """Those of a batch whose shards were computed by `doers`, all in one place."""
+        places = [self.at(doer, owner) for doer, owner in zip(doers, owners, strict=False)]
+        if all(place is places[0] for place in places):
+            return places[0]
+        if not self._together:  # laid out as home is, so that products come to equal bits
+            flat_n = aligned_empty((self._layout.size,), self._home.dtype)
+            self._together = self._layout.layers(flat_n)
+        for s, place in enumerate(places):
+            columns = self._layout.columns(s, s + 1)
+            for mine, theirs in zip(self._together, place, strict=True):
+                mine.inputs_FC[:, columns] = theirs.inputs_FC[:, columns]
+                mine.deltas_OC[:, columns] = theirs.deltas_OC[:, columns]
+        return self._together

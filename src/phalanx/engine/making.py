@@ -1,0 +1,122 @@
+"""How a worker makes what its shards leave: gradients in slots, or columns of factors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from phalanx.arena import Arena
+from phalanx.data.samples import Samples
+from phalanx.engine.factors import Factors
+from phalanx.engine.post import Post
+from phalanx.engine.slots import Slots
+from phalanx.models.base import FactoredModel, Model
+from phalanx.models.local import LocalModel
+from phalanx.pure.arrays import Array
+from phalanx.pure.layout import Kind
+from phalanx.pure.randomness import Key
+from phalanx.pure.rounding import EXACT
+
+ROWS_AT_ONCE = 256  # more share what shards have in common further, but it is little by then
+
+
+class Batch(NamedTuple):
+    """The samples of a step, and where in them each shard lies: first and past-the-last place."""
+
+    samples_B: Array
+    bounds: Sequence[tuple[int, int]]
+
+
+class Maker(Protocol):
+    """Of one worker in one job."""
+
+    def groups(self, shards: Sequence[int]) -> list[Sequence[int]]:
+        """Shards that are mine, those together that are made at once."""
+
+    def make(self, group: Sequence[int], batch: Batch) -> Sequence[Sequence[float]]:
+        """Leave what a group's shards leave; their losses, weights and measures."""
+
+
+class Slotted:
+    """Every shard's gradient in a slot, one after another."""
+
+    def __init__(self, post: Post, arena: Arena, samples: Samples, model: Model) -> None:
+        job = post.job
+        self._post, self._model, self._seed = post, model, job.plan.seed
+        rows = job.plan.max_shard_rows
+        # replicas take their rows step by step
+        local = model if isinstance(model, LocalModel) else None
+        self._gatherer: Any = local.gatherer(samples) if local else samples.gatherer(rows)
+        self._slots = Slots(arena, 0, job.model.size)
+        self._rounding = job.rounding
+        regions = job.model.regions if job.wire != EXACT else ()
+        self._rounded = [slice(r.start, r.stop) for r in regions if r.kind is Kind.TRAINED]
+
+    def groups(self, shards: Sequence[int]) -> list[Sequence[int]]:
+        return [[s] for s in shards]
+
+    def make(self, group: Sequence[int], batch: Batch) -> list[Sequence[float]]:
+        (s,), post = group, self._post
+        post.presence.at("read", s)
+        key = Key(self._seed, post.moment.updates, s)
+        rows = self._gatherer.rows(batch.samples_B[slice(*batch.bounds[s])], key)
+        post.presence.at("compute", s)
+        grad_N = self._slots.one(s, post.rank, post.share.owners[s])
+        outcome = self._model.gradient(rows, grad_N, key)
+        for trained in self._rounded:
+            self._rounding.apply(grad_N[trained])
+        return [outcome]
+
+
+class SideBySide:
+    """Factors; several shards at once, where that comes to the same bits."""
+
+    def __init__(self, post: Post, arena: Arena, samples: Samples, model: FactoredModel) -> None:
+        layout = post.job.model.factors
+        assert layout is not None
+        self._post, self._model, self._seed = post, model, post.job.plan.seed
+        self._gatherer: Any = samples.gatherer(0)  # it fills the columns
+        self._factors, self._layout = Factors(arena, layout), layout
+        self._filled: dict[tuple[int, ...], Array] = {}
+
+    def groups(self, shards: Sequence[int]) -> list[Sequence[int]]:
+        """As many together as have few rows and come to the same bits so.
+
+        Where there are other hosts, one shard travels while the next is computed.
+        """
+        count = max(1, min(len(shards), ROWS_AT_ONCE // self._layout.width))
+        if not self._post.job.place.is_alone or not self._model.may_be_joined(count):
+            count = 1
+        return [shards[at : at + count] for at in range(0, len(shards), count)]
+
+    def make(self, group: Sequence[int], batch: Batch) -> Sequence[Sequence[float]]:
+        post, bounds = self._post, batch.bounds
+        layers = self._factors.at(post.rank, post.share.owners[group[0]])
+        for s in group:
+            post.presence.at("read", s)
+        index_C = batch.samples_B.take(self._filling(group, bounds))
+        rows = self._gatherer.rows_into(self._model.inputs(layers, group), index_C)
+        for s in group:
+            post.presence.at("compute", s)
+        keys = [Key(self._seed, post.moment.updates, s) for s in group]
+        counts = [bounds[s][1] - bounds[s][0] for s in group]
+        return self._model.leave(rows, layers, group, counts, bounds[-1][1], keys)
+
+    def _filling(self, group: Sequence[int], bounds: Sequence[tuple[int, int]]) -> Array:
+        """The place in the batch of which a sample goes into each column: behind the last one of a
+        shard, that one again."""
+        key = (bounds[-1][1], *group)
+        if key not in self._filled:
+            width = range(self._layout.width)
+            filling = [min(bounds[s][0] + c, bounds[s][1] - 1) for s in group for c in width]
+            self._filled[key] = np.array(filling)
+        return self._filled[key]
+
+
+def maker_of(post: Post, arena: Arena, samples: Samples, model: Model) -> Maker:
+    """What makes that which the shards of a model leave."""
+    kind: Any = SideBySide if isinstance(model, FactoredModel) else Slotted
+    made: Maker = kind(post, arena, samples, model)
+    return made

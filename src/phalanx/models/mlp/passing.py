@@ -1,0 +1,132 @@
+"""A pass of some shards through a network, forward and back, that leaves their factors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from phalanx.data.samples import Rows
+from phalanx.models.mlp.network import Network
+from phalanx.pure.arrays import Array, aligned_empty
+from phalanx.pure.factors import FactorLayout, Layer, runs_of
+from phalanx.pure.randomness import Key
+
+Products = list[list[tuple[Array, Array]]]  # by layer: what is multiplied by its weights, and into
+
+
+class Pass:
+    """Of these shards, whose factors are left in `batch`.
+
+    What is computed lies side by side: in the batch, where the shards are all of it; else in memory
+    of our own, from which it is moved there. So whoever computes shards, and however many of them,
+    does it in arrays that lie alike. at_once: shards of each product.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        batch: Sequence[Layer],
+        layout: FactorLayout,
+        shards: Sequence[int],
+        at_once: int,
+    ) -> None:
+        spec, dtype = network.spec, network.spec.dtype
+        self.network, self.batch, self.width = network, batch, layout.width
+        self._runs = [layout.columns(*run) for run in runs_of(shards)]
+        self._moves: list[tuple[Array, Array]] = []
+        columns = len(shards) * layout.width
+        self.x_CF = self._place(batch[0].inputs_FC.T, columns, axis=0)
+        hidden = [self._place(layer.inputs_FC, columns, axis=1) for layer in batch[1:]]
+        self.deltas = [self._place(layer.deltas_OC, columns, axis=1) for layer in batch]
+        self.layers = [*hidden, aligned_empty((spec.n_outputs, columns), dtype)]
+        self.inputs = hidden
+        if network.activation.keeps_input:
+            self.inputs = [aligned_empty(layer.shape, dtype) for layer in hidden]
+        step = layout.width * at_once
+        parts = [slice(at, at + step) for at in range(0, columns, step)]
+        below = [self.x_CF.T, *hidden]
+        self._forward = _parted(below, self.layers, parts)
+        self._back = _parted(self.deltas[1:], self.deltas[:-1], parts)
+        self._shares: dict[tuple[int, ...], Array] = {}
+
+    def _place(self, factor: Array, columns: int, axis: int) -> Array:
+        """Where so many columns of a factor are computed; axis: that of its columns."""
+        before = (slice(None),) * axis
+        homes = [factor[(*before, run)] for run in self._runs]
+        if len(homes) == 1 and homes[0].flags.c_contiguous:
+            return homes[0]
+        shape = (len(factor), columns) if axis else (columns, factor.shape[1])
+        place, end = aligned_empty(shape, factor.dtype), 0
+        for home in homes:
+            start, end = end, end + home.shape[axis]
+            self._moves.append((place[(*before, slice(start, end))], home))
+        return place
+
+    def compute(
+        self, rows: Rows, counts: Sequence[int], n_rows: int, keys: Sequence[Key]
+    ) -> list[tuple[float, float]]:
+        """See models/base.py: FactoredModel.leave; the samples lie in `x_CF`."""
+        network, masks = self.network, self._masks(counts, keys)
+        for i, weight in enumerate(network.weights):
+            for below, layer in self._forward[i]:
+                np.matmul(weight, below, out=layer)
+            network.activate(i, self, masks)
+        outcomes = self._judge(rows, counts, n_rows)
+        for i in range(len(network.weights) - 1, 0, -1):
+            for delta, below in self._back[i - 1]:
+                np.matmul(network.weights[i].T, delta, out=below)
+            network.differentiate(i - 1, self, masks)
+        for mine, home in self._moves:
+            home[...] = mine
+        return outcomes
+
+    def _judge(self, rows: Rows, counts: Sequence[int], n_rows: int) -> list[tuple[float, float]]:
+        """Of each shard the sums of losses and of weights; and the deltas of the last layer."""
+        loss, predictions, weight_C = self.network.loss, self.layers[-1], rows.weight_B
+        loss_C = loss.gradient(
+            predictions, rows.classes_B if loss.takes_classes else rows.target_OB
+        )
+        if weight_C is not None:
+            predictions *= weight_C
+            loss_C = loss_C * weight_C
+        np.multiply(predictions, self._share(counts, n_rows), out=self.deltas[-1])
+        return [
+            (
+                float(np.add.reduce(loss_C[mine])),
+                float(mine.stop - mine.start if weight_C is None else weight_C[mine].sum()),
+            )
+            for mine in self._rows(counts)
+        ]
+
+    def _share(self, counts: Sequence[int], n_rows: int) -> Array:
+        """Of each column in the mean over the rows of the batch; none of those that are filled."""
+        key = (n_rows, *counts)
+        if key not in self._shares:
+            share_C = np.zeros(self.layers[-1].shape[1], self.layers[-1].dtype)
+            for mine in self._rows(counts):
+                share_C[mine] = 1 / n_rows
+            self._shares[key] = share_C
+        return self._shares[key]
+
+    def _rows(self, counts: Sequence[int]) -> list[slice]:
+        """Where the rows of each shard are."""
+        return [slice(i * self.width, i * self.width + count) for i, count in enumerate(counts)]
+
+    def _masks(self, counts: Sequence[int], keys: Sequence[Key]) -> list[Array]:
+        """See Network.masks; nothing is dropped behind a shard's rows."""
+        if not self.network.spec.dropout:
+            return []
+        masks = [np.ones(layer.shape, layer.dtype) for layer in self.layers[:-1]]
+        for mine, key in zip(self._rows(counts), keys, strict=True):
+            drawn = self.network.masks(mine.stop - mine.start, key)
+            for mask, part in zip(masks, drawn, strict=True):
+                mask[:, mine] = part
+        return masks
+
+
+def _parted(sources: Sequence[Array], results: Sequence[Array], parts: list[slice]) -> Products:
+    return [
+        [(source[:, part], result[:, part]) for part in parts]
+        for source, result in zip(sources, results, strict=True)
+    ]

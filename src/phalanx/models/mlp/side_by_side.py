@@ -1,0 +1,87 @@
+"""Whether shards that lie side by side may go through a network in one pass.
+
+BLAS packs a matrix before it multiplies, and of a shard of 64 rows that is a third of the work; and
+of small networks, most of the time goes into calls. Side by side, shards share both. Kernels add up
+each element in the order of the inner dimension, however many columns there are, so a shard comes
+to the bits that it comes to alone; but that is theirs to keep, and some do not. So it is tried on
+random numbers first, once a process, and where a bit differs, shards go one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from phalanx.data.samples import Rows
+from phalanx.models.mlp.network import MLPSpec, Network
+from phalanx.models.mlp.passing import Pass
+from phalanx.pure.arrays import aligned_empty
+from phalanx.pure.factors import FactorLayout, Layer
+from phalanx.pure.randomness import Key
+
+LARGEST = 2**24  # parameters; a trial holds as many again for a moment
+
+
+@lru_cache(maxsize=256)
+def tried(spec: MLPSpec, layout: FactorLayout, n_shards: int) -> int | None:
+    """How many of so many shards are in each product of a pass over them: all; or one, where wider
+    products come to other bits; or None, where such a pass does, too.
+
+    What is added in which order depends on shapes, not on values; so random numbers, of which no
+    two sums in another order are likely to be equal, stand for all.
+    """
+    if spec.n_parameters > LARGEST:
+        return None
+    trial = _Trial(spec, layout, n_shards)
+    alone = trial.one_by_one()
+    return next((at_once for at_once in (n_shards, 1) if trial.joined(at_once) == alone), None)
+
+
+class _Trial:
+    """A network of random numbers, and some shards of them."""
+
+    def __init__(self, spec: MLPSpec, layout: FactorLayout, n_shards: int) -> None:
+        rng = np.random.default_rng(0)
+        params_N = aligned_empty((spec.size,), spec.dtype)
+        rng.random(out=params_N, dtype=spec.dtype.type)
+        params_N -= 0.5
+        params_N *= 4 / np.sqrt(max(spec.sizes))
+        self.network, self.layout, self.n_shards = Network(spec, params_N), layout, n_shards
+        count = n_shards * layout.width
+        x_CF = rng.random((count, spec.sizes[0]), spec.dtype.type) - spec.dtype.type(0.5)
+        target_OC = rng.integers(2, size=(spec.n_outputs, count)).astype(spec.dtype)
+        self.rows = Rows(x_CF, count, rng.integers(spec.n_outputs, size=count), target_OC)
+
+    def one_by_one(self) -> list[bytes]:
+        layers, outcomes = self._layers(), []
+        for s in range(self.n_shards):
+            mine = self.layout.columns(s, s + 1)
+            target_OC = np.ascontiguousarray(self.rows.target_OB[:, mine])
+            rows = Rows(self.rows.x[mine], self.layout.width, self.rows.classes_B[mine], target_OC)
+            outcomes += self._pass(rows, layers, [s], 1)
+        return _bytes(layers, outcomes)
+
+    def joined(self, at_once: int) -> list[bytes]:
+        layers = self._layers()
+        return _bytes(layers, self._pass(self.rows, layers, range(self.n_shards), at_once))
+
+    def _pass(
+        self, rows: Rows, layers: list[Layer], shards: Sequence[int], at_once: int
+    ) -> list[tuple[float, float]]:
+        through = Pass(self.network, layers, self.layout, shards, at_once)
+        through.x_CF[...] = rows.x
+        keys = [Key(0, 0, s) for s in shards]
+        return through.compute(rows, [self.layout.width] * len(shards), 1, keys)
+
+    def _layers(self) -> list[Layer]:
+        """Room for a batch's factors."""
+        flat_n = aligned_empty((self.layout.size,), self.rows.x.dtype)
+        flat_n[...] = 0
+        return self.layout.layers(flat_n)
+
+
+def _bytes(layers: list[Layer], outcomes: list[tuple[float, float]]) -> list[bytes]:
+    """To be compared."""
+    return [repr(outcomes).encode(), *(factor.tobytes() for layer in layers for factor in layer)]
