@@ -86,10 +86,15 @@ class SideBySide:
 
         Where there are other hosts, one shard travels while the next is computed.
         """
-        count = max(1, min(len(shards), ROWS_AT_ONCE // self._layout.width))
-        if not self._post.job.place.is_alone or not self._model.may_be_joined(count):
-            count = 1
-        return [shards[at : at + count] for at in range(0, len(shards), count)]
+        count = max(1, ROWS_AT_ONCE // self._layout.width)
+        groups: list[Sequence[int]] = []
+        for at in range(0, len(shards), count):
+            group = shards[at : at + count]
+            groups += [group] if self._may_join(len(group)) else [[s] for s in group]
+        return groups
+
+    def _may_join(self, count: int) -> bool:
+        return count == 1 or (self._post.job.place.is_alone and self._model.may_be_joined(count))
 
     def make(self, group: Sequence[int], batch: Batch) -> Sequence[Sequence[float]]:
         post, bounds = self._post, batch.bounds

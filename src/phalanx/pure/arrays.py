@@ -62,25 +62,6 @@ def _axpy_of(dtype: np.dtype[Any]) -> Callable[..., Array]:
     return routine
 
 
-def blas_gemm(factor: float, a_IK: Array, b_KJ: Array, keep: float, c_IJ: Array) -> None:
-    """c <- keep c + factor a b, in place.
-
-    c is in Fortran's order; a and b are in either. All are of float32 or all of float64.
-    """
-    routine, is_c = _gemm_of(c_IJ.dtype), not a_IK.flags.f_contiguous
-    a = a_IK.T if is_c else a_IK
-    changed_IJ = routine(factor, a, b_KJ, beta=keep, c=c_IJ, trans_a=is_c, overwrite_c=True)
-    assert changed_IJ is c_IJ, "BLAS was given a copy of what it should change"
-
-
-@cache
-def _gemm_of(dtype: np.dtype[Any]) -> Callable[..., Array]:
-    from scipy.linalg.blas import dgemm, sgemm
-
-    routine: Callable[..., Array] = sgemm if dtype == np.float32 else dgemm
-    return routine
-
-
 def numpy_axpy(factor: float, x_n: Array, y_n: Array) -> None:
     """Rounded alike by every processor, as BLAS is not: some add before they round."""
     y_n += factor * x_n

@@ -17,7 +17,7 @@ import numpy as np
 
 from phalanx.data.samples import Rows
 from phalanx.models.mlp.network import MLPSpec, Network
-from phalanx.models.mlp.passing import Pass
+from phalanx.models.mlp.passing import Pass, room_for
 from phalanx.models.mlp.side_by_side import tried
 from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.factors import FactorLayout, Layer, Panel, factors_pay, panels_of
@@ -76,6 +76,7 @@ class FactoredNetwork(Network):
     def __init__(self, spec: FactoredMLP, params_N: Array) -> None:
         super().__init__(spec, params_N)
         self._passes: dict[tuple[int, ...], Pass] = {}
+        self._room = room_for(spec, spec.factors)
         self._products: dict[tuple[int, int, int], list[Product]] = {}
         largest = max(panel.stop - panel.start for panel in spec.panels)
         columns = spec.factors.width * spec.n_shards
@@ -106,7 +107,7 @@ class FactoredNetwork(Network):
         known = self._passes.get(key)
         if known is None:
             at_once = self._at_once(len(shards)) or 1
-            known = Pass(self, layers, self.spec.factors, shards, at_once)
+            known = Pass(self, layers, self.spec.factors, shards, at_once, self._room)
             self._passes[key] = known
         return known
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
 from phalanx.data.samples import Rows
-from phalanx.models.mlp.network import Network
+from phalanx.models.mlp.network import MLPSpec, Network
 from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.factors import FactorLayout, Layer, runs_of
 from phalanx.pure.randomness import Key
@@ -20,7 +21,9 @@ class Pass:
 
     What is computed lies side by side: in the batch, where the shards are all of it; else in memory
     of our own, from which it is moved there. So whoever computes shards, and however many of them,
-    does it in arrays that lie alike. at_once: shards of each product.
+    does it in arrays that lie alike.
+
+    at_once: shards of each product. room: memory of one pass at a time, made by `room_for`.
     """
 
     def __init__(
@@ -30,8 +33,9 @@ class Pass:
         layout: FactorLayout,
         shards: Sequence[int],
         at_once: int,
+        room: Array,
     ) -> None:
-        spec, dtype = network.spec, network.spec.dtype
+        self._room, self._used = room, 0
         self.network, self.batch, self.width = network, batch, layout.width
         self._runs = [layout.columns(*run) for run in runs_of(shards)]
         self._moves: list[tuple[Array, Array]] = []
@@ -39,10 +43,10 @@ class Pass:
         self.x_CF = self._place(batch[0].inputs_FC.T, columns, axis=0)
         hidden = [self._place(layer.inputs_FC, columns, axis=1) for layer in batch[1:]]
         self.deltas = [self._place(layer.deltas_OC, columns, axis=1) for layer in batch]
-        self.layers = [*hidden, aligned_empty((spec.n_outputs, columns), dtype)]
+        self.layers = [*hidden, self._take((network.spec.n_outputs, columns))]
         self.inputs = hidden
         if network.activation.keeps_input:
-            self.inputs = [aligned_empty(layer.shape, dtype) for layer in hidden]
+            self.inputs = [self._take(layer.shape) for layer in hidden]
         step = layout.width * at_once
         parts = [slice(at, at + step) for at in range(0, columns, step)]
         below = [self.x_CF.T, *hidden]
@@ -57,11 +61,16 @@ class Pass:
         if len(homes) == 1 and homes[0].flags.c_contiguous:
             return homes[0]
         shape = (len(factor), columns) if axis else (columns, factor.shape[1])
-        place, end = aligned_empty(shape, factor.dtype), 0
+        place, end = self._take(shape), 0
         for home in homes:
             start, end = end, end + home.shape[axis]
             self._moves.append((place[(*before, slice(start, end))], home))
         return place
+
+    def _take(self, shape: tuple[int, ...]) -> Array:
+        """The next part of the room; it begins on a cache line, as all columns of a shard do."""
+        start, self._used = self._used, self._used + prod(shape)
+        return self._room[start : self._used].reshape(shape)
 
     def compute(
         self, rows: Rows, counts: Sequence[int], n_rows: int, keys: Sequence[Key]
@@ -123,6 +132,12 @@ class Pass:
             for mask, part in zip(masks, drawn, strict=True):
                 mask[:, mine] = part
         return masks
+
+
+def room_for(spec: MLPSpec, layout: FactorLayout) -> Array:
+    """Room for a pass, of as many shards as there are at most; what is not used takes no memory."""
+    columns = layout.width * layout.n_shards
+    return aligned_empty((layout.size + columns * sum(spec.sizes[1:]),), spec.dtype)
 
 
 def _parted(sources: Sequence[Array], results: Sequence[Array], parts: list[slice]) -> Products:

@@ -16,7 +16,7 @@ import numpy as np
 
 from phalanx.data.samples import Rows
 from phalanx.models.mlp.network import MLPSpec, Network
-from phalanx.models.mlp.passing import Pass
+from phalanx.models.mlp.passing import Pass, room_for
 from phalanx.pure.arrays import aligned_empty
 from phalanx.pure.factors import FactorLayout, Layer
 from phalanx.pure.randomness import Key
@@ -49,6 +49,7 @@ class _Trial:
         params_N -= 0.5
         params_N *= 4 / np.sqrt(max(spec.sizes))
         self.network, self.layout, self.n_shards = Network(spec, params_N), layout, n_shards
+        self.room = room_for(spec, layout)
         count = n_shards * layout.width
         x_CF = rng.random((count, spec.sizes[0]), spec.dtype.type) - spec.dtype.type(0.5)
         target_OC = rng.integers(2, size=(spec.n_outputs, count)).astype(spec.dtype)
@@ -70,7 +71,7 @@ class _Trial:
     def _pass(
         self, rows: Rows, layers: list[Layer], shards: Sequence[int], at_once: int
     ) -> list[tuple[float, float]]:
-        through = Pass(self.network, layers, self.layout, shards, at_once)
+        through = Pass(self.network, layers, self.layout, shards, at_once, self.room)
         through.x_CF[...] = rows.x
         keys = [Key(0, 0, s) for s in shards]
         return through.compute(rows, [self.layout.width] * len(shards), 1, keys)
