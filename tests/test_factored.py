@@ -37,10 +37,10 @@ def layout_of(sizes):
     return MLPSpec(sizes, "relu", "log_loss", "float32").layout
 
 
-@given(SIZES)
-def test_panels_tile_the_parameters_in_pairs_of_like_size(sizes):
+@given(SIZES, st.integers(1, 16))
+def test_panels_tile_the_parameters_in_pairs_of_like_size(sizes, shards):
     layout = layout_of(sizes)
-    panels = panels_of(layout)
+    panels = panels_of(layout, shards)
     assert [0, *(panel.stop for panel in panels)] == [*(p.start for p in panels), layout.size]
     widest_row = max(sizes)
     counts = [panel.stop - panel.start for panel in panels]
@@ -51,10 +51,10 @@ def test_panels_tile_the_parameters_in_pairs_of_like_size(sizes):
         assert max(counts) - min(counts) <= 16 * widest_row
 
 
-@given(SIZES)
-def test_pieces_tile_their_panel(sizes):
+@given(SIZES, st.integers(1, 16))
+def test_pieces_tile_their_panel(sizes, shards):
     layout = layout_of(sizes)
-    for panel in panels_of(layout):
+    for panel in panels_of(layout, shards):
         end = panel.start
         for array, start, stop in panel.pieces:
             first, last = layout.bounds[array]
@@ -174,6 +174,11 @@ def test_two_workers_have_half_of_the_parameters(sizes, assignment):
 def test_a_slow_worker_has_the_share_of_the_panels_that_its_speed_says(speeds):
     _, made = of((784, 2048, 2048, 10), batch=256, shards=4)
     assert share(made, load_balanced, speeds, speeds.index(1.0)) == pytest.approx(0.2, abs=0.08)
+
+
+def test_many_shards_have_more_panels_for_more_workers():
+    layout = layout_of((784, 256, 128, 10))
+    assert [len(panels_of(layout, shards)) for shards in (1, 4, 16)] == [4, 4, 8]
 
 
 def share(made, assignment, speeds, rank):

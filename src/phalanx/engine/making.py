@@ -60,8 +60,9 @@ class Slotted:
     def make(self, group: Sequence[int], batch: Batch) -> list[Sequence[float]]:
         (s,), post = group, self._post
         post.presence.at("read", s)
+        first, last = batch.bounds[s]
         key = Key(self._seed, post.moment.updates, s)
-        rows = self._gatherer.rows(batch.samples_B[slice(*batch.bounds[s])], key)
+        rows = self._gatherer.rows(batch.samples_B[first:last], key)
         post.presence.at("compute", s)
         grad_N = self._slots.one(s, post.rank, post.share.owners[s])
         outcome = self._model.gradient(rows, grad_N, key)

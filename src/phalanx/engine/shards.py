@@ -63,9 +63,10 @@ class Shards:
         """Compute those that fall to me; how many they were."""
         share = self.post.share
         if share.is_regular:
-            for group in self._groups():
+            groups = self._groups()
+            for group in groups:
                 self._compute(group)
-            return sum(map(len, self._groups()))
+            return sum(map(len, groups))
         computed = 0
         for s in share.shards:
             if s < self.live and not self._is_taken(s):

@@ -18,9 +18,9 @@ from typing import NamedTuple
 from phalanx.pure.arrays import CACHE_LINE, Array
 from phalanx.pure.layout import Layout
 
-MIN_PANEL = 49_152  # elements; to multiply fewer rows at once takes longer an element
-MAX_PANEL = 1_048_576  # elements, so that a panel's gradient stays near a core until its update
-PAIRS = 4  # of panels, so that they can be shared out by the speeds of workers
+MIN_PANEL = 24_576  # elements; to multiply fewer rows at once takes longer an element
+MAX_PANEL = 786_432  # elements, so that a panel's gradient stays near a core until its update
+PAIRS = 2  # of panels, if they are not too small, and more where there are shards for more workers
 ROWS = 8  # a kernel of BLAS takes so many at a time, and longer for a rest
 UNCUT = 4_096  # elements
 FEW = 2**22  # elements; so many factors are worth what they save, whatever a gradient's size
@@ -153,15 +153,16 @@ def factors_pay(sizes: Sequence[int], n_parameters: int, batch_size: int, n_shar
     return n_parameters >= SMALL and factors <= max(n_shards * n_parameters, FEW)
 
 
-def panels_of(layout: Layout) -> tuple[Panel, ...]:
+def panels_of(layout: Layout, n_shards: int) -> tuple[Panel, ...]:
     """The panels of all arrays, cut between rows: of nearly equal size, and in pairs, so that two
     workers have the same.
 
-    >>> [panel.stop for panel in panels_of(Layout(((100, 64), (10, 100), (100,), (10,))))]
+    >>> [panel.stop for panel in panels_of(Layout(((100, 64), (10, 100), (100,), (10,))), 2)]
     [3584, 7510]
     """
     edges, size = _edges(layout), layout.size
-    pairs = max(1, min(PAIRS, size // (2 * MIN_PANEL)), -(-size // (2 * MAX_PANEL)))
+    wanted = min(max(PAIRS, n_shards // 4), size // (2 * MIN_PANEL))
+    pairs = max(1, wanted, -(-size // (2 * MAX_PANEL)))
     count = 2 * pairs if size > UNCUT else 1
     cuts = sorted({min(edges, key=lambda e: abs(e - size * k / count)) for k in range(count + 1)})
     return tuple(Panel(start, stop, _pieces(layout, start, stop)) for start, stop in pairwise(cuts))

@@ -44,7 +44,7 @@ class FactoredMLP(MLPSpec):
     @cached_property
     def panels(self) -> tuple[Panel, ...]:
         """By number, in the order of the parameters."""
-        return panels_of(self.layout)
+        return panels_of(self.layout, self.n_shards)
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
