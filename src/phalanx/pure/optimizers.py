@@ -153,17 +153,22 @@ class Decay:
     @cached_property
     def period(self) -> int:
         """Steps in which what is added grows a thousandfold at most."""
-        return min(1_000, int(log(1_000) / -log(self.beta))) if self.beta > 0 else 0
+        return max(1, min(1_000, int(log(1_000) / -log(self.beta)))) if self.beta > 0 else 1
+
+    @cached_property
+    def _decayed(self) -> list[float]:
+        """By what a sum is to be multiplied, so many steps after it was decayed."""
+        return [self.beta**steps for steps in range(self.period)]
 
     def add(self, sum_n: Array, x_n: Array, step: int, axpy: Axpy) -> float:
         """Add what belongs to a step, counted from 1; by what the sum is to be multiplied since."""
-        behind = step % self.period if self.period else 0
-        if behind:
-            axpy(self.beta**-behind, x_n, sum_n)
+        decayed = self._decayed[step % len(self._decayed)]
+        if decayed != 1:
+            axpy(1 / decayed, x_n, sum_n)
         else:
-            sum_n *= scalar(self.beta ** max(self.period, 1), sum_n.dtype)
+            sum_n *= scalar(self.beta ** len(self._decayed), sum_n.dtype)
             sum_n += x_n
-        return self.beta**behind
+        return decayed
 
 
 @dataclass(frozen=True)
