@@ -36,32 +36,53 @@ class Rows(Protocol):
         """All rows of the step have come: put them where they belong."""
 
 
+class ShardTurns:
+    """Every shard by itself: turn j has the j-th of each host."""
+
+    def __init__(self, job: Job, done: Tally) -> None:
+        self.here, self._ranks, self._done = job.place.host, range(job.n_seats), done
+
+    def begin(self, tick: int, parts: list[range]) -> int:
+        """As Rows.begin."""
+        self._tick, self.parts = tick, parts
+        return max(map(len, parts))
+
+    def shards(self, j: int) -> list[int | None]:
+        """Of each host, and None for who has none."""
+        return [part[j] if j < len(part) else None for part in self.parts]
+
+    def doer(self, s: int) -> int | None:
+        """Who has done a shard of mine, if it is there."""
+        doer = self._done.doer(s, self._tick, self._ranks)
+        if doer is not None:
+            fence()
+        return doer
+
+
 class ShardRows:
-    """Every shard's gradient by itself: turn j has the j-th of each host."""
+    """Every shard's gradient by itself."""
 
     def __init__(self, job: Job, arena: Arena, done: Tally) -> None:
-        self._here, self._ranks, self._done = job.place.host, range(job.n_seats), done
+        self._turns = ShardTurns(job, done)
         self._slots = Slots(arena, 0, job.model.size)
         self._homes, self._owners_S = arena["grads"], arena["shard_owner"]
 
     def begin(self, tick: int, parts: list[range]) -> int:
-        self._tick, self._parts = tick, parts
-        return max(map(len, parts))
+        return self._turns.begin(tick, parts)
+
+    def turn(self, j: int) -> list[Array | None] | None:
+        shards = self._turns.shards(j)
+        rows: list[Array | None] = [None if s is None else self._homes[s] for s in shards]
+        mine = shards[self._turns.here]
+        if mine is not None:
+            doer = self._turns.doer(mine)
+            if doer is None:
+                return None
+            rows[self._turns.here] = self._slots.one(mine, doer, self._owners_S[mine])
+        return rows
 
     def land(self) -> None:
         """They have come to their slots."""
-
-    def turn(self, j: int) -> list[Array | None] | None:
-        shards = [part[j] if j < len(part) else None for part in self._parts]
-        rows: list[Array | None] = [None if s is None else self._homes[s] for s in shards]
-        s = shards[self._here]
-        if s is not None:
-            doer = self._done.doer(s, self._tick, self._ranks)
-            if doer is None:
-                return None
-            fence()
-            rows[self._here] = self._slots.one(s, doer, self._owners_S[s])
-        return rows
 
 
 class FactorRows:
@@ -69,33 +90,30 @@ class FactorRows:
 
     def __init__(self, job: Job, arena: Arena, done: Tally) -> None:
         assert job.model.factors is not None
-        self._here, self._ranks, self._done = job.place.host, range(job.n_seats), done
+        self._turns = ShardTurns(job, done)
         self._courier, self._owners_S = job.courier, arena["shard_owner"]
         self._factors, self._layout = Factors(arena, job.model.factors), job.model.factors
         self._parcels_Sn = arena["parcels"]
 
     def begin(self, tick: int, parts: list[range]) -> int:
-        self._tick, self._parts = tick, parts
-        return max(map(len, parts))
+        return self._turns.begin(tick, parts)
 
     def turn(self, j: int) -> list[Array | None] | None:
-        shards = [part[j] if j < len(part) else None for part in self._parts]
-        s = shards[self._here]
-        if s is not None:
-            doer = self._done.doer(s, self._tick, self._ranks)
+        shards = self._turns.shards(j)
+        mine = shards[self._turns.here]
+        if mine is not None:
+            doer = self._turns.doer(mine)
             if doer is None:
                 return None
-            fence()
-            layers = self._factors.at(doer, self._owners_S[s])
-            pack(layers, self._layout.columns(s, s + 1), self._parcels_Sn[s])
+            layers = self._factors.at(doer, self._owners_S[mine])
+            pack(layers, self._layout.columns(mine, mine + 1), self._parcels_Sn[mine])
         return [None if s is None else self._parcels_Sn[s] for s in shards]
 
     def land(self) -> None:
-        for host, part in enumerate(self._parts):
-            if host != self._here:
-                for s in part:
-                    home = self._factors.at(self._courier, self._courier)
-                    unpack(self._parcels_Sn[s], home, self._layout.columns(s, s + 1))
+        home = self._factors.at(self._courier, self._courier)
+        for host, part in enumerate(self._turns.parts):
+            for s in part if host != self._turns.here else ():
+                unpack(self._parcels_Sn[s], home, self._layout.columns(s, s + 1))
 
 
 class HostRows:
