@@ -188,11 +188,10 @@ class Job:
 
     def _left_fields(self, several: int) -> Fields:
         """What shards leave: at home, with whoever took one over, and as it comes from hosts."""
-        s, n, dtype, factors = self.plan.n_shards, self.model.size, self.model.dtype.name, 0
-        parcels, parcel = 0, 0
-        if self.model.factors is not None:
-            n, factors = 0, self.model.factors.size
-            parcels, parcel = 0 if self.place.is_alone else s, self.model.factors.parcel_size
+        s, dtype, layout = self.plan.n_shards, self.model.dtype.name, self.model.factors
+        n = self.model.size if layout is None else 0
+        factors, parcel = (0, 0) if layout is None else (layout.size, layout.parcel_size)
+        parcels = 0 if self.place.is_alone else s
         return {
             "grads": Field((s, n), dtype, aligned=True),
             "grads_away": Field((several, s, n), dtype, aligned=True),
