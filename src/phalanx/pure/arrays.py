@@ -2,7 +2,7 @@
 
 B samples of a batch or an order · S shards · K blocks · N parameters · n elements of one block
 H hosts · W workers · T steps of an epoch · M rows of optimiser state · V validation chunks
-F features in · O outputs
+F features in · O outputs · C columns of a batch's factors
 """
 
 from __future__ import annotations
