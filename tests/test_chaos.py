@@ -47,7 +47,7 @@ IN_A_STEP = [phase for phase in PHASES if phase not in ("join", "open", "evaluat
 
 @pytest.fixture(autouse=True)
 def factors_of_small_layers(monkeypatch):
-    monkeypatch.setattr("phalanx.pure.factors.SMALL", 50_000)
+    monkeypatch.setattr("phalanx.models.mlp.factored.FEWEST", 50_000)
 
 
 happened = {"worker lost": 0, "worker stuck": 0, "worker joined": 0}

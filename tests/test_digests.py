@@ -114,7 +114,7 @@ def test_wide_layers(assignment, dtype):
 
 def made_without_factors(make, fit):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("phalanx.pure.factors.SMALL", 10**9)
+        patch.setattr("phalanx.models.mlp.factored.FEWEST", 10**9)
         return fit(make(n_jobs=1))
 
 

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from math import prod
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,74 +11,108 @@ from hypothesis import strategies as st
 
 from phalanx.data.samples import TableSamples
 from phalanx.engine.factors import Factors
-from phalanx.models.base import FactoredModel
+from phalanx.engine.panels import Panels
+from phalanx.models.base import JoinedModel
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.activations import ACTIVATIONS
-from phalanx.models.mlp.factored import FactoredMLP, factored
+from phalanx.models.mlp.factored import FEWEST, FactoredMLP, factored
 from phalanx.pure.aggregation import AGGREGATIONS, is_linear, mean, scales, sum_
 from phalanx.pure.arrays import aligned_empty
 from phalanx.pure.assignment import load_balanced, round_robin
 from phalanx.pure.factors import (
     MAX_PANEL,
-    SMALL,
+    Factor,
     FactorLayout,
+    Product,
     factors_pay,
+    in_panels,
     pack,
-    panels_of,
     runs_of,
     unpack,
 )
-from phalanx.pure.layout import blocks_of, bundles_of
+from phalanx.pure.layout import Region, blocks_of, bundles_of
 from phalanx.pure.randomness import Key
 
 SIZES = st.lists(st.integers(1, 3000), min_size=2, max_size=4).map(tuple)
 
 
-def layout_of(sizes):
-    return MLPSpec(sizes, "relu", "log_loss", "float32").layout
+def spec_of(sizes, shards=1, batch=256, dtype_name="float32"):
+    return FactoredMLP(sizes, "relu", "log_loss", dtype_name, 0.0, batch, shards)
 
 
 @given(SIZES, st.integers(1, 16))
 def test_panels_tile_the_parameters_in_pairs_of_like_size(sizes, shards):
-    layout = layout_of(sizes)
-    panels = panels_of(layout, shards)
-    assert [0, *(panel.stop for panel in panels)] == [*(p.start for p in panels), layout.size]
+    spec = spec_of(sizes, shards)
+    panels = spec.regions
+    assert [0, *(panel.stop for panel in panels)] == [*(p.start for p in panels), spec.size]
     widest_row = max(sizes)
     counts = [panel.stop - panel.start for panel in panels]
     assert min(counts) > 0
     assert max(counts) <= MAX_PANEL + 8 * widest_row
-    if layout.size > 100 * widest_row:
+    if spec.size > 100 * widest_row:
         assert len(panels) % 2 == 0
         assert max(counts) - min(counts) <= 16 * widest_row
 
 
 @given(SIZES, st.integers(1, 16))
 def test_pieces_tile_their_panel(sizes, shards):
-    layout = layout_of(sizes)
-    for panel in panels_of(layout, shards):
+    spec = spec_of(sizes, shards)
+    for panel in spec.regions:
         end = panel.start
-        for array, start, stop in panel.pieces:
-            first, last = layout.bounds[array]
-            width = prod(layout.shapes[array][1:])
-            assert first + start * width == end
-            end = first + stop * width
-            assert end <= last
+        for piece in spec.factors.pieces(panel.start, panel.stop):
+            width = prod(spec.factors.shape(piece.product)[1:])
+            assert piece.start == end == piece.product.start + piece.first * width
+            end = piece.stop
+            assert end - piece.start == (piece.last - piece.first) * width
         assert end == panel.stop
+
+
+PADDED = FactorLayout(
+    (Factor(5, True), Factor(30, True), Factor(3, True)),
+    (Product(0, 1, 0), Product(160, 1), Product(192, 2, 1), Product(288, 2)),
+    8, 1, 4,
+)  # fmt: skip
+REGIONS = (Region(0, 192), Region(192, 304, group=1))
+
+
+def test_panels_are_of_one_region_and_what_fills_a_cache_line_is_of_the_array_before_it():
+    """As the parameters of a module lie, each on a cache line of its own."""
+    panels = in_panels(REGIONS, PADDED)
+    assert [panel[:2] for panel in panels] == [(0, 192), (192, 304)]
+    assert [(panel.group, panel.panel) for panel in panels] == [(0, 0), (1, 1)]
+    pieces = [[piece[1:] for piece in PADDED.pieces(*panel[:2])] for panel in panels]
+    assert pieces == [
+        [(0, 30, 0, 150), (0, 30, 160, 190)],
+        [(0, 3, 192, 282), (0, 3, 288, 291)],
+    ]
 
 
 @given(SIZES, st.integers(1, 20_000), st.integers(1, 16))
 def test_factors_are_left_where_they_are_smaller_and_never_by_small_networks(sizes, batch, shards):
-    n_parameters = layout_of(sizes).size
-    if factors_pay(sizes, n_parameters, batch, shards):
-        assert n_parameters >= SMALL
-        assert batch * sum(map(sum, pairwise(sizes))) <= max(shards * n_parameters, 2**22)
+    spec = spec_of(sizes, shards, batch)
+    if factors_pay(spec.factors, spec.n_parameters, 50_000):
+        assert spec.n_parameters >= 50_000
+        assert batch * sum(map(sum, pairwise(sizes))) <= max(shards * spec.size, 2**22)
 
 
-@given(SIZES, st.integers(1, 300), st.integers(1, 9), st.sampled_from([4, 8]))
-def test_no_two_shards_share_a_cache_line_of_a_factor(sizes, batch, shards, itemsize):
-    layout = FactorLayout(sizes, batch, shards, itemsize)
-    assert layout.width * itemsize % 64 == 0
-    assert batch <= layout.width * shards < batch + 2 * shards * 64 // itemsize
+@pytest.mark.parametrize(
+    ("sizes", "batch", "shards", "pays"),
+    [
+        ((784, 2048, 10), 256, 4, True),
+        ((784, 2048, 10), 10_000, 4, False),
+        ((64, 100, 10), 200, 2, False),
+    ],
+)
+def test_whether_factors_pay(sizes, batch, shards, pays):
+    spec = spec_of(sizes, shards, batch)
+    assert factors_pay(spec.factors, spec.n_parameters, FEWEST) is pays
+
+
+@given(SIZES, st.integers(1, 300), st.integers(1, 9), st.sampled_from(["float32", "float64"]))
+def test_no_two_shards_share_a_cache_line_of_a_factor(sizes, batch, shards, dtype_name):
+    layout = spec_of(sizes, shards, batch, dtype_name).factors
+    assert layout.width * layout.itemsize % 64 == 0
+    assert batch <= layout.width * shards < batch + 2 * shards * 64 // layout.itemsize
     assert layout.parcel_size * shards == layout.size
     columns = [layout.columns(s, s + 1) for s in range(shards)]
     assert [c.start for c in columns] == [0, *(c.stop for c in columns[:-1])]
@@ -90,7 +125,7 @@ def test_runs_are_neighbours(shards):
     assert all(before[1] < after[0] for before, after in pairwise(runs))
 
 
-LAYOUT = FactorLayout((3, 5, 2), 32, 2, 4)
+LAYOUT = spec_of((3, 5, 2), shards=2, batch=32).factors
 
 
 def test_what_is_packed_is_unpacked_elsewhere():
@@ -98,9 +133,9 @@ def test_what_is_packed_is_unpacked_elsewhere():
     there_n, parcel_n = np.zeros(LAYOUT.size), np.full(LAYOUT.parcel_size, np.nan)
     for s in range(2):
         columns = LAYOUT.columns(s, s + 1)
-        pack(LAYOUT.layers(here_n), columns, parcel_n)
+        pack(LAYOUT.views(here_n), columns, parcel_n)
         assert np.isfinite(parcel_n).all()
-        unpack(parcel_n, LAYOUT.layers(there_n), columns)
+        unpack(parcel_n, LAYOUT.views(there_n), columns)
         assert (here_n == there_n).all() == (s == 1)
 
 
@@ -118,16 +153,15 @@ class TestWhereFactorsLie:
         factors = self.factors()
         home = factors.at(1, 1)
         assert factors.whole([0, 1], [0, 1]) is home
-        assert home[0].inputs_FC.min() == home[0].inputs_FC.max() == 1
+        assert home[0].min() == home[0].max() == 1
 
     def test_what_others_have_computed_is_brought_together(self):
         factors = self.factors()
         found = factors.whole([1, 1], [0, 1])  # the first shard fell to the heir
-        for layer in found:
-            for factor in layer:
-                assert factor[:, : LAYOUT.width].min() == factor[:, : LAYOUT.width].max() == 3
-                assert factor[:, LAYOUT.width :].min() == factor[:, LAYOUT.width :].max() == 1
-        assert factors.at(0, 0)[0].inputs_FC.max() == 1, "home is not touched"
+        for factor in found:
+            assert factor[:, : LAYOUT.width].min() == factor[:, : LAYOUT.width].max() == 3
+            assert factor[:, LAYOUT.width :].min() == factor[:, LAYOUT.width :].max() == 1
+        assert factors.at(0, 0)[0].max() == 1, "home is not touched"
 
     def test_all_elsewhere_is_one_place_too(self):
         factors = self.factors()
@@ -150,7 +184,7 @@ def test_regions_tile_the_parameters(sizes):
     spec, made = of(sizes)
     assert [r.start for r in made.regions] == [0, *(r.stop for r in made.regions[:-1])]
     assert made.regions[-1].stop == made.size == spec.size
-    assert [r.panel for r in made.regions] == [*range(len(made.panels))]
+    assert [r.panel for r in made.regions] == [*range(len(made.regions))]
 
 
 @pytest.mark.parametrize("sizes", NETWORKS)
@@ -160,7 +194,7 @@ def test_bundles_hold_every_block_once_and_panels_whole(sizes):
     bundles = bundles_of(blocks, range(len(blocks)))
     assert sorted(k for bundle in bundles for k in bundle) == [*range(len(blocks))]
     panels = [{blocks[k].panel for k in bundle} for bundle in bundles]
-    assert sorted(panel for (panel,) in panels) == [*range(len(made.panels))]
+    assert sorted(panel for (panel,) in panels) == [*range(len(made.regions))]
 
 
 @pytest.mark.parametrize("sizes", [*NETWORKS, (784, 256, 128, 10), (784, 2048, 2048, 10)])
@@ -177,8 +211,8 @@ def test_a_slow_worker_has_the_share_of_the_panels_that_its_speed_says(speeds):
 
 
 def test_many_shards_have_more_panels_for_more_workers():
-    layout = layout_of((784, 256, 128, 10))
-    assert [len(panels_of(layout, shards)) for shards in (1, 4, 16)] == [4, 4, 8]
+    specs = [spec_of((784, 256, 128, 10), shards) for shards in (1, 4, 16)]
+    assert [len(spec.regions) for spec in specs] == [4, 4, 8]
 
 
 def share(made, assignment, speeds, rank):
@@ -222,28 +256,54 @@ def agree(sizes, rule=mean, weighted=False, live=3, **more):
     arrays = (x.astype(spec.dtype), None, y.astype(spec.dtype), weight_B)
     gatherer = TableSamples.of(*arrays).gatherer(8)
     plain, network, layout = spec.build(params_N), made.build(params_N), made.factors
-    assert isinstance(network, FactoredModel)
-    assert not isinstance(plain, FactoredModel)
+    assert isinstance(network, JoinedModel)
+    assert not isinstance(plain, JoinedModel)
     grads_SN = np.zeros((live, spec.size), spec.dtype)
     flat_n = np.zeros(layout.size, spec.dtype)
-    layers, counts, weights = layout.layers(flat_n), [8, 8, 7][:live], []
+    batch, counts, weights = layout.views(flat_n), [8, 8, 7][:live], []
     for s, index_B in enumerate(np.split(np.arange(23), [8, 16])[:live]):
         key, filled_C = Key(7, 0, s), np.resize(index_B, layout.width)
         expected = plain.gradient(gatherer.rows(index_B), grads_SN[s], key)
-        rows = gatherer.rows_into(network.inputs(layers, [s]), filled_C)
-        (outcome,) = network.leave(rows, layers, [s], [len(index_B)], sum(counts), [key])
+        rows = gatherer.rows_into(network.inputs(batch, [s]), filled_C)
+        (outcome,) = network.leave_all(rows, batch, [s], [len(index_B)], sum(counts), [key])
         assert outcome == pytest.approx(expected)
         weights.append(expected[1])
     expected_N = rule(grads_SN, np.array(weights))
-    scale_S = np.array(scales(rule, weights, sum(counts)), spec.dtype)
-    is_one = np.ptp(scale_S) == 0
-    scale = float(scale_S[0]) if is_one else np.repeat(scale_S, layout.width)
+    panels = Panels(post_of(made, rule), {"factors": flat_n, "factors_away": np.zeros((0, 0))})
+    panels.begin(None, counts, weights)
     tolerance = {"float32": 2e-5, "float64": 1e-12}[spec.dtype.name]
-    for number, region in enumerate(made.regions):
+    for region in made.regions:
         np.testing.assert_allclose(
-            network.panel(number, layers, live, scale), expected_N[region.start : region.stop],
+            panels.of(region), expected_N[region.start : region.stop],
             rtol=0.01 * tolerance**0.5, atol=tolerance,
         )  # fmt: skip
+
+
+def post_of(model, rule):
+    """The post of a worker who has done all shards of the first tick."""
+    job, share = SimpleNamespace(model=model, aggregation=rule), SimpleNamespace(owners=[0] * 9)
+    return SimpleNamespace(job=job, share=share, tick=1)
+
+
+def test_what_is_no_arrays_has_no_gradient():
+    """Whatever the last panel has left there: an optimiser updates it like everything else."""
+    model = SimpleNamespace(
+        factors=PADDED, regions=in_panels(REGIONS, PADDED), dtype=np.dtype(np.float32)
+    )
+    flat_n = np.ones(PADDED.size, np.float32)
+    panels = Panels(post_of(model, mean), {"factors": flat_n, "factors_away": np.zeros((0, 0))})
+    panels.begin(None, [8], [8.0])
+    for region in model.regions:
+        for _ in range(2):
+            grad_n = panels.of(region)
+            used = np.zeros(192 + 112, bool)
+            for piece in PADDED.pieces(*region[:2]):
+                used[piece.start : piece.stop] = True
+            used = used[region.start : region.stop]
+            assert (grad_n[used] == 16).all()  # of so many columns, eight rows and eight filled
+            assert not grad_n[~used].any()
+            panels._room_n[...] = 7
+            panels._made = (0, None)
 
 
 @pytest.mark.parametrize("rule", [rule for rule in AGGREGATIONS.values() if is_linear(rule)])

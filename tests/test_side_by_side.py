@@ -12,7 +12,6 @@ from phalanx.models.mlp.factored import FactoredMLP, FactoredNetwork
 from phalanx.models.mlp.passing import Pass
 from phalanx.models.mlp.side_by_side import LARGEST, tried
 from phalanx.pure.arrays import aligned_empty
-from phalanx.pure.factors import FactorLayout
 from phalanx.pure.randomness import Key
 
 COUNTS = [64, 64, 63, 60]
@@ -30,12 +29,12 @@ def factors_of(groups, sizes=(40, 300, 260, 3), **settings):
     weight_B = rng.uniform(0.1, 3, len(x)).astype(spec.dtype) if weighted else None
     samples = TableSamples.of(x, rng.integers(sizes[-1], size=len(x)), None, weight_B)
     flat_n = np.zeros(spec.factors.size, spec.dtype)
-    layers, network, outcomes = spec.factors.layers(flat_n), spec.build(params_N), {}
+    batch, network, outcomes = spec.factors.views(flat_n), spec.build(params_N), {}
     for group in groups:
         index_C = np.concatenate([np.arange(64 * s, 64 * s + 64) for s in group])
-        rows = samples.gatherer(0).rows_into(network.inputs(layers, group), index_C)
+        rows = samples.gatherer(0).rows_into(network.inputs(batch, group), index_C)
         counts, keys = [COUNTS[s] for s in group], [Key(7, 0, s) for s in group]
-        left = network.leave(rows, layers, group, counts, sum(COUNTS), keys)
+        left = network.leave_all(rows, batch, group, counts, sum(COUNTS), keys)
         outcomes |= dict(zip(group, left, strict=True))
     return outcomes, flat_n
 
@@ -74,17 +73,21 @@ def test_for_many_widths(sizes, weighted, monkeypatch):
     same(sizes, weighted=weighted)
 
 
+def layout_of(sizes, batch_size):
+    return FactoredMLP(sizes, "relu", "log_loss", "float32", 0.0, batch_size, 4).factors
+
+
 SPEC = MLPSpec((30, 70, 4), "relu", "log_loss", "float32")
-LAYOUT = FactorLayout(SPEC.sizes, 64, 4, 4)
+LAYOUT = layout_of(SPEC.sizes, 64)
 
 
 def test_what_is_filled_in_has_no_part_in_the_gradient():
     """The columns behind a shard's rows, whatever sample they have."""
     _, flat_n = factors_of([[0], [1], [2], [3]])
-    layout = FactorLayout((40, 300, 260, 3), 256, 4, 4)
-    for layer in layout.layers(flat_n):
+    layout = layout_of((40, 300, 260, 3), 256)
+    for deltas in layout.views(flat_n)[1::2]:
         for s, count in enumerate(COUNTS):
-            deltas_OC = layer.deltas_OC[:, layout.columns(s, s + 1)]
+            deltas_OC = deltas[:, layout.columns(s, s + 1)]
             assert not deltas_OC[:, count:].any()
             assert deltas_OC[:, :count].any()
 
@@ -96,7 +99,7 @@ def disturbing(monkeypatch, disturbs):
     def compute(self, rows, counts, n_rows, keys):
         outcomes = real(self, rows, counts, n_rows, keys)
         if len(counts) > 1 and disturbs(len(self._forward[0])):
-            self.batch[0].deltas_OC[0] *= 1.5
+            self.batch[1][0] *= 1.5
         return outcomes
 
     monkeypatch.setattr(Pass, "compute", compute)

@@ -28,7 +28,7 @@ class Blocks:
         self.blocks = [Block(job, arena, k, at, shared_n) for k, at in enumerate(job.blocks)]
         self.journal = Journal(arena, post.rank)
         self.ledger = Ledger(arena, job.n_validation > 0)
-        self.reduction = Reduction(post, arena, self.blocks, shards.model)
+        self.reduction = Reduction(post, arena, self.blocks)
         self.all_reduced: AllReduced | None = None
         if job.divides_blocks or job.clip.norm is not None:
             self.all_reduced = AllReduced(post, arena, self.reduction)

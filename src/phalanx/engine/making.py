@@ -12,7 +12,7 @@ from phalanx.data.samples import Samples
 from phalanx.engine.factors import Factors
 from phalanx.engine.post import Post
 from phalanx.engine.slots import Slots
-from phalanx.models.base import FactoredModel, Model
+from phalanx.models.base import FactoredModel, JoinedModel, Model
 from phalanx.models.local import LocalModel
 from phalanx.pure.arrays import Array
 from phalanx.pure.layout import Kind
@@ -71,10 +71,42 @@ class Slotted:
         return [outcome]
 
 
-class SideBySide:
-    """Factors; several shards at once, where that comes to the same bits."""
+class Columns:
+    """Every shard's columns of the batch's factors, one shard after another."""
 
     def __init__(self, post: Post, arena: Arena, samples: Samples, model: FactoredModel) -> None:
+        layout = post.job.model.factors
+        assert layout is not None
+        self._post, self._model, self._seed = post, model, post.job.plan.seed
+        self._gatherer: Any = samples.gatherer(post.job.plan.max_shard_rows)
+        self._factors, self._layout = Factors(arena, layout), layout
+        self._mine: dict[tuple[int, int], list[Array]] = {}
+
+    def groups(self, shards: Sequence[int]) -> list[Sequence[int]]:
+        return [[s] for s in shards]
+
+    def make(self, group: Sequence[int], batch: Batch) -> list[Sequence[float]]:
+        (s,), post = group, self._post
+        post.presence.at("read", s)
+        (first, last), n_rows = batch.bounds[s], batch.bounds[-1][1]
+        key = Key(self._seed, post.moment.updates, s)
+        rows = self._gatherer.rows(batch.samples_B[first:last], key)
+        post.presence.at("compute", s)
+        return [self._model.leave(rows, self._columns(s), n_rows, key)]
+
+    def _columns(self, s: int) -> list[Array]:
+        """Those of a shard, where I am to leave them."""
+        batch = self._factors.at(self._post.rank, self._post.share.owners[s])
+        if (s, id(batch)) not in self._mine:
+            columns = self._layout.columns(s, s + 1)
+            self._mine[s, id(batch)] = [factor[:, columns] for factor in batch]
+        return self._mine[s, id(batch)]
+
+
+class SideBySide:
+    """Columns of several shards at once, where that comes to the same bits."""
+
+    def __init__(self, post: Post, arena: Arena, samples: Samples, model: JoinedModel) -> None:
         layout = post.job.model.factors
         assert layout is not None
         self._post, self._model, self._seed = post, model, post.job.plan.seed
@@ -99,16 +131,16 @@ class SideBySide:
 
     def make(self, group: Sequence[int], batch: Batch) -> Sequence[Sequence[float]]:
         post, bounds = self._post, batch.bounds
-        layers = self._factors.at(post.rank, post.share.owners[group[0]])
+        factors = self._factors.at(post.rank, post.share.owners[group[0]])
         for s in group:
             post.presence.at("read", s)
         index_C = batch.samples_B.take(self._filling(group, bounds))
-        rows = self._gatherer.rows_into(self._model.inputs(layers, group), index_C)
+        rows = self._gatherer.rows_into(self._model.inputs(factors, group), index_C)
         for s in group:
             post.presence.at("compute", s)
         keys = [Key(self._seed, post.moment.updates, s) for s in group]
         counts = [bounds[s][1] - bounds[s][0] for s in group]
-        return self._model.leave(rows, layers, group, counts, bounds[-1][1], keys)
+        return self._model.leave_all(rows, factors, group, counts, bounds[-1][1], keys)
 
     def _filling(self, group: Sequence[int], bounds: Sequence[tuple[int, int]]) -> Array:
         """The place in the batch of which a sample goes into each column: behind the last one of a
@@ -122,7 +154,11 @@ class SideBySide:
 
 
 def maker_of(post: Post, arena: Arena, samples: Samples, model: Model) -> Maker:
-    """What makes that which the shards of a model leave."""
-    kind: Any = SideBySide if isinstance(model, FactoredModel) else Slotted
+    """What makes that which the shards of a job leave."""
+    kind: Any = Columns
+    if post.job.model.factors is None:
+        kind = Slotted
+    elif isinstance(model, JoinedModel):
+        kind = SideBySide
     made: Maker = kind(post, arena, samples, model)
     return made

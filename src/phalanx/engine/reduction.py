@@ -10,7 +10,6 @@ from phalanx.arena import Arena
 from phalanx.engine.block import Block
 from phalanx.engine.panels import Panels
 from phalanx.engine.post import Post
-from phalanx.models.base import FactoredModel, Model
 from phalanx.pure.aggregation import checked, mean
 from phalanx.pure.arrays import Array, padded_rows
 from phalanx.pure.layout import Kind
@@ -20,9 +19,9 @@ from phalanx.pure.rounding import rounded
 class Reduction:
     """Seen by one worker; the same bits wherever the gradients lie."""
 
-    def __init__(self, post: Post, arena: Arena, blocks: list[Block], model: Model) -> None:
+    def __init__(self, post: Post, arena: Arena, blocks: list[Block]) -> None:
         self.post, self.blocks = post, blocks
-        self._panels = Panels(post, arena, model) if isinstance(model, FactoredModel) else None
+        self._panels = None if post.job.model.factors is None else Panels(post, arena)
         self.aggregate = rounded(checked(post.job.aggregation), post.job.rounding)
         self._sends_means, self._host_rows_HN = post.job.sends_means, arena["host_rows"]
         self._weights: list[float] = []  # of the shards, at the last look

@@ -105,8 +105,8 @@ class FactorRows:
             doer = self._turns.doer(mine)
             if doer is None:
                 return None
-            layers = self._factors.at(doer, self._owners_S[mine])
-            pack(layers, self._layout.columns(mine, mine + 1), self._parcels_Sn[mine])
+            factors = self._factors.at(doer, self._owners_S[mine])
+            pack(factors, self._layout.columns(mine, mine + 1), self._parcels_Sn[mine])
         return [None if s is None else self._parcels_Sn[s] for s in shards]
 
     def land(self) -> None:

@@ -17,10 +17,11 @@ from phalanx.local import in_rounds
 from phalanx.models.base import OutputScore
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.factored import factored
-from phalanx.pure.aggregation import AGGREGATIONS, is_linear
+from phalanx.pure.aggregation import AGGREGATIONS
 from phalanx.pure.arrays import Array
 from phalanx.pure.assignment import ASSIGNMENTS, useful_workers
 from phalanx.pure.checks import workers_of
+from phalanx.pure.factors import may_leave_factors
 from phalanx.pure.layout import blocks_of
 from phalanx.pure.metrics import Metric
 from phalanx.pure.optimizers import (
@@ -36,7 +37,6 @@ from phalanx.pure.optimizers import (
 )
 from phalanx.pure.plan import DISTRIBUTIONS, Plan, auto_shards, sequential
 from phalanx.pure.registry import choose
-from phalanx.pure.rounding import EXACT
 from phalanx.pure.schedules import Adaptive, Constant, InverseScaling, Schedule
 from phalanx.pure.stopping import Rule
 from phalanx.training.lbfgs import Limits
@@ -143,9 +143,8 @@ def stochastic_job(
 
 
 def _takes_factors(params: Any) -> bool:
-    """Whether nobody is to look at, round or average the gradients of single shards."""
     rule = choose("aggregation", params.aggregation, AGGREGATIONS)
-    return is_linear(rule) and params.wire == EXACT and params.exact and params.sync_every == 1
+    return may_leave_factors(rule, params.wire, bool(params.exact), params.sync_every)
 
 
 def lbfgs_job(params: Any, spec: MLPSpec, n_samples: int) -> Job:

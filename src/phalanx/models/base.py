@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from phalanx.pure.arrays import Array
-from phalanx.pure.factors import FactorLayout, Layer
+from phalanx.pure.factors import FactorLayout
 from phalanx.pure.layout import Region
 from phalanx.pure.metrics import Metric
 from phalanx.pure.randomness import Key
@@ -32,40 +32,44 @@ class Model(Protocol):
         """Predictions [rows, O], a view that the next call overwrites."""
 
 
-@runtime_checkable
 class FactoredModel(Model, Protocol):
-    """A model whose shards leave, in place of gradients, what these are the products of."""
+    """A model whose shards leave, in place of gradients, what these are the products of: as its
+    description's `factors` say."""
+
+    def leave(self, rows: Any, factors: Sequence[Array], n_rows: int, key: Key) -> Sequence[float]:
+        """Write the shard's columns of a batch's factors, views [size of the factor, columns], zero
+        behind its rows; return what `gradient` returns. Their product is the gradient of the sum of
+        the weighted losses, divided by `n_rows`, the rows of the batch.
+
+        The views are the same list every time for the same place, and may be known by that.
+        """
+
+
+@runtime_checkable
+class JoinedModel(Model, Protocol):
+    """A model that leaves factors of several shards at once."""
 
     def may_be_joined(self, n_shards: int) -> bool:
         """Whether so many shards come to the same bits if they are computed at once."""
 
-    def inputs(self, layers: Sequence[Layer], shards: Sequence[int]) -> Array:
-        """Where the samples of these shards go before `leave`, [C, F]: each shard's to the first of
-        its columns, with one of them again in the others."""
+    def inputs(self, batch: Sequence[Array], shards: Sequence[int]) -> Array:
+        """Where the samples of these shards go before `leave_all`, [C, F]: each shard's to the
+        first of its columns, with one of them again in the others."""
 
-    def leave(
+    def leave_all(
         self,
         rows: Any,
-        layers: Sequence[Layer],
+        batch: Sequence[Array],
         shards: Sequence[int],
         counts: Sequence[int],
         n_rows: int,
         keys: Sequence[Key],
     ) -> Sequence[Sequence[float]]:
-        """Compute shards and leave their factors in their columns of `layers`; return of each what
-        `gradient` returns. The deltas are of the mean over all `n_rows` of the batch.
+        """Compute shards and leave their factors in their columns of `batch`; return of each what
+        `gradient` returns. Of the products see `FactoredModel.leave`.
 
-        rows: what lies in `inputs`; counts, keys: rows and key of each shard. `layers` are the same
-        object every time for the same place, and known by that.
-        """
-
-    def panel(
-        self, number: int, layers: Sequence[Layer], n_shards: int, scale: float | Array
-    ) -> Array:
-        """The gradient [n] of a panel, out of the factors of a batch of so many shards. scale: by
-        what to multiply each sample's part of it; a number, or one for each column [C].
-
-        Returns a view that the next call overwrites.
+        rows: what lies in `inputs`; counts, keys: rows and key of each shard. `batch` is the same
+        list every time for the same place, and known by that.
         """
 
 

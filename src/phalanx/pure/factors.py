@@ -1,10 +1,10 @@
 """Factors: what the shards of a batch leave in place of their gradients. Pure.
 
-The gradient of weights [O, F] over a batch is a product of two factors, the deltas [O, B] and the
-inputs [F, B]; that of biases [O] is the sum of the deltas over B. So each shard leaves its columns
-of the factors, beside those of the other shards, and no shard's gradient is ever made. Whoever
-updates a panel of the parameters multiplies the factors of the whole batch, once: in a place and an
-order that depend on the job alone.
+The gradient of a layer's weights over a batch is a product of two factors, its deltas [O, B] and
+its inputs [F, B]; that of its biases [O] is the sum of the deltas over B. So each shard leaves its
+columns of the factors, beside those of the other shards, and no shard's gradient is ever made.
+Whoever updates a panel of the parameters multiplies the factors of the whole batch, once: in a
+place and an order that depend on the job alone.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
+from math import prod
 from typing import NamedTuple
 
+from phalanx.pure.aggregation import Aggregation, is_linear
 from phalanx.pure.arrays import CACHE_LINE, Array
-from phalanx.pure.layout import Layout
+from phalanx.pure.layout import Region
+from phalanx.pure.rounding import EXACT
 
 MIN_PANEL = 24_576  # elements; to multiply fewer rows at once takes longer an element
 MAX_PANEL = 786_432  # elements, so that a panel's gradient stays near a core until its update
@@ -24,42 +27,46 @@ PAIRS = 2  # of panels, if they are not too small, and more where there are shar
 ROWS = 8  # a kernel of BLAS takes so many at a time, and longer for a rest
 UNCUT = 4_096  # elements
 FEW = 2**22  # elements; so many factors are worth what they save, whatever a gradient's size
-SMALL = 32_768  # parameters; gradients of fewer are sooner made by each shard than by all together
+
+
+class Factor(NamedTuple):
+    """size: its numbers of a sample. is_by_sample: whether these lie side by side in memory."""
+
+    size: int
+    is_by_sample: bool = False
+
+
+class Product(NamedTuple):
+    """An array of parameters, from `start` on in the vector, whose gradient is the factor `left`
+    times the factor `right`, transposed; or the sum of `left` over the columns, where that is None.
+    """
+
+    start: int
+    left: int
+    right: int | None = None
 
 
 class Piece(NamedTuple):
-    """Rows start..stop of one of the arrays of a layout."""
+    """Rows first..last of a product's array, which are elements start..stop of the vector."""
 
-    array: int
+    product: Product
+    first: int
+    last: int
     start: int
     stop: int
-
-
-class Panel(NamedTuple):
-    """Elements start..stop of the vector, whose gradient is made at once; they are these pieces."""
-
-    start: int
-    stop: int
-    pieces: tuple[Piece, ...]
-
-
-class Layer(NamedTuple):
-    """The factors of a layer's gradient over a batch: what is put in, and its deltas."""
-
-    inputs_FC: Array  # of the first layer as samples come, a view of [C, F]
-    deltas_OC: Array
 
 
 @dataclass(frozen=True)
 class FactorLayout:
-    """Where the factors of a batch lie in a flat array, of C columns.
+    """Where the factors of a batch lie in a flat array, of C columns, and what they make.
 
-    sizes: of the layers, from input to output. n_shards: each has as many columns as the largest of
-    them has rows, filled up to cache lines, so that no two workers write into the same one. The
-    columns behind a shard's rows have a sample again, and deltas of zero.
+    products: in the order of the vector. n_shards: each has as many columns as the largest of them
+    has rows, filled up to cache lines, so that no two workers write into the same one. Behind a
+    shard's rows, one factor of each product is zero.
     """
 
-    sizes: tuple[int, ...]
+    factors: tuple[Factor, ...]
+    products: tuple[Product, ...]
     batch_size: int
     n_shards: int
     itemsize: int
@@ -71,36 +78,48 @@ class FactorLayout:
         return -(-self.batch_size // (self.n_shards * a_line)) * a_line
 
     @cached_property
-    def _starts(self) -> list[int]:
-        """Of each layer's inputs and deltas in turn, and past the last."""
-        sizes = [size for pair in pairwise(self.sizes) for size in pair]
-        return [0, *accumulate(size * self.width * self.n_shards for size in sizes)]
-
-    @property
-    def size(self) -> int:
-        """Elements of a batch's factors."""
-        return self._starts[-1]
-
-    @cached_property
     def parcel_size(self) -> int:
         """Elements of a shard's factors by themselves."""
-        return self.size // self.n_shards
+        return self.width * sum(factor.size for factor in self.factors)
 
-    def layers(self, flat_n: Array) -> list[Layer]:
-        """Views into `flat_n` [size]."""
-        layers, columns = [], self.width * self.n_shards
-        for i, (fan_in, fan_out) in enumerate(pairwise(self.sizes)):
-            inputs, deltas, end = self._starts[2 * i : 2 * i + 3]
-            input_n = flat_n[inputs:deltas]
-            inputs_FC = (
-                input_n.reshape(columns, fan_in).T if i == 0 else input_n.reshape(fan_in, columns)
+    @cached_property
+    def size(self) -> int:
+        """Elements of a batch's factors."""
+        return self.parcel_size * self.n_shards
+
+    def views(self, flat_n: Array) -> list[Array]:
+        """The factors as views [size of the factor, C] into `flat_n` [size]."""
+        columns = self.width * self.n_shards
+        ends = [0, *accumulate(factor.size * columns for factor in self.factors)]
+        return [
+            flat_n[start:stop].reshape(columns, size).T
+            if is_by_sample
+            else flat_n[start:stop].reshape(size, columns)
+            for (size, is_by_sample), (start, stop) in zip(
+                self.factors, pairwise(ends), strict=True
             )
-            layers.append(Layer(inputs_FC, flat_n[deltas:end].reshape(fan_out, columns)))
-        return layers
+        ]
 
     def columns(self, first: int, last: int) -> slice:
         """Those of shards first..last."""
         return slice(first * self.width, last * self.width)
+
+    def shape(self, product: Product) -> tuple[int, ...]:
+        """Of a product's array."""
+        sizes = (product.left,) if product.right is None else (product.left, product.right)
+        return tuple(self.factors[i].size for i in sizes)
+
+    def pieces(self, start: int, stop: int) -> list[Piece]:
+        """What of the products' arrays lies in a panel, which was cut between rows."""
+        pieces = []
+        for product in self.products:
+            n_rows, *row = self.shape(product)
+            width, begin = prod(row), product.start
+            first, last = (min(max(at - begin, 0) // width, n_rows) for at in (start, stop))
+            if first < last:
+                ends = begin + first * width, begin + last * width
+                pieces.append(Piece(product, first, last, *ends))
+        return pieces
 
 
 def runs_of(shards: Sequence[int]) -> list[tuple[int, int]]:
@@ -118,71 +137,67 @@ def runs_of(shards: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def pack(layers: Sequence[Layer], columns: slice, parcel_n: Array) -> None:
+def pack(factors: Sequence[Array], columns: slice, parcel_n: Array) -> None:
     """Put a shard's factors one behind another."""
-    for part_n, factor in _parts(layers, columns, parcel_n):
+    for part_n, factor in _parts(factors, columns, parcel_n):
         part_n[...] = factor
 
 
-def unpack(parcel_n: Array, layers: Sequence[Layer], columns: slice) -> None:
+def unpack(parcel_n: Array, factors: Sequence[Array], columns: slice) -> None:
     """Put a shard's factors where they belong."""
-    for part_n, factor in _parts(layers, columns, parcel_n):
+    for part_n, factor in _parts(factors, columns, parcel_n):
         factor[...] = part_n
 
 
-def _parts(layers: Sequence[Layer], columns: slice, parcel_n: Array) -> list[tuple[Array, Array]]:
-    factors = [factor[:, columns] for layer in layers for factor in layer]
-    ends = [0, *accumulate(factor.size for factor in factors)]
+def _parts(factors: Sequence[Array], columns: slice, parcel_n: Array) -> list[tuple[Array, Array]]:
+    mine = [factor[:, columns] for factor in factors]
+    ends = [0, *accumulate(factor.size for factor in mine)]
     return [
         (parcel_n[start:stop].reshape(factor.shape), factor)
-        for (start, stop), factor in zip(pairwise(ends), factors, strict=True)
+        for (start, stop), factor in zip(pairwise(ends), mine, strict=True)
     ]
 
 
-def factors_pay(sizes: Sequence[int], n_parameters: int, batch_size: int, n_shards: int) -> bool:
+def factors_pay(layout: FactorLayout, n_parameters: int, fewest: int) -> bool:
     """Whether shards are to leave factors; depends on the job alone.
 
-    >>> factors_pay((784, 2048, 10), 1_628_170, batch_size=256, n_shards=4)
-    True
-    >>> factors_pay((784, 2048, 10), 1_628_170, batch_size=10_000, n_shards=4)
-    False
-    >>> factors_pay((64, 100, 10), 7_510, batch_size=200, n_shards=2)
-    False
+    fewest: parameters from which on it pays; gradients of fewer are sooner made by each shard than
+    by all together.
     """
-    factors = batch_size * sum(map(sum, pairwise(sizes)))
-    return n_parameters >= SMALL and factors <= max(n_shards * n_parameters, FEW)
+    factors = layout.batch_size * sum(factor.size for factor in layout.factors)
+    return n_parameters >= fewest and factors <= max(layout.n_shards * n_parameters, FEW)
 
 
-def panels_of(layout: Layout, n_shards: int) -> tuple[Panel, ...]:
-    """The panels of all arrays, cut between rows: of nearly equal size, and in pairs, so that two
-    workers have the same.
+def may_leave_factors(rule: Aggregation, wire: str, exact: bool, sync_every: int) -> bool:
+    """Whether nobody is to look at, round or average the gradients of single shards."""
+    return is_linear(rule) and wire == EXACT and exact and sync_every == 1
 
-    >>> [panel.stop for panel in panels_of(Layout(((100, 64), (10, 100), (100,), (10,))), 2)]
-    [3584, 7510]
-    """
-    edges, size = _edges(layout), layout.size
-    wanted = min(max(PAIRS, n_shards // 4), size // (2 * MIN_PANEL))
+
+def in_panels(regions: Sequence[Region], layout: FactorLayout) -> tuple[Region, ...]:
+    """The panels of all regions, numbered in the order of the vector."""
+    bounds = [(region, *ends) for region in regions for ends in _panels(region, layout)]
+    return tuple(
+        region._replace(start=start, stop=stop, panel=number)
+        for number, (region, start, stop) in enumerate(bounds)
+    )
+
+
+def _panels(region: Region, layout: FactorLayout) -> list[tuple[int, int]]:
+    """Bounds of the panels of a region, cut between rows: of nearly equal size, and in pairs, so
+    that two workers have the same."""
+    start, size = region.start, region.stop - region.start
+    wanted = min(max(PAIRS, layout.n_shards // 4), size // (2 * MIN_PANEL))
     pairs = max(1, wanted, -(-size // (2 * MAX_PANEL)))
     count = 2 * pairs if size > UNCUT else 1
-    cuts = sorted({min(edges, key=lambda e: abs(e - size * k / count)) for k in range(count + 1)})
-    return tuple(Panel(start, stop, _pieces(layout, start, stop)) for start, stop in pairwise(cuts))
+    edges, evenly = _edges(region, layout), [start + size * k / count for k in range(count + 1)]
+    return [*pairwise(sorted({min(edges, key=lambda e: abs(e - at)) for at in evenly}))]
 
 
-def _edges(layout: Layout) -> list[int]:
-    """Where panels may begin: at every eighth row of an array; and past the last."""
-    starts = [
-        start + row * ((stop - start) // shape[0])
-        for (start, stop), shape in zip(layout.bounds, layout.shapes, strict=True)
-        for row in range(0, shape[0], ROWS)
-    ]
-    return [*starts, layout.size]
-
-
-def _pieces(layout: Layout, first: int, last: int) -> tuple[Piece, ...]:
-    pieces = []
-    for number, ((start, stop), shape) in enumerate(zip(layout.bounds, layout.shapes, strict=True)):
-        width = (stop - start) // shape[0]
-        here, end = max(first, start), min(last, stop)
-        if here < end:
-            pieces.append(Piece(number, (here - start) // width, (end - start) // width))
-    return tuple(pieces)
+def _edges(region: Region, layout: FactorLayout) -> list[int]:
+    """Where panels of a region may begin: at every eighth row of an array; and past the last."""
+    starts = []
+    for product in layout.products:
+        if region.start <= product.start < region.stop:
+            n_rows, *row = layout.shape(product)
+            starts += [product.start + first * prod(row) for first in range(0, n_rows, ROWS)]
+    return [*starts, region.stop]

@@ -35,7 +35,7 @@ class Region(NamedTuple):
 
     group: the row of the optimiser's settings that they go by. is_whole: the optimiser looks at
     all of them at once, so that they are one block, however many they are. panel: the number of the
-    panel that they are, if their gradient is made of factors (pure/panels.py).
+    panel that they are, if their gradient is made of factors (pure/factors.py).
     """
 
     start: int

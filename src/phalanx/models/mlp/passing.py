@@ -10,7 +10,7 @@ import numpy as np
 from phalanx.data.samples import Rows
 from phalanx.models.mlp.network import MLPSpec, Network
 from phalanx.pure.arrays import Array, aligned_empty
-from phalanx.pure.factors import FactorLayout, Layer, runs_of
+from phalanx.pure.factors import FactorLayout, runs_of
 from phalanx.pure.randomness import Key
 
 Products = list[list[tuple[Array, Array]]]  # by layer: what is multiplied by its weights, and into
@@ -29,7 +29,7 @@ class Pass:
     def __init__(
         self,
         network: Network,
-        batch: Sequence[Layer],
+        batch: Sequence[Array],
         layout: FactorLayout,
         shards: Sequence[int],
         at_once: int,
@@ -40,9 +40,10 @@ class Pass:
         self._runs = [layout.columns(*run) for run in runs_of(shards)]
         self._moves: list[tuple[Array, Array]] = []
         columns = len(shards) * layout.width
-        self.x_CF = self._place(batch[0].inputs_FC.T, columns, axis=0)
-        hidden = [self._place(layer.inputs_FC, columns, axis=1) for layer in batch[1:]]
-        self.deltas = [self._place(layer.deltas_OC, columns, axis=1) for layer in batch]
+        x_FC, inputs, deltas = batch[0], batch[2::2], batch[1::2]
+        self.x_CF = self._place(x_FC.T, columns, axis=0)
+        hidden = [self._place(inputs_FC, columns, axis=1) for inputs_FC in inputs]
+        self.deltas = [self._place(deltas_OC, columns, axis=1) for deltas_OC in deltas]
         self.layers = [*hidden, self._take((network.spec.n_outputs, columns))]
         self.inputs = hidden
         if network.activation.keeps_input:
@@ -75,7 +76,7 @@ class Pass:
     def compute(
         self, rows: Rows, counts: Sequence[int], n_rows: int, keys: Sequence[Key]
     ) -> list[tuple[float, float]]:
-        """See models/base.py: FactoredModel.leave; the samples lie in `x_CF`."""
+        """See models/base.py: JoinedModel.leave_all; the samples lie in `x_CF`."""
         network, masks = self.network, self._masks(counts, keys)
         for i, weight in enumerate(network.weights):
             for below, layer in self._forward[i]:

@@ -17,8 +17,8 @@ import numpy as np
 from phalanx.data.samples import Rows
 from phalanx.models.mlp.network import MLPSpec, Network
 from phalanx.models.mlp.passing import Pass, room_for
-from phalanx.pure.arrays import aligned_empty
-from phalanx.pure.factors import FactorLayout, Layer
+from phalanx.pure.arrays import Array, aligned_empty
+from phalanx.pure.factors import FactorLayout
 from phalanx.pure.randomness import Key
 
 LARGEST = 2**24  # parameters; a trial holds as many again for a moment
@@ -56,33 +56,33 @@ class _Trial:
         self.rows = Rows(x_CF, count, rng.integers(spec.n_outputs, size=count), target_OC)
 
     def one_by_one(self) -> list[bytes]:
-        layers, outcomes = self._layers(), []
+        batch, outcomes = self._batch(), []
         for s in range(self.n_shards):
             mine = self.layout.columns(s, s + 1)
             target_OC = np.ascontiguousarray(self.rows.target_OB[:, mine])
             rows = Rows(self.rows.x[mine], self.layout.width, self.rows.classes_B[mine], target_OC)
-            outcomes += self._pass(rows, layers, [s], 1)
-        return _bytes(layers, outcomes)
+            outcomes += self._pass(rows, batch, [s], 1)
+        return _bytes(batch, outcomes)
 
     def joined(self, at_once: int) -> list[bytes]:
-        layers = self._layers()
-        return _bytes(layers, self._pass(self.rows, layers, range(self.n_shards), at_once))
+        batch = self._batch()
+        return _bytes(batch, self._pass(self.rows, batch, range(self.n_shards), at_once))
 
     def _pass(
-        self, rows: Rows, layers: list[Layer], shards: Sequence[int], at_once: int
+        self, rows: Rows, batch: list[Array], shards: Sequence[int], at_once: int
     ) -> list[tuple[float, float]]:
-        through = Pass(self.network, layers, self.layout, shards, at_once, self.room)
+        through = Pass(self.network, batch, self.layout, shards, at_once, self.room)
         through.x_CF[...] = rows.x
         keys = [Key(0, 0, s) for s in shards]
         return through.compute(rows, [self.layout.width] * len(shards), 1, keys)
 
-    def _layers(self) -> list[Layer]:
+    def _batch(self) -> list[Array]:
         """Room for a batch's factors."""
         flat_n = aligned_empty((self.layout.size,), self.rows.x.dtype)
         flat_n[...] = 0
-        return self.layout.layers(flat_n)
+        return self.layout.views(flat_n)
 
 
-def _bytes(layers: list[Layer], outcomes: list[tuple[float, float]]) -> list[bytes]:
+def _bytes(batch: list[Array], outcomes: list[tuple[float, float]]) -> list[bytes]:
     """To be compared."""
-    return [repr(outcomes).encode(), *(factor.tobytes() for layer in layers for factor in layer)]
+    return [repr(outcomes).encode(), *(factor.tobytes() for factor in batch)]
