@@ -7,6 +7,7 @@ import keras_models as km
 import phalanx
 from phalanx.fitting import worth
 from phalanx.models.pytorch import tracing
+from phalanx.models.pytorch.leaving import Gradients
 
 keras, torch = km.keras, pytest.importorskip("torch")
 
@@ -45,9 +46,9 @@ def test_a_tape_gives_the_same_bits(make, metrics, monkeypatch):
     by_keras = fitted(make, metrics=metrics)
     monkeypatch.setattr(worth, "WORTHWHILE", 1)
     used = []
-    faster = tracing.faster_gradient
+    faster = tracing.faster_pass
     monkeypatch.setattr(
-        tracing, "faster_gradient", lambda *given: used.append(tape := faster(*given)) or tape
+        tracing, "faster_pass", lambda *given: used.append(tape := faster(*given)) or tape
     )
     assert fitted(make, metrics=metrics) == by_keras
     assert len(used) == 2
@@ -63,7 +64,10 @@ def test_what_depends_on_a_value_of_the_first_call_is_left_to_keras():
         out = x @ weight * scale
         return out.mean(), out
 
-    assert tracing.faster_gradient(loss_of, [weight], [torch.arange(12.0).reshape(4, 3)]) is None
+    assert (
+        tracing.faster_pass(loss_of, Gradients([weight]), [torch.arange(12.0).reshape(4, 3)])
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,7 +88,10 @@ def test_what_a_tape_would_hold_unnoticed_is_left_to_keras(number):
         out = x @ weight * number(x, weight)
         return out.mean(), out
 
-    assert tracing.faster_gradient(loss_of, [weight], [torch.arange(12.0).reshape(4, 3)]) is None
+    assert (
+        tracing.faster_pass(loss_of, Gradients([weight]), [torch.arange(12.0).reshape(4, 3)])
+        is None
+    )
 
 
 def test_sequences_that_are_padded_to_another_length_have_no_tape():
@@ -133,13 +140,13 @@ def test_a_tape_sees_parameters_that_have_changed():
         return (x @ weight).square().sum(), x
 
     x = torch.arange(12.0).reshape(4, 3)
-    played, draws = tracing.faster_gradient(loss_of, [weight, other], [x])
+    played, draws = tracing.faster_pass(loss_of, Gradients([weight, other]), [x])
     assert not draws
     with torch.no_grad():
         weight.mul_(2)
     mine, theirs = ([torch.full((3,), 7.0) for _ in range(2)] for _ in range(2))
     loss, output = played([x], mine)
-    tracing.gradient_of(loss_of, [weight, other])([x], theirs)
+    tracing.pass_of(loss_of, Gradients([weight, other]))([x], theirs)
     assert loss == (x * 2).sum(1).square().sum()
     assert torch.equal(output, x)
     assert torch.equal(mine[0], theirs[0])

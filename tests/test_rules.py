@@ -16,7 +16,7 @@ from phalanx.training.keeper import RULES
 
 
 def test_the_rules_have_this_number():
-    assert RULES == 4
+    assert RULES == 5
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_samples_are_scored_in_these_chunks():
 
 def test_factors_make_these_panels_and_these_blocks():
     spec = factored(MLPSpec((784, 256, 128, 10), "relu", "log_loss", "float32"), 256, 4)
-    assert [panel.stop for panel in spec.panels] == [56_448, 119_168, 175_616, 235_146]
+    assert [panel.stop for panel in spec.regions] == [56_448, 119_168, 175_616, 235_146]
     assert [stop for _, stop in block_bounds(56_448, are_paired=False)] == [18_432, 37_888, 56_448]
     assert spec.factors.width == 64
 

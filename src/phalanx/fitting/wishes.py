@@ -22,6 +22,7 @@ from phalanx.pure.arrays import Array
 from phalanx.pure.assignment import ASSIGNMENTS, useful_workers
 from phalanx.pure.checks import AUTO, workers_of
 from phalanx.pure.clipping import Clip
+from phalanx.pure.factors import may_leave_factors
 from phalanx.pure.layout import blocks_of
 from phalanx.pure.optimizers import Optimizer
 from phalanx.pure.plan import DISTRIBUTIONS, Plan, auto_shards
@@ -85,6 +86,12 @@ class Wishes:
         check_exchange(self.wire, self.exact, self.mixed, self.aggregation)
         n_workers(self.workers)
         check_cluster(self.cluster)
+
+    @property
+    def may_leave_factors(self) -> bool:
+        """Whether shards may leave factors of their gradients, where the model has such."""
+        rule = choose("aggregation", self.aggregation, AGGREGATIONS)
+        return may_leave_factors(rule, self.wire, self.exact, self.sync_every)
 
     def plan(
         self,

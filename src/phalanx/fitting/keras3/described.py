@@ -34,6 +34,7 @@ OWN = (
 
 class DescribedModel:
     """model: the user's own. trial: of it on the first few samples. spec: what workers build.
+    is_custom: whether it is made of classes and functions of the user's, too.
     optimizer: the user's, described, where the model is to be trained; is_local: in rounds, of
     which the user's optimiser has no state to keep."""
 
@@ -71,8 +72,10 @@ class DescribedModel:
         trial = self.trial
         variables = self.live if self.is_trained else self.model.weights
         n_measures = sum(int(np.prod(v.shape)) for v in trial.metric_variables)
+        blueprint = self._blueprint()
+        self.is_custom = bool(blueprint.custom)
         return KerasSpec(
-            self._packed(self._blueprint()),
+            self._packed(blueprint),
             self.vector,
             regions,
             sum(int(np.prod(variable.shape)) for variable in variables),
@@ -91,7 +94,7 @@ class DescribedModel:
             config_of(model),
             custom_of(model),
             compiled_of(model) if trial.is_measured else {},
-            as_numpy(tuple(p for p in (trial.x, trial.y, trial.weight) if p is not None)),
+            as_numpy(trial.content),
             tuple(layer.trainable for layer in layers),
             tuple(getattr(layer, "use_cudnn", None) for layer in layers),
             constants,
@@ -125,7 +128,7 @@ class DescribedModel:
         """Parameters and running statistics as one vector [N]."""
         values_N = np.zeros(self.vector.size, self.vector.dtype)
         for variable, view in self._pairs(values_N):
-            view.copy_(torch.from_numpy(numpy_of(variable)))
+            view.numpy()[...] = keras.ops.convert_to_numpy(variable)
         return values_N
 
     def show(self, values_N: Array) -> None:

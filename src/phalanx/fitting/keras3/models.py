@@ -12,6 +12,7 @@ from phalanx.data.samples import Samples
 from phalanx.fitting.keras3.arguments import check_model, clips_of
 from phalanx.fitting.keras3.data import KerasData, split_off
 from phalanx.fitting.keras3.described import DescribedModel
+from phalanx.fitting.keras3.factoring import factored
 from phalanx.fitting.keras3.follower import KerasFollower
 from phalanx.fitting.pytorch.loaders import batch_size_of
 from phalanx.fitting.wishes import Wishes, n_workers
@@ -66,6 +67,8 @@ def fit(
         described.trial.check_fits(validating)
     n_parameters = described.spec.n_parameters
     plan = wishes.plan(training.n_samples, n_parameters, data.labels, steps_per_epoch)
+    if wishes.may_leave_factors:
+        described.spec = factored(described, plan)
     job = _job(wishes, described, plan, validating)
     follower = KerasFollower(
         described, plan, callbacks, verbose, initial_epoch, epochs, validation_freq

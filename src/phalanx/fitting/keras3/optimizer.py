@@ -90,7 +90,7 @@ class DescribedOptimizer:
         blocks = blocks_of(regions, LARGEST_BLOCK)
         state_MN = np.zeros((len(self.described.slots), self.vector.size), self.vector.dtype)
         for (start, _), m, slot in self._slots():
-            flat = numpy_of(slot).reshape(-1)
+            flat = keras.ops.convert_to_numpy(slot).reshape(-1)
             state_MN[m, start : start + len(flat)] = flat
         scalars_C = [float(numpy_of(getattr(self.live, name))) for name in self.described.scalars]
         return state_MN, np.tile(scalars_C, (len(blocks), 1)) if scalars_C else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -36,7 +38,7 @@ class Trial:
         changed = tuple(
             i
             for i, (weight, value) in enumerate(zip(model.weights, before, strict=True))
-            if not np.array_equal(numpy_of(weight), value)
+            if not np.array_equal(keras.ops.convert_to_numpy(weight), value)
         )
         for i in changed:
             model.weights[i].assign(before[i])
@@ -84,6 +86,31 @@ class Trial:
             if self.model._call_has_training_arg:
                 return self.model(x, training=training)
             return self.model(x)
+
+    @property
+    def content(self) -> tuple[Any, ...]:
+        """The samples as a batch is nested."""
+        return tuple(part for part in (self.x, self.y, self.weight) if part is not None)
+
+    def loss_of(self, *leaves: Any) -> Any:
+        """The loss in training, of the tensors of a batch nested as the samples are."""
+        x, y, weight = unpacked(keras.tree.pack_sequence_as(self.content, leaves))
+        takes_training = self.model._call_has_training_arg
+        predicted = self.model(x, training=True) if takes_training else self.model(x)
+        return self.model._compute_loss(
+            x=x, y=y, y_pred=predicted, sample_weight=weight, training=True
+        )
+
+    @contextmanager
+    def without_traces(self) -> Iterator[None]:
+        """Within it, the model may be called, and what it draws and measures is forgotten."""
+        seeds = [(state, numpy_of(state)) for state in seed_states(self.model)]
+        try:
+            yield
+        finally:
+            for state, value in seeds:
+                state.assign(value)
+            self.model.reset_metrics()
 
     def _build_metrics(self) -> None:
         """Build loss and metrics, and see that the metrics are sums over samples."""

@@ -20,6 +20,7 @@ from phalanx.fitting.pytorch.arguments import (
 )
 from phalanx.fitting.pytorch.data import labels_of, samples_of
 from phalanx.fitting.pytorch.doubts import warn_unless_mean, warn_unless_settled
+from phalanx.fitting.pytorch.factoring import factored
 from phalanx.fitting.pytorch.follower import Follower
 from phalanx.fitting.pytorch.known import example_of
 from phalanx.fitting.pytorch.loaders import batch_size_of
@@ -76,6 +77,8 @@ def fit_module(
     plan = wishes.plan(training.n_samples, spec.n_parameters, lambda: labels_of(training))
     if plan.n_shards > 1:
         warn_unless_mean(objective.loss, spec, described.params, training)
+    if wishes.may_leave_factors:
+        spec = factored(spec, described.params, plan)
     score = OwnScore(3 + len(objective.metrics)) if validating else None
     n_validation = validating.n_samples if validating else 0
     optimiser = described.shaped(spec.vector)

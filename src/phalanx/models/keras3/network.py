@@ -13,6 +13,7 @@ import numpy as np
 
 from phalanx.errors import UserFunctionError
 from phalanx.models.pytorch.generators import as_guest, undisturbed
+from phalanx.models.pytorch.uses import Factoring
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array
 from phalanx.pure.factors import FactorLayout
@@ -27,7 +28,8 @@ class KerasSpec:
     """packed: the pickle of a Blueprint. changing: places among `model.weights` of what is not
     trained and changes all the same (running statistics). is_elsewhere: whether the caller's
     process has another backend, so that nothing can be computed there. counts: sizes of shards
-    that are worth a tape (tracing.py).
+    that are worth a tape (tracing.py). factoring: how gradients are made of factors, if shards are
+    to leave these.
     """
 
     packed: bytes
@@ -38,6 +40,7 @@ class KerasSpec:
     n_measures: int
     is_elsewhere: bool
     counts: tuple[int, ...] = ()
+    factoring: Factoring | None = None
     n_decayed: int = 0
     n_outputs: int = 0
 
@@ -47,7 +50,7 @@ class KerasSpec:
 
     @property
     def factors(self) -> FactorLayout | None:
-        return None
+        return self.factoring.layout if self.factoring else None
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
@@ -63,7 +66,7 @@ class KerasSpec:
 
     def __repr__(self) -> str:
         """What a checkpoint knows the model by; its code may change."""
-        return f"KerasSpec({self.vector})"
+        return f"KerasSpec({self.vector}{', leaves factors' if self.factoring else ''})"
 
     def as_guest(self) -> AbstractContextManager[None]:
         return as_guest()
@@ -80,13 +83,15 @@ class KerasSpec:
 
 
 class KerasModel:
-    """See models/base.py: Model. The model is this process's own; its variables are views."""
+    """See models/base.py: FactoredModel. The model is this process's own; its variables are
+    views."""
 
     def __init__(self, spec: KerasSpec, model: Any, values_N: Array, example: Any) -> None:
         import keras
         import torch
 
-        from phalanx.models.pytorch.tracing import faster_gradient, gradient_of, repeated, signature
+        from phalanx.models.pytorch.leaving import Factors, Gradients
+        from phalanx.models.pytorch.tracing import faster_pass, pass_of, repeated, signature
 
         self.torch, self.model, self.vector = torch, model, spec.vector
         self.params = [variable._value for variable in model.trainable_variables]
@@ -106,22 +111,36 @@ class KerasModel:
         self._slots: dict[int, tuple[Array, list[Any], list[Any]]] = {}
         self._is_training: bool | None = None
         self._tree, self._nest = keras.tree, example
-        self._by_keras = gradient_of(self._loss_of, self.params)
+        self._factors = Factors(self.params, spec.factoring) if spec.factoring else None
+        leaving = self._factors or Gradients(self.params)
+        self._by_keras = pass_of(self._loss_of, leaving)
         self._tapes, self._signature = {}, signature
         if not self.changing:
             self._prepare(True, None)
             for count in spec.counts:
                 samples = repeated(keras.tree.flatten(example), count)
-                tape = faster_gradient(self._loss_of, self.params, samples)
+                tape = faster_pass(self._loss_of, leaving, samples)
                 if tape is not None:
                     self._tapes[signature(samples)] = tape[0]
             self._metrics = self._known_metrics()  # the losses of outputs, if that made them
 
     def gradient(self, rows: Any, grad_N: Array, key: Key) -> Sequence[float]:
+        _, slots, changing_slots = self._slots_of(grad_N)
+        return self._outcome(rows, slots, changing_slots, key)
+
+    def leave(self, rows: Any, factors: Sequence[Array], n_rows: int, key: Key) -> Sequence[float]:
+        assert self._factors is not None
+        outcome = self._outcome(rows, self._factors.slots(factors, rows.count), (), key)
+        self._factors.finish(factors, rows.count, rows.count / n_rows)
+        return outcome
+
+    def _outcome(
+        self, rows: Any, slots: Sequence[Any], changing_slots: Sequence[Any], key: Key
+    ) -> list[float]:
+        """Fill the slots; sums of loss and weight, and of the metrics' variables."""
         n_seeds = 2 * len(self._seeds) + 1
         self._prepare(True, [key.number(nth) >> 32 for nth in range(n_seeds)])
         leaves = self._tree.flatten(rows.content)
-        _, slots, changing_slots = self._slots_of(grad_N)
         loss, predicted = self._tapes.get(self._signature(leaves), self._by_keras)(leaves, slots)
         with self.torch.no_grad():
             for slot, value in zip(changing_slots, self.changing, strict=True):

@@ -14,15 +14,11 @@ import torch
 from phalanx.errors import UserFunctionError
 from phalanx.models.pytorch.batches import Batch
 from phalanx.models.pytorch.generators import as_guest, seed_everything
+from phalanx.models.pytorch.leaving import Factors, Gradients, Leaving, Tensors, put
 from phalanx.models.pytorch.objective import Objective, called
 from phalanx.models.pytorch.packing import unpacked
-from phalanx.models.pytorch.tracing import (
-    Gradient,
-    faster_gradient,
-    put,
-    repeated,
-    signature,
-)
+from phalanx.models.pytorch.tracing import Pass, faster_pass, repeated, signature
+from phalanx.models.pytorch.uses import Factoring
 from phalanx.models.pytorch.vector import Vector
 from phalanx.models.pytorch.weighing import weight_of
 from phalanx.pure.arrays import Array
@@ -61,7 +57,8 @@ class Settings:
 class TorchSpec:
     """packed: the pickle of (module, Objective, Example). trained: places of the parameters that
     the optimiser has, among all of the module's; `regions` says which of them it treats alike.
-    counts: sizes of shards that are worth a tape (tracing.py).
+    counts: sizes of shards that are worth a tape (tracing.py). factoring: how gradients are made of
+    factors, if shards are to leave these.
     """
 
     packed: bytes
@@ -74,6 +71,7 @@ class TorchSpec:
     n_outputs: int = 0
     n_measures: int = 0
     counts: tuple[int, ...] = ()
+    factoring: Factoring | None = None
 
     @property
     def size(self) -> int:
@@ -81,7 +79,7 @@ class TorchSpec:
 
     @property
     def factors(self) -> FactorLayout | None:
-        return None
+        return self.factoring.layout if self.factoring else None
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
@@ -97,7 +95,8 @@ class TorchSpec:
 
     def __repr__(self) -> str:
         """What a checkpoint knows the model by; its code may change."""
-        return f"TorchSpec({self.vector}, {self.settings})"
+        leaves = ", leaves factors" if self.factoring else ""
+        return f"TorchSpec({self.vector}, {self.settings}{leaves})"
 
     def as_guest(self) -> AbstractContextManager[None]:
         return as_guest()
@@ -112,7 +111,8 @@ class TorchSpec:
 
 
 class TorchModel:
-    """See models/base.py: Model. The module is this process's own; its parameters are views."""
+    """See models/base.py: FactoredModel. The module is this process's own; its parameters are
+    views."""
 
     def __init__(
         self,
@@ -136,33 +136,60 @@ class TorchModel:
         self._flags = [(part, part.training) for part in self.module.modules()]
         self._is_training = True
         self._slots: dict[int, tuple[Array, list[torch.Tensor], dict[str, torch.Tensor]]] = {}
-        self._tapes: dict[tuple[Any, ...], tuple[Gradient, bool]] = {}
+        self._gradients = Gradients(self.params)
+        self._factors = Factors(self.params, spec.factoring) if spec.factoring else None
+        self._tapes: dict[tuple[Any, ...], tuple[Pass, bool]] = {}
 
     def record(self, example: Example, counts: Sequence[int]) -> None:
         """Prepare for shards of so many rows, with samples like those of the example."""
         self._prepare(training=True)
         for count in counts:
             samples = repeated(example, count)
-            tape = faster_gradient(self._loss_of, self.params, samples)
+            tape = faster_pass(self._loss_of, self._factors or self._gradients, samples)
             if tape is not None:
                 self._tapes[signature(samples)] = tape
 
     def gradient(self, rows: Batch, grad_N: Array, key: Key) -> tuple[float, float]:
         _, slots, buffer_slots = self._slots_of(grad_N)
+        outcome = self._by_tape(rows, slots, key)
+        if outcome is None:
+            outcome = self._by_autograd(rows, self._gradients, slots, key)
+            self.buffers.save(buffer_slots)
+        return outcome
+
+    def leave(
+        self, rows: Batch, factors: Sequence[Array], n_rows: int, key: Key
+    ) -> tuple[float, float]:
+        assert self._factors is not None
+        slots = self._factors.slots(factors, rows.count)
+        outcome = self._by_tape(rows, slots, key)
+        if outcome is None:
+            outcome = self._by_autograd(rows, self._factors, slots, key)
+        self._factors.finish(factors, rows.count, outcome[1] / n_rows)
+        return outcome
+
+    def _by_tape(self, rows: Batch, slots: Tensors, key: Key) -> tuple[float, float] | None:
+        """Play the tape that was recorded for such rows, if there is one."""
         tape = self._tapes.get(signature(rows.content)) if self._tapes else None
         weight = weight_of(self.objective.loss, rows.content[-1], rows.count) if tape else 0.0
-        if tape is not None and weight > 0:  # of no target, torch's mean is 0 / 0
-            played, draws = tape
-            if draws:
-                torch.default_generator.manual_seed(key.number())
-            return float(played(rows.content, slots)[0]) * weight, weight
+        if tape is None or not weight > 0:  # of no target, torch's mean is 0 / 0
+            return None
+        played, draws = tape
+        if draws:
+            torch.default_generator.manual_seed(key.number())
+        return float(played(rows.content, slots)[0]) * weight, weight
+
+    def _by_autograd(
+        self, rows: Batch, leaving: Leaving, slots: Tensors, key: Key
+    ) -> tuple[float, float]:
         seed_everything(key.number())
         self._prepare(training=True)
+        content = self._moved(rows)
         with self.settings.autocast():
-            loss, weight = self.objective.of_batch(self.module, self._moved(rows), rows.count)
-        grads = torch.autograd.grad(loss, self.params, allow_unused=True)
-        put(grads, self.params, slots)
-        self.buffers.save(buffer_slots)
+            loss, weight, *results = leaving.of(
+                lambda: self.objective.of_batch(self.module, content, rows.count), rows.count
+            )
+        put(results, slots)
         return float(loss.detach()) * weight, weight
 
     def _loss_of(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, None]:

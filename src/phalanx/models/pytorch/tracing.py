@@ -15,69 +15,48 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
-from phalanx.errors import UserFunctionError
+from phalanx.models.pytorch.leaving import Leaving, Tensors, put
 from phalanx.models.pytorch.playing import played
 from phalanx.models.pytorch.tape import Tape
 from phalanx.pure.arrays import Array
 
 Loss = Callable[..., tuple[torch.Tensor, Any]]
-Tensors = Sequence[torch.Tensor]
-Gradient = Callable[[Tensors, Tensors], tuple[torch.Tensor, Any]]
+Pass = Callable[[Tensors, Tensors], tuple[torch.Tensor, Any]]
 Update = Callable[[torch.Tensor], Any]
 
 
-def gradient_of(loss_of: Loss, params: Tensors) -> Gradient:
-    """`(tensors, slots) -> (loss, output)` of what is `(tensors...) -> (loss, output)`. The
-    gradient of each parameter goes into its slot; zero, where the loss does not depend on it."""
+def pass_of(loss_of: Loss, leaving: Leaving) -> Pass:
+    """`(tensors, slots) -> (loss, output)` of what is `(tensors...) -> (loss, output)`. What it
+    leaves goes into the slots."""
+    left = _left(loss_of, leaving)
 
-    def gradient(tensors: Tensors, slots: Tensors) -> tuple[torch.Tensor, Any]:
-        loss, output, *grads = _loss_and_grads(loss_of, params, tensors)
-        put(grads, params, slots)
+    def through(tensors: Tensors, slots: Tensors) -> tuple[torch.Tensor, Any]:
+        loss, output, *results = left(*tensors)
+        put(results, slots)
         return loss.detach(), output
 
-    return gradient
+    return through
 
 
-def put(grads: Sequence[torch.Tensor | None], params: Tensors, slots: Tensors) -> None:
-    """Copy gradients into their slots. Raises UserFunctionError for a sparse one."""
-    with torch.no_grad():
-        torch._foreach_copy_(tuple(slots), tuple(map(_dense, params, grads)))
+def _left(loss_of: Loss, leaving: Leaving) -> Callable[..., list[Any]]:
+    return lambda *tensors: leaving.of(lambda: loss_of(*tensors), len(tensors[0]))
 
 
-def _loss_and_grads(loss_of: Loss, params: Tensors, tensors: Tensors) -> list[Any]:
-    loss, output = loss_of(*tensors)
-    return [loss, output, *torch.autograd.grad(loss, params, allow_unused=True)]
-
-
-def _dense(param: torch.Tensor, grad: torch.Tensor | None) -> torch.Tensor:
-    """A gradient as it goes into the slot: zero for a parameter that was not used."""
-    if grad is None:
-        return torch.zeros_like(param)
-    if grad.layout is not torch.strided:
-        raise UserFunctionError(
-            "gradients must be dense, since they are added coordinate by coordinate; got "
-            f"{grad.layout}. Create the Embedding with sparse=False."
-        )
-    return grad
-
-
-def faster_gradient(
-    loss_of: Loss, params: Tensors, tensors: Tensors
-) -> tuple[Gradient, bool] | None:
+def faster_pass(loss_of: Loss, leaving: Leaving, tensors: Tensors) -> tuple[Pass, bool] | None:
     """The same by a tape, and whether it draws random numbers; None if there is no tape that is
     exact for tensors of these shapes. With the same samples, every process decides alike.
 
     It is tried with other parameters; theirs stay, and stay where they are.
     """
-    state, gradient = torch.get_rng_state(), gradient_of(loss_of, params)
+    state, through, params = torch.get_rng_state(), pass_of(loss_of, leaving), leaving.params
     generator = torch.Generator().manual_seed(0)
     try:
         with lent(params):
             _set(params, [0.1 * _random_like(param, generator) for param in params])
-            tape = Tape(lambda *given: _loss_and_grads(loss_of, params, given), _copies(tensors))
+            tape = Tape(_left(loss_of, leaving), _copies(tensors))
             for _ in range(2):  # what a tape holds of the recording differs in the second
-                ways = gradient, played(tape, n_kept=2, holds_still=True)
-                if not _are_equal(*(_outcome(way, params, tensors, state) for way in ways)):
+                ways = through, played(tape, n_kept=2, holds_still=True)
+                if not _are_equal(*(_outcome(way, leaving, tensors, state) for way in ways)):
                     return None
                 _set(params, [0.1 * _random_like(param, generator) for param in params])
                 tensors = _others_of(tensors, generator)
@@ -88,10 +67,12 @@ def faster_gradient(
         torch.set_rng_state(state)
 
 
-def _outcome(way: Gradient, params: Tensors, tensors: Tensors, state: torch.Tensor) -> list[Any]:
-    """What a way makes of samples, random numbers being the same: loss, measures, gradients."""
+def _outcome(way: Pass, leaving: Leaving, tensors: Tensors, state: torch.Tensor) -> list[Any]:
+    """What a way makes of samples, random numbers being the same: loss, measures, and what it
+    leaves."""
     torch.set_rng_state(state)
-    slots = [torch.zeros_like(param, requires_grad=False) for param in params]
+    dtype = leaving.params[0].dtype
+    slots = [torch.zeros(shape, dtype=dtype) for shape in leaving.shapes(len(tensors[0]))]
     return [*tree_leaves(way(_copies(tensors), slots)), *slots]
 
 
