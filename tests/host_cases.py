@@ -10,6 +10,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
@@ -17,6 +18,7 @@ import keras_models
 import phalanx
 import torch_models
 from phalanx import MLPClassifier
+from phalanx.fitting.pytorch import factoring
 from phalanx.testing import Fault, scripted
 
 SETTINGS = dict(
@@ -63,6 +65,13 @@ def torch(folder, workers):
 
 def keras(folder, workers):
     return told(keras_fit(workers))
+
+
+def linear(folder, workers):
+    """A module that leaves factors of its gradients."""
+    module, data = torch_models.wide(), (torch_models.X, torch_models.CLASSES)
+    with patch.object(factoring, "FEWEST", 0):
+        return told(phalanx.fit(module, data, **TORCH, workers=workers))
 
 
 def plateau(folder, workers):

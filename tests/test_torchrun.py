@@ -9,7 +9,7 @@ import pytest
 import warm_start
 from launched import Launched, by_hand, by_slurm, script
 
-KINDS = ("mlp", "torch", "keras")
+KINDS = ("mlp", "torch", "keras", "linear")
 ALL = (
     *KINDS, "lbfgs", "wire", "rounded", "rounds", "saved", "ended", "stopped", "plateau", "resized",
     "verbose", "interrupted",

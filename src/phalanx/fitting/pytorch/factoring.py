@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from phalanx.models.pytorch.generators import undisturbed
@@ -30,7 +31,9 @@ def factored(spec: TorchSpec, params: Sequence[torch.Tensor], plan: Plan) -> Tor
     if not is_worth_a_trial(spec.vector, spec.regions, spec.n_parameters):
         return spec
     with undisturbed():
-        module, objective, example = unpacked(spec.packed, [p.detach().clone() for p in params])
+        # which values does not matter, and zeros that nobody looks at take neither time nor memory
+        zeros = [torch.from_numpy(np.zeros(p.shape, spec.vector.dtype)) for p in params]
+        module, objective, example = unpacked(spec.packed, zeros)
         if example is None:
             return spec
         everything = list(module.parameters())
