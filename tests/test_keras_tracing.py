@@ -7,7 +7,7 @@ import keras_models as km
 import phalanx
 from phalanx.fitting import worth
 from phalanx.models.pytorch import tracing
-from phalanx.models.pytorch.leaving import Gradients
+from phalanx.models.pytorch.leaving import LeftGradients
 
 keras, torch = km.keras, pytest.importorskip("torch")
 
@@ -65,7 +65,7 @@ def test_what_depends_on_a_value_of_the_first_call_is_left_to_keras():
         return out.mean(), out
 
     assert (
-        tracing.faster_pass(loss_of, Gradients([weight]), [torch.arange(12.0).reshape(4, 3)])
+        tracing.faster_pass(loss_of, LeftGradients([weight]), [torch.arange(12.0).reshape(4, 3)])
         is None
     )
 
@@ -89,7 +89,7 @@ def test_what_a_tape_would_hold_unnoticed_is_left_to_keras(number):
         return out.mean(), out
 
     assert (
-        tracing.faster_pass(loss_of, Gradients([weight]), [torch.arange(12.0).reshape(4, 3)])
+        tracing.faster_pass(loss_of, LeftGradients([weight]), [torch.arange(12.0).reshape(4, 3)])
         is None
     )
 
@@ -140,13 +140,13 @@ def test_a_tape_sees_parameters_that_have_changed():
         return (x @ weight).square().sum(), x
 
     x = torch.arange(12.0).reshape(4, 3)
-    played, draws = tracing.faster_pass(loss_of, Gradients([weight, other]), [x])
+    played, draws = tracing.faster_pass(loss_of, LeftGradients([weight, other]), [x])
     assert not draws
     with torch.no_grad():
         weight.mul_(2)
     mine, theirs = ([torch.full((3,), 7.0) for _ in range(2)] for _ in range(2))
     loss, output = played([x], mine)
-    tracing.pass_of(loss_of, Gradients([weight, other]))([x], theirs)
+    tracing.pass_of(loss_of, LeftGradients([weight, other]))([x], theirs)
     assert loss == (x * 2).sum(1).square().sum()
     assert torch.equal(output, x)
     assert torch.equal(mine[0], theirs[0])

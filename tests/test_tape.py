@@ -15,7 +15,7 @@ from phalanx.fitting.pytorch import known  # noqa: E402
 from phalanx.fitting.pytorch.arguments import objective_of, settings_of  # noqa: E402
 from phalanx.models.pytorch import tracing  # noqa: E402
 from phalanx.models.pytorch.batches import Batch  # noqa: E402
-from phalanx.models.pytorch.leaving import Gradients  # noqa: E402
+from phalanx.models.pytorch.leaving import LeftGradients  # noqa: E402
 from phalanx.models.pytorch.playing import played  # noqa: E402
 from phalanx.models.pytorch.tape import Tape, Unrecordable, memory_of  # noqa: E402
 
@@ -111,11 +111,11 @@ class TestGradients:
     def test_they_are_those_of_autograd(self, make):
         module = make()
         params, batch = list(module.parameters()), samples(9)
-        played, draws = tracing.faster_pass(loss_of(module), Gradients(params), batch)
+        played, draws = tracing.faster_pass(loss_of(module), LeftGradients(params), batch)
         assert draws == any(isinstance(part, nn.Dropout) for part in module)
         x, y = samples(9)
         found = []
-        for way in (played, tracing.pass_of(loss_of(module), Gradients(params))):
+        for way in (played, tracing.pass_of(loss_of(module), LeftGradients(params))):
             torch.manual_seed(7)
             slots = [torch.full_like(p, 9.0, requires_grad=False) for p in params]
             loss, _ = way((x * 2, y), slots)
@@ -130,7 +130,7 @@ class TestGradients:
             out = x @ weight * len(calls)
             return out.mean(), out
 
-        assert tracing.faster_pass(counted, Gradients([weight]), [samples(4)[0]]) is None
+        assert tracing.faster_pass(counted, LeftGradients([weight]), [samples(4)[0]]) is None
         assert len(calls) > 1, "it was refused by the recording already"
 
     def test_constants_that_are_changed_through_a_view_begin_anew(self):
@@ -143,7 +143,7 @@ class TestGradients:
             return (out * factor[:, 0]).mean(), out
 
         x, _ = samples(4)
-        play, _ = tracing.faster_pass(loss_of, Gradients([weight]), [x, torch.zeros(4).long()])
+        play, _ = tracing.faster_pass(loss_of, LeftGradients([weight]), [x, torch.zeros(4).long()])
         for y in ([1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]):
             batch = [x, torch.tensor(y)]
             assert torch.equal(play(batch, [torch.zeros(6)])[0], loss_of(*batch)[0])
@@ -154,7 +154,7 @@ class TestGradients:
         def loss_of(x):
             return torch.linalg.cholesky(x[0]).sum() * weight.sum(), x
 
-        play, _ = tracing.faster_pass(loss_of, Gradients([weight]), [torch.eye(2)[None]])
+        play, _ = tracing.faster_pass(loss_of, LeftGradients([weight]), [torch.eye(2)[None]])
         with pytest.raises(torch.linalg.LinAlgError):
             play([-torch.eye(2)[None]], [torch.zeros(2, 2)])
 
@@ -169,7 +169,7 @@ class TestGradients:
         before = tensors()
         gc.disable()
         try:
-            play, _ = tracing.faster_pass(loss_of(module), Gradients(params), batch)
+            play, _ = tracing.faster_pass(loss_of(module), LeftGradients(params), batch)
             left = [part for place, part in tensors().items() if place not in before]
         finally:
             gc.enable()
@@ -182,7 +182,7 @@ class TestGradients:
         params = list(module.parameters())
         before = [(p.data_ptr(), p.detach().clone()) for p in params]
         state = torch.get_rng_state()
-        assert tracing.faster_pass(loss_of(module), Gradients(params), samples(4)) is not None
+        assert tracing.faster_pass(loss_of(module), LeftGradients(params), samples(4)) is not None
         assert all(
             p.data_ptr() == at and torch.equal(p, v)
             for p, (at, v) in zip(params, before, strict=True)
@@ -194,7 +194,7 @@ class TestGradients:
         index = torch.tensor([1, 2])
         params = list(table.parameters())
         assert (
-            tracing.faster_pass(lambda i: (table(i).sum(), None), Gradients(params), [index])
+            tracing.faster_pass(lambda i: (table(i).sum(), None), LeftGradients(params), [index])
             is None
         )
 

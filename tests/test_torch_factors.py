@@ -16,7 +16,7 @@ from phalanx.engine.panels import Panels
 from phalanx.errors import CheckpointError, UserFunctionError
 from phalanx.fitting.pytorch import factoring
 from phalanx.models.pytorch import network
-from phalanx.models.pytorch.leaving import Factors, Gradients, put
+from phalanx.models.pytorch.leaving import LeftFactors, LeftGradients, put
 from phalanx.models.pytorch.uses import Uses
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.aggregation import mean
@@ -96,10 +96,10 @@ def test_they_come_to_the_gradients(kind):
     x, y = map(torch.from_numpy, samples(COUNT))
     run = lambda: (functional.cross_entropy(module(x), y), None)  # noqa: E731
     torch.manual_seed(1)
-    loss, _, *grads = Gradients(params).of(run, COUNT)
+    loss, _, *grads = LeftGradients(params).of(run, COUNT)
     layout = found.layout
     flat_n = np.full(layout.size, np.nan, np.float32)
-    batch, leaving = layout.views(flat_n), Factors(params, found)
+    batch, leaving = layout.views(flat_n), LeftFactors(params, found)
     for s in range(SHARDS):  # two shards of the same rows
         torch.manual_seed(1)
         columns = [factor[:, layout.columns(s, s + 1)] for factor in batch]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import socket
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +14,7 @@ from typing import Any
 from phalanx.arena import Arena, Fields
 from phalanx.clusters import wire
 from phalanx.clusters.base import Forward
-from phalanx.clusters.heap import keep_freed_memory
+from phalanx.clusters.heap import Garbage, keep_freed_memory
 from phalanx.clusters.inprocess import predict_chunks
 from phalanx.data.placement import Placement
 from phalanx.engine.worker import Worker
@@ -71,7 +69,7 @@ def serve(sock: socket.socket, rank: int) -> None:
     keep_freed_memory()
     worker: Worker | None = None
     arena: Arena | None = None
-    broom = Broom()
+    garbage = Garbage()
     while True:
         answer: Any = None
         try:
@@ -91,10 +89,10 @@ def serve(sock: socket.socket, rank: int) -> None:
                     worker.run(message)
                 case TakeForward():
                     _predict(message, descriptors, rank)
-                    broom.sweep()
+                    garbage.collect()
                 case DropJob():
                     worker = arena = None
-                    broom.sweep()
+                    garbage.collect()
         except BaseException as error:  # an EOFError of the user's function, too
             if arena is not None:
                 arena["door"][ABORT] = 1
@@ -103,21 +101,6 @@ def serve(sock: socket.socket, rank: int) -> None:
             wire.send(sock, answer)
         except OSError:
             return
-
-
-class Broom:
-    """Lets go of what a job has left: a user's model may refer to itself, and through it to the
-    arena. The libraries that the job was the first to load stay, and are not looked through again:
-    with Keras among them that takes 0.1 s."""
-
-    def __init__(self) -> None:
-        self._n_modules = len(sys.modules)
-
-    def sweep(self) -> None:
-        gc.collect()
-        if len(sys.modules) > self._n_modules:
-            gc.freeze()
-            self._n_modules = len(sys.modules)
 
 
 def _worker(message: TakeJob, arena: Arena, memory: int, rank: int) -> Worker:

@@ -44,7 +44,7 @@ class Slotted:
 
     def __init__(self, post: Post, arena: Arena, samples: Samples, model: Model) -> None:
         job = post.job
-        self._post, self._model, self._seed = post, model, job.plan.seed
+        self._post, self._model = post, model
         rows = job.plan.max_shard_rows
         # replicas take their rows step by step
         local = model if isinstance(model, LocalModel) else None
@@ -59,16 +59,22 @@ class Slotted:
 
     def make(self, group: Sequence[int], batch: Batch) -> list[Sequence[float]]:
         (s,), post = group, self._post
-        post.presence.at("read", s)
-        first, last = batch.bounds[s]
-        key = Key(self._seed, post.moment.updates, s)
-        rows = self._gatherer.rows(batch.samples_B[first:last], key)
-        post.presence.at("compute", s)
+        rows, key = _read(s, batch, post, self._gatherer)
         grad_N = self._slots.one(s, post.rank, post.share.owners[s])
         outcome = self._model.gradient(rows, grad_N, key)
         for trained in self._rounded:
             self._rounding.apply(grad_N[trained])
         return [outcome]
+
+
+def _read(s: int, batch: Batch, post: Post, gatherer: Any) -> tuple[Any, Key]:
+    """The rows of a shard, and its key."""
+    post.presence.at("read", s)
+    first, last = batch.bounds[s]
+    key = Key(post.job.plan.seed, post.moment.updates, s)
+    rows = gatherer.rows(batch.samples_B[first:last], key)
+    post.presence.at("compute", s)
+    return rows, key
 
 
 class Columns:
@@ -77,7 +83,7 @@ class Columns:
     def __init__(self, post: Post, arena: Arena, samples: Samples, model: FactoredModel) -> None:
         layout = post.job.model.factors
         assert layout is not None
-        self._post, self._model, self._seed = post, model, post.job.plan.seed
+        self._post, self._model = post, model
         self._gatherer: Any = samples.gatherer(post.job.plan.max_shard_rows)
         self._factors, self._layout = Factors(arena, layout), layout
         self._mine: dict[tuple[int, int], list[Array]] = {}
@@ -86,13 +92,9 @@ class Columns:
         return [[s] for s in shards]
 
     def make(self, group: Sequence[int], batch: Batch) -> list[Sequence[float]]:
-        (s,), post = group, self._post
-        post.presence.at("read", s)
-        (first, last), n_rows = batch.bounds[s], batch.bounds[-1][1]
-        key = Key(self._seed, post.moment.updates, s)
-        rows = self._gatherer.rows(batch.samples_B[first:last], key)
-        post.presence.at("compute", s)
-        return [self._model.leave(rows, self._columns(s), n_rows, key)]
+        (s,) = group
+        rows, key = _read(s, batch, self._post, self._gatherer)
+        return [self._model.leave(rows, self._columns(s), batch.bounds[-1][1], key)]
 
     def _columns(self, s: int) -> list[Array]:
         """Those of a shard, where I am to leave them."""
@@ -155,10 +157,8 @@ class SideBySide:
 
 def maker_of(post: Post, arena: Arena, samples: Samples, model: Model) -> Maker:
     """What makes that which the shards of a job leave."""
-    kind: Any = Columns
+    kind: Any = SideBySide if isinstance(model, JoinedModel) else Columns
     if post.job.model.factors is None:
         kind = Slotted
-    elif isinstance(model, JoinedModel):
-        kind = SideBySide
     made: Maker = kind(post, arena, samples, model)
     return made

@@ -25,9 +25,6 @@ class Panels:
         assert layout is not None
         self.post, self._layout, self._factors = post, layout, Factors(arena, layout)
         self._panels = {region.panel: region for region in post.job.model.regions}
-        self._pieces = {
-            number: layout.pieces(panel.start, panel.stop) for number, panel in self._panels.items()
-        }
         columns = layout.width * layout.n_shards
         largest = max(panel.stop - panel.start for panel in self._panels.values())
         self._room_n = aligned_empty((largest,), dtype)
@@ -75,8 +72,9 @@ class Panels:
         if key not in self._recipes:
             start, stop = self._panels[number][:2]
             panel_n, columns = self._room_n[: stop - start], self._layout.columns(0, self._n_shards)
-            parts = [self._part(piece, columns, start) for piece in self._pieces[number]]
-            self._recipes[key] = _Recipe(panel_n, parts, self._gaps(number), self._batch)
+            pieces = self._layout.pieces(start, stop)
+            parts = [self._part(piece, columns, start) for piece in pieces]
+            self._recipes[key] = _Recipe(panel_n, parts, self._gaps(pieces, panel_n), self._batch)
         return self._recipes[key]
 
     def _part(self, piece: Piece, columns: slice, origin: int) -> _Part:
@@ -90,12 +88,13 @@ class Panels:
         scaled = self._scaled_n[: left.size].reshape(left.shape, order=order)
         return _Part(left, scaled, right, grad_n.reshape(len(left), *right.shape[1:]))
 
-    def _gaps(self, number: int) -> list[Array]:
+    @staticmethod
+    def _gaps(pieces: Sequence[Piece], panel_n: Array) -> list[Array]:
         """What of a panel is no array's: some are filled up to a cache line."""
-        (start, stop), pieces = self._panels[number][:2], self._pieces[number]
-        ends = [start, *(end for piece in pieces for end in piece[3:]), stop]
-        bounds = zip(ends[::2], ends[1::2], strict=True)
-        return [self._room_n[a - start : b - start] for a, b in bounds if a < b]
+        origin = pieces[0].start
+        starts = [*(piece.start - origin for piece in pieces[1:]), len(panel_n)]
+        stops = [piece.stop - origin for piece in pieces]
+        return [panel_n[a:b] for a, b in zip(stops, starts, strict=True) if a < b]
 
 
 class _Part(NamedTuple):

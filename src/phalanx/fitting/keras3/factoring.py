@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import keras
 
 from phalanx.fitting.keras3.described import DescribedModel
 from phalanx.fitting.pytorch import factoring
 from phalanx.models.keras3.network import KerasSpec
 from phalanx.models.pytorch.generators import undisturbed
-from phalanx.pure.factors import factors_pay, in_panels
 from phalanx.pure.plan import Plan
 
 
@@ -22,11 +19,10 @@ def factored(described: DescribedModel, plan: Plan) -> KerasSpec:
     is_here = not spec.is_elsewhere and all(param.device.type == "cpu" for param in params)
     if described.is_custom or not is_here:
         return spec
-    if not factoring.is_worth_a_trial(spec.vector, spec.regions, spec.n_parameters):
+    if not factoring.is_worth_a_trial(spec):
         return spec
     with undisturbed(), described.trial.without_traces():
         example = [leaf.numpy() for leaf in keras.tree.flatten(described.trial.content)]
         found = factoring.tried(described.trial.loss_of, example, params, spec.vector, plan)
-    if found is None or not factors_pay(found.layout, spec.n_parameters, factoring.FEWEST):
-        return spec
-    return replace(spec, factoring=found, regions=in_panels(spec.regions, found.layout))
+    made: KerasSpec = factoring.with_factors(spec, found)
+    return made

@@ -83,9 +83,11 @@ class Trial:
 
     def _call(self, x: Any, training: bool) -> Any:
         with torch.no_grad():
-            if self.model._call_has_training_arg:
-                return self.model(x, training=training)
-            return self.model(x)
+            return self._predicted(x, training)
+
+    def _predicted(self, x: Any, training: bool) -> Any:
+        takes_training = self.model._call_has_training_arg
+        return self.model(x, training=training) if takes_training else self.model(x)
 
     @property
     def content(self) -> tuple[Any, ...]:
@@ -95,8 +97,7 @@ class Trial:
     def loss_of(self, *leaves: Any) -> Any:
         """The loss in training, of the tensors of a batch nested as the samples are."""
         x, y, weight = unpacked(keras.tree.pack_sequence_as(self.content, leaves))
-        takes_training = self.model._call_has_training_arg
-        predicted = self.model(x, training=True) if takes_training else self.model(x)
+        predicted = self._predicted(x, training=True)
         return self.model._compute_loss(
             x=x, y=y, y_pred=predicted, sample_weight=weight, training=True
         )

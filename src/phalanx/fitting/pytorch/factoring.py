@@ -17,7 +17,6 @@ from phalanx.models.pytorch.uses import Factoring, Uses, factoring_of
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array
 from phalanx.pure.factors import factors_pay, in_panels
-from phalanx.pure.layout import Region
 from phalanx.pure.plan import Plan
 
 FEWEST = 2**19  # parameters of which factors pay, measured with two workers and a shard for each
@@ -28,7 +27,7 @@ def factored(spec: TorchSpec, params: Sequence[torch.Tensor], plan: Plan) -> Tor
     """The description of a module that leaves factors; itself, where it has none, or they do not
     pay. Of modules and losses that are torch's own: others may do anything else in another step.
     """
-    if not is_worth_a_trial(spec.vector, spec.regions, spec.n_parameters):
+    if not is_worth_a_trial(spec):
         return spec
     with undisturbed():
         # which values does not matter, and zeros that nobody looks at take neither time nor memory
@@ -42,16 +41,23 @@ def factored(spec: TorchSpec, params: Sequence[torch.Tensor], plan: Plan) -> Tor
             lambda *tensors: objective.mean_loss(module, tensors),
             example, trained, spec.vector, plan,
         )  # fmt: skip
+    made: TorchSpec = with_factors(spec, found)
+    return made
+
+
+def with_factors(spec: Any, found: Factoring | None) -> Any:
+    """A description with what was found; itself, where that is nothing, or does not pay."""
     if found is None or not factors_pay(found.layout, spec.n_parameters, FEWEST):
         return spec
     return replace(spec, factoring=found, regions=in_panels(spec.regions, found.layout))
 
 
-def is_worth_a_trial(vector: Vector, regions: Sequence[Region], n_parameters: int) -> bool:
-    """Whether it is a large vector of nothing but parameters, of which an optimiser may update
+def is_worth_a_trial(spec: Any) -> bool:
+    """Whether its vector is large and has nothing but parameters, of which an optimiser may update
     any part by itself."""
-    has_buffers = vector.size > vector.starts[1]
-    return n_parameters >= FEWEST and not has_buffers and not any(r.is_whole for r in regions)
+    has_buffers = spec.vector.size > spec.vector.starts[1]
+    is_whole = any(region.is_whole for region in spec.regions)
+    return spec.n_parameters >= FEWEST and not has_buffers and not is_whole
 
 
 def tried(

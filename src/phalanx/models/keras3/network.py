@@ -90,7 +90,7 @@ class KerasModel:
         import keras
         import torch
 
-        from phalanx.models.pytorch.leaving import Factors, Gradients
+        from phalanx.models.pytorch.leaving import LeftFactors, LeftGradients
         from phalanx.models.pytorch.tracing import faster_pass, pass_of, repeated, signature
 
         self.torch, self.model, self.vector = torch, model, spec.vector
@@ -111,8 +111,8 @@ class KerasModel:
         self._slots: dict[int, tuple[Array, list[Any], list[Any]]] = {}
         self._is_training: bool | None = None
         self._tree, self._nest = keras.tree, example
-        self._factors = Factors(self.params, spec.factoring) if spec.factoring else None
-        leaving = self._factors or Gradients(self.params)
+        self._factors = LeftFactors(self.params, spec.factoring) if spec.factoring else None
+        leaving = self._factors or LeftGradients(self.params)
         self._by_keras = pass_of(self._loss_of, leaving)
         self._tapes, self._signature = {}, signature
         if not self.changing:

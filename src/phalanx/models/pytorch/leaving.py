@@ -11,10 +11,9 @@ from typing import Any, Protocol
 import torch
 
 from phalanx.errors import UserFunctionError
-from phalanx.models.pytorch.uses import Factoring, Uses
+from phalanx.models.pytorch.uses import Factoring, Tensors, Uses
 from phalanx.pure.arrays import Array
 
-Tensors = Sequence[torch.Tensor]
 Run = Callable[[], tuple[torch.Tensor, Any]]
 
 
@@ -31,7 +30,7 @@ class Leaving(Protocol):
         """Of the slots of so many rows."""
 
 
-class Gradients:
+class LeftGradients:
     """One of each parameter; zero, where the loss does not depend on it."""
 
     def __init__(self, params: Tensors) -> None:
@@ -45,7 +44,7 @@ class Gradients:
         return [tuple(param.shape) for param in self.params]
 
 
-class Factors:
+class LeftFactors:
     """Those that the gradients are products of; see pure/factors.py."""
 
     def __init__(self, params: Tensors, factoring: Factoring) -> None:

@@ -14,11 +14,11 @@ import torch
 from phalanx.errors import UserFunctionError
 from phalanx.models.pytorch.batches import Batch
 from phalanx.models.pytorch.generators import as_guest, seed_everything
-from phalanx.models.pytorch.leaving import Factors, Gradients, Leaving, Tensors, put
+from phalanx.models.pytorch.leaving import Leaving, LeftFactors, LeftGradients, put
 from phalanx.models.pytorch.objective import Objective, called
 from phalanx.models.pytorch.packing import unpacked
 from phalanx.models.pytorch.tracing import Pass, faster_pass, repeated, signature
-from phalanx.models.pytorch.uses import Factoring
+from phalanx.models.pytorch.uses import Factoring, Tensors
 from phalanx.models.pytorch.vector import Vector
 from phalanx.models.pytorch.weighing import weight_of
 from phalanx.pure.arrays import Array
@@ -136,8 +136,8 @@ class TorchModel:
         self._flags = [(part, part.training) for part in self.module.modules()]
         self._is_training = True
         self._slots: dict[int, tuple[Array, list[torch.Tensor], dict[str, torch.Tensor]]] = {}
-        self._gradients = Gradients(self.params)
-        self._factors = Factors(self.params, spec.factoring) if spec.factoring else None
+        self._gradients = LeftGradients(self.params)
+        self._factors = LeftFactors(self.params, spec.factoring) if spec.factoring else None
         self._tapes: dict[tuple[Any, ...], tuple[Pass, bool]] = {}
 
     def record(self, example: Example, counts: Sequence[int]) -> None:

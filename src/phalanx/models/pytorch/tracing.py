@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
-from phalanx.models.pytorch.leaving import Leaving, Tensors, put
+from phalanx.models.pytorch.leaving import Leaving, put
 from phalanx.models.pytorch.playing import played
 from phalanx.models.pytorch.tape import Tape
+from phalanx.models.pytorch.uses import Tensors
 from phalanx.pure.arrays import Array
 
 Loss = Callable[..., tuple[torch.Tensor, Any]]
