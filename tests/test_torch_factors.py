@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 import phalanx
+import torch_models as models
 from phalanx.engine.panels import Panels
 from phalanx.errors import CheckpointError, UserFunctionError
 from phalanx.fitting.pytorch import factoring
@@ -22,6 +23,7 @@ from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.aggregation import mean
 from phalanx.pure.factors import in_panels
 from phalanx.testing import Fault, scripted
+from test_torch_parity import OPTIMIZERS, PLAIN, STEPS, plain_loop
 
 COUNT, BATCH, SHARDS = 9, 20, 2  # rows of a shard, and of the batch that it is of
 PLAN = SimpleNamespace(batch_size=BATCH, n_shards=SHARDS)
@@ -67,7 +69,7 @@ FACTORED = {
     "no biases": lambda: nn.Sequential(nn.Linear(6, 3, bias=False)),
     "heads": Heads,
 }
-PLAIN = {
+UNFACTORED = {
     "tied": Tied,
     "norm": lambda: stacked(nn.LayerNorm(8)),
     "convolution": lambda: nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 3, 6), nn.Flatten()),
@@ -121,9 +123,9 @@ def test_they_come_to_the_gradients(kind):
     np.testing.assert_allclose(found_N, expected_N, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", PLAIN)
+@pytest.mark.parametrize("kind", UNFACTORED)
 def test_where_a_parameter_does_something_else_there_are_none(kind):
-    assert found_of(PLAIN[kind]())[0] is None
+    assert found_of(UNFACTORED[kind]())[0] is None
 
 
 def test_a_loss_that_looks_at_parameters_has_none():
@@ -295,3 +297,14 @@ def test_what_was_begun_with_factors_does_not_go_on_without(tmp_path, of_small):
             resume=tmp_path,
             loss=lambda *given: functional.cross_entropy(*given, reduction="mean"),
         )
+
+
+@pytest.mark.parametrize("name", ["momentum", "adam", "adamw", "rmsprop"])
+def test_one_shard_is_the_plain_loop(name, of_small, left):
+    """Over a hundred steps, to the rounding that is promised of gradients."""
+    module, twin = models.mlp(), models.mlp()
+    optimizer, plain = (OPTIMIZERS[name](one.parameters()) for one in (module, twin))
+    data = models.X, models.CLASSES
+    run = phalanx.fit(module, data, optimizer=optimizer, epochs=100 // STEPS, **PLAIN)
+    assert len(left) == 100
+    np.testing.assert_allclose(run.losses, plain_loop(twin, plain, 100 // STEPS), rtol=1e-6)
