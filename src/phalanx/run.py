@@ -105,8 +105,10 @@ class Run:
 
     @property
     def samples_a_second(self) -> float:
-        """Samples trained on a second, over the whole run."""
-        return self.samples / self.seconds if self.seconds else 0.0
+        """Samples trained on a second, without those of before the run was resumed."""
+        before = max((e.step for e in self.events if e.what == "resumed"), default=0)
+        share = 1 - before / self.steps if self.steps else 1.0
+        return self.samples * share / self.seconds if self.seconds else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, ready for JSON."""
@@ -117,8 +119,8 @@ def fewer_workers(run: Run, asked: int) -> Event:
     """Why not all of the workers that were asked for had a part."""
     detail = (
         f"{asked} workers were asked for and {run.workers} took part: the job has {run.shards} "
-        f"shards a step and {run.blocks} blocks to share. More shards, or a larger batch, give "
-        "work to more."
+        f"shards a step and {run.blocks} blocks of {run.parameters:,} parameters to share. More "
+        "shards, or a larger batch, give work to more."
     )
     return Event("fewer workers", 0, detail)
 

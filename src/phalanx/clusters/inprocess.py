@@ -68,7 +68,7 @@ class _Session(Halting):
 
     def resize(self, n_workers: int) -> None:
         job = self._worker.post.job
-        useful = useful_workers(n_workers, job.plan.n_shards, len(job.blocks))
+        useful = useful_workers(n_workers, job.plan.n_shards, job.blocks)
         if useful > 1 and not self._worker.board.door[HALT]:
             self._halt(REGROUP)
 

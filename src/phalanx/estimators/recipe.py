@@ -182,7 +182,7 @@ def _job(
     n_validation: int = 0,
     score: OutputScore | None = None,
 ) -> Job:
-    asked, blocks = workers_of(params.n_jobs, cores()), len(blocks_of(spec.regions))
+    asked, blocks = workers_of(params.n_jobs, cores()), blocks_of(spec.regions)
     n_workers = useful_workers(asked, plan.n_shards, blocks)
     return Job(
         model=spec,

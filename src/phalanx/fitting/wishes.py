@@ -128,7 +128,7 @@ class Wishes:
 
         epsilon: what is added to the norm of a gradient that is clipped.
         """
-        blocks = len(blocks_of(model.regions, optimizer.largest_block))
+        blocks = blocks_of(model.regions, optimizer.largest_block)
         workers = useful_workers(n_workers(self.workers), plan.n_shards, blocks)
         job = Job(
             model=model,

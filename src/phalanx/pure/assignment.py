@@ -12,20 +12,28 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from phalanx.errors import UserFunctionError
+from phalanx.pure.layout import Region
 from phalanx.pure.registry import name_of
 
+FEWEST_UPDATED = 32_768  # parameters: an update of 60 microseconds, a few times a step's waits
 PLAN_EVERY = 16  # ticks; long enough to measure, short enough to follow a worker that slows down
 
 Assignment = Callable[[int, Sequence[float]], Sequence[int]]
 
 
-def useful_workers(asked: int, n_shards: int, n_blocks: int) -> int:
+def useful_workers(asked: int, n_shards: int, blocks: Sequence[Region]) -> int:
     """Workers that find something to do: more than there are shards and blocks would only wait.
 
-    >>> useful_workers(5, n_shards=4, n_blocks=1), useful_workers(2, n_shards=1, n_blocks=1)
-    (4, 1)
+    Of a single shard the others have no more than the blocks, which must be worth the waiting.
+
+    >>> halves = [Region(0, 50_000), Region(50_000, 100_000)]
+    >>> useful_workers(5, 4, halves[:1]), useful_workers(5, 1, halves), useful_workers(2, 2, halves)
+    (4, 2, 2)
+    >>> useful_workers(2, 1, [Region(0, 5_000), Region(5_000, 10_000)])
+    1
     """
-    return max(1, min(asked, max(n_shards, n_blocks)))
+    updating = min(len(blocks), blocks[-1].stop // FEWEST_UPDATED) if n_shards == 1 else len(blocks)
+    return max(1, min(asked, max(n_shards, updating)))
 
 
 def round_robin(n_tasks: int, speeds_W: Sequence[float]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from phalanx.clusters.base import Cluster
@@ -12,15 +13,16 @@ from phalanx.exchange.group import Group
 from phalanx.job import Job
 from phalanx.models.base import ModelSpec
 from phalanx.pure.assignment import useful_workers
+from phalanx.pure.layout import Region
 
 MIN_SEATS = 8  # so that a training on a small machine may still be given more workers
 
 
-def seats_for(n_workers: int, n_shards: int, n_blocks: int) -> int:
+def seats_for(n_workers: int, n_shards: int, blocks: Sequence[Region]) -> int:
     """How many workers may share a job; a single one needs no arena with seats for others."""
     if n_workers == 1:
         return 1
-    return useful_workers(max(n_workers, processors(), MIN_SEATS), n_shards, n_blocks)
+    return useful_workers(max(n_workers, processors(), MIN_SEATS), n_shards, blocks)
 
 
 def cluster_of(
@@ -38,9 +40,9 @@ def for_hosts(job: Job, n_workers: int | None) -> Job:
     """The job for hosts with so many workers each."""
     if n_workers is None:
         return job
-    shards, blocks = job.plan.n_shards, len(job.blocks)
-    useful = useful_workers(n_workers, shards, blocks)
-    return replace(job, n_workers=useful, n_seats=seats_for(useful, shards, blocks))
+    shards = job.plan.n_shards
+    useful = useful_workers(n_workers, shards, job.blocks)
+    return replace(job, n_workers=useful, n_seats=seats_for(useful, shards, job.blocks))
 
 
 def regrouped(job: Job, n_workers: int) -> Job:
