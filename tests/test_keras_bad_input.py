@@ -91,6 +91,12 @@ def accumulating():
     return optimizers.Adam(gradient_accumulation_steps=2)
 
 
+def with_own_step():
+    model = compiled()
+    model.train_step = lambda data: {}
+    return model
+
+
 def float16():
     return compiled(layers.Dense(2, dtype="mixed_float16"), optimizer=loss_scaled())
 
@@ -106,6 +112,7 @@ MODELS = [
     (refrozen, "of the model's trainable weights; it has 2, the model 4.*Compile the model again"),
     (lambda: compiled(kind=OwnStep), "OwnStep overrides train_step.*compute_loss instead"),
     (lambda: compiled(kind=OwnTest), "OwnTest overrides test_step"),
+    (with_own_step, "Sequential overrides train_step.*compute_loss instead"),
     (lambda: compiled(optimizer=ema()), "Adam has use_ema=True.*Leave use_ema out"),
     (lambda: compiled(optimizer=accumulating()), "gradient_accumulation_steps=2.*larger batch"),
     (lambda: compiled(optimizer=optimizers.Adam(loss_scale_factor=2.0)), "loss_scale_factor=2.0"),
@@ -162,6 +169,8 @@ OPTIONS = [
     ({"batch_size": 0}, "batch_size must be an integer at least 1"),
     ({"batch_size": 2.5}, "batch_size must be an integer"),
     ({"steps_per_epoch": 0}, "steps_per_epoch must be an integer at least 1; got 0"),
+    ({"steps_per_epoch": 1, "shuffle": False}, "would never be seen.*or shuffle"),
+    ({"validation_split": 0.5, "validation_steps": 0}, "validation_steps must be.*at least 1"),
     ({"validation_split": 1.5}, "validation_split must be a number.*below 1; got 1.5"),
     ({"validation_split": 0.99}, "must leave samples on both sides"),
     ({"validation_split": NAN}, "validation_split must be a number"),
@@ -306,3 +315,19 @@ def test_a_loss_that_is_not_finite_stops_the_training():
     with pytest.raises(phalanx.NonFiniteLoss, match="the loss must be finite"):
         phalanx.fit(model, km.X, km.VALUES, workers=1, **{**km.SETTINGS, "epochs": 9})
     assert all(np.isfinite(weight).all() for weight in km.weights_of(model))
+
+
+def test_predict_step_of_ones_own():
+    class Arg(keras.Model):
+        def predict_step(self, data):
+            return super().predict_step(data).argmax(-1)
+
+    x = keras.Input((6,))
+    with pytest.raises(InvalidInput, match=r"Arg overrides predict_step.*Override call instead"):
+        phalanx.predict(Arg(x, layers.Dense(2)(x)), X, workers=1)
+
+
+@pytest.mark.parametrize("door", [phalanx.evaluate, phalanx.predict])
+def test_arguments_of_keras_alone(door):
+    with pytest.raises(InvalidInput, match=r"no argument 'steps'. Use model"):
+        door(compiled(), X, steps=2)

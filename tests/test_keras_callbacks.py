@@ -414,3 +414,66 @@ def test_a_process_of_another_backend_trains_to_the_same_bits(backend):
     assert there["1"][0] == here["1"][0]
     for a, b in zip(there["1"][1:], here["1"][1:], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+class AtTheBeginning(callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        self.model.set_weights([0 * weight + 0.3 for weight in self.model.get_weights()])
+
+
+def test_weights_that_a_callback_sets_at_the_beginning_are_trained():
+    model, expected = km.plain(), km.plain()
+    settings = dict(batch_size=16, epochs=2, shuffle=False, verbose=0)
+    theirs = expected.fit(km.X, km.VALUES, callbacks=[AtTheBeginning()], **settings)
+    history = phalanx.fit(
+        model, km.X, km.VALUES, callbacks=[AtTheBeginning()], shards=1, workers=1, **settings
+    )
+    np.testing.assert_allclose(history.history["loss"], theirs.history["loss"], rtol=1e-5)
+
+
+def test_settings_of_the_optimizer_that_a_callback_changes_are_refused():
+    def change(epoch, logs):
+        model.optimizer.momentum = 0.5
+
+    model = km.mlp(optimizers.SGD(0.1, momentum=0.9))
+    told = callbacks.LambdaCallback(on_epoch_end=change)
+    with pytest.raises(InvalidInput, match=r"changed 'momentum' from 0.9 to 0.5.*initial_epoch"):
+        trained(model, callbacks=[told])
+
+
+def test_backup_and_restore_is_refused(tmp_path):
+    backup = callbacks.BackupAndRestore(tmp_path / "backup")
+    with pytest.raises(InvalidInput, match=r"BackupAndRestore.*resume=True"):
+        trained(km.mlp(), callbacks=[backup])
+
+
+def test_validation_steps():
+    more = dict(validation_split=0.5, validation_steps=2, validation_batch_size=4)
+    settings = dict(batch_size=7, epochs=1, shuffle=False, verbose=0, **more)
+    expected = km.plain().fit(km.X, km.VALUES, **settings)
+    history = phalanx.fit(km.plain(), km.X, km.VALUES, shards=1, workers=1, **settings)
+    np.testing.assert_allclose(history.history["val_loss"], expected.history["val_loss"], rtol=1e-5)
+    whole = {**settings, "validation_steps": None}
+    other = phalanx.fit(km.plain(), km.X, km.VALUES, shards=1, workers=1, **whole)
+    assert other.history["val_loss"] != history.history["val_loss"]
+
+
+def test_figures_come_in_the_order_of_keras():
+    x = keras.Input((6,))
+    h = km.layers.Dense(4, "tanh")(x)
+    outputs = [km.layers.Dense(2, name="v")(h), km.layers.Dense(3, "softmax", name="c")(h)]
+    model = keras.Model(x, outputs)
+    losses, metrics = ["mse", "sparse_categorical_crossentropy"], [["mae"], ["accuracy"]]
+    model.compile("sgd", loss=losses, metrics=metrics)
+    expected = model.evaluate(km.X, [km.VALUES, km.LABELS], verbose=0)
+    found = phalanx.evaluate(model, km.X, [km.VALUES, km.LABELS], workers=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_predictions_have_the_dtype_of_the_model():
+    x = keras.Input((1,), dtype="int64")
+    model = keras.Model(x, km.layers.Lambda(lambda x: x + 1)(x))
+    numbers = np.array([[2**24 + 1], [2**40 + 1]])
+    predicted = phalanx.predict(model, numbers, workers=1)
+    assert predicted.dtype == np.int64
+    np.testing.assert_array_equal(predicted, numbers + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import cache
 
 import numpy as np
@@ -174,3 +175,73 @@ def test_blocks_of_one_element_whoever_computes_their_shards(step):
     with scripted(Fault(1, step, "compute", "kill")):
         shaken = fitted(2)
     assert shaken == fitted(1)
+
+
+def test_statistics_that_the_first_rows_leave_are_trained_all_the_same():
+    x = km.X.copy()
+    x[:4] = 0  # blank, as the corners of images are
+
+    def make():
+        km.keras.utils.set_random_seed(1)
+        parts = [
+            km.keras.Input((6,)),
+            km.layers.BatchNormalization(),
+            km.layers.Dense(3, "softmax"),
+        ]
+        return km.compiled(km.keras.Sequential(parts))
+
+    assert_same_for_any_workers(make, x, workers=(2,))
+    model, history = trained(make, x, validation_data=(km.X, km.LABELS))
+    assert np.abs(model.layers[0].moving_mean).max() > 0.001
+    again = trained(make, x, workers=2, validation_data=(km.X, km.LABELS))[1]
+    assert again.history == history.history
+
+
+DRAWS = {
+    "Keras": lambda n: km.keras.random.normal((n,)),
+    "NumPy": np.random.rand,
+    "Python": lambda n: [random.random() for _ in range(n)],
+}
+
+
+class Drawing(km.layers.Layer):
+    """Has no generator of its own."""
+
+    def __init__(self, of, **more):
+        super().__init__(**more)
+        self.of = of
+
+    def get_config(self):
+        return {**super().get_config(), "of": self.of}
+
+    def call(self, x):
+        return x + km.keras.ops.convert_to_tensor(DRAWS[self.of](x.shape[1]), x.dtype)
+
+
+@pytest.mark.parametrize("of", DRAWS)
+def test_whatever_draws_is_seeded(of):
+    def make():
+        km.keras.utils.set_random_seed(1)
+        parts = [km.keras.Input((6,)), Drawing(of), km.layers.Dense(3, "softmax")]
+        return km.compiled(km.keras.Sequential(parts))
+
+    assert_same_for_any_workers(make, km.X, workers=(2,))
+    model = make()
+    drawn = []
+    for fits in (False, True):
+        km.keras.utils.set_random_seed(5)
+        if fits:
+            phalanx.fit(model, km.X, km.LABELS, workers=1, **km.SETTINGS)
+        drawn.append((km.keras.random.normal((3,)).tolist(), np.random.rand(), random.random()))
+    assert drawn[0] == drawn[1]  # the fit drew from others
+
+
+def test_a_frozen_weight_of_a_layer_that_is_trained():
+    def make():
+        model = km.mlp()
+        model.layers[0].kernel.trainable = False
+        return km.compiled(model)
+
+    before = np.array(make().layers[0].kernel)
+    assert_same_for_any_workers(make, km.X, workers=(2,))
+    np.testing.assert_array_equal(trained(make, km.X)[0].layers[0].kernel, before)

@@ -8,7 +8,8 @@ import pytest
 import keras_models as km  # before Keras, whose backend it chooses
 import phalanx
 from phalanx.fitting.pytorch import factoring
-from phalanx.models.keras3.network import KerasModel, seed_states
+from phalanx.models.keras3.generators import seed_states
+from phalanx.models.keras3.network import KerasModel
 
 keras, layers, torch = km.keras, km.layers, pytest.importorskip("torch")
 pytestmark = km.marks
@@ -37,7 +38,28 @@ def branched():
     return km.compiled(keras.Model(x, outputs))
 
 
+def of_parts(join):
+    """Layers that are given, or whose outputs are, parts of the same memory."""
+    keras.utils.set_random_seed(1)
+    x = keras.Input((6,))
+    return km.compiled(keras.Model(x, layers.Dense(3, "softmax")(join(x))))
+
+
 MODELS = {
+    "narrow before wide": (
+        lambda: of_parts(
+            lambda x: layers.Concatenate()([layers.Dense(9)(x[:, :3]), layers.Dense(8)(x)])
+        ),
+        {},
+    ),
+    "sum with parts": (
+        lambda: of_parts(
+            lambda x: layers.Add()(
+                [layers.Dense(9)(x), layers.Concatenate()([layers.Dense(4)(x), layers.Dense(5)(x)])]
+            )
+        ),
+        {},
+    ),
     "dense": (model_of, {}),
     "dropout": (lambda: model_of(layers.Dropout(0.3)), {}),
     "branched": (branched, {}),

@@ -1,5 +1,7 @@
 """A tape of a model's operations gives the bits that the model gives, or is not used."""
 
+import random
+
 import numpy as np
 import pytest
 
@@ -171,3 +173,29 @@ def test_an_update_by_a_tape_changes_the_same_values_in_place():
 def test_a_small_example_is_repeated():
     [rows] = tracing.repeated([torch.arange(3).numpy()], 7)
     assert rows.tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
+def test_a_recording_that_fails_leaves_no_mask(kind, monkeypatch):
+    """Cells keep their masks until a call ends; those of the recording would be a step's."""
+
+    def make():
+        layers = keras.layers
+        cell = getattr(layers, kind)(5, dropout=0.2, recurrent_dropout=0.2)
+        return keras.Sequential([keras.Input((8,)), layers.Reshape((4, 2)), cell, layers.Dense(3)])
+
+    by_keras = fitted(make)
+    monkeypatch.setattr(worth, "WORTHWHILE", 1)
+    assert fitted(make) == fitted(make, 2) == by_keras
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand], ids=["Python", "NumPy"])
+def test_what_others_draw_is_no_constant_of_a_tape(draw):
+    weight = torch.nn.Parameter(torch.ones(3))
+
+    def loss_of(x):
+        out = x @ weight * (2.0 if draw() < 1e-9 else 1.0)
+        return out.mean(), out
+
+    samples = [torch.arange(12.0).reshape(4, 3)]
+    assert tracing.faster_pass(loss_of, LeftGradients([weight]), samples) is None

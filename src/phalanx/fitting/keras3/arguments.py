@@ -7,6 +7,11 @@ from typing import Any
 import keras
 
 from phalanx.errors import InvalidInput
+from phalanx.pure.plan import Plan, sequential
+
+JUDGED = "test_step", "make_test_function"
+TRAINED = "train_step", "make_train_function", "fit", *JUDGED
+PREDICTED = "predict_step", "make_predict_function"
 
 
 def clips_of(optimizer: Any) -> dict[str, float]:
@@ -27,13 +32,7 @@ def check_model(model: Any, is_trained: bool) -> None:
             "a model must be compiled with an optimizer; this one has none. Call "
             "model.compile(optimizer='adam', loss=...)."
         )
-    for name in ("train_step", "test_step", "fit") if is_trained else ("test_step",):
-        # Keras' NumPy backend has no train_step
-        if getattr(type(model), name, None) is not getattr(keras.Model, name, None):
-            raise InvalidInput(
-                f"the gradient's computation must be Keras' own, so that it can be shared out; "
-                f"{type(model).__name__} overrides {name}. Override compute_loss instead."
-            )
+    check_own(model, TRAINED if is_trained else JUDGED, "compute_loss")
     if is_trained:
         _check_optimizer(model.optimizer)
     stateful = [
@@ -43,6 +42,29 @@ def check_model(model: Any, is_trained: bool) -> None:
         raise InvalidInput(
             "samples must not depend on the batch before; the recurrent layer "
             f"{stateful[0]!r} has stateful=True. Use stateful=False."
+        )
+
+
+def check_own(model: Any, names: tuple[str, ...], instead: str) -> None:
+    """Raise InvalidInput where a model or its class has other methods of these names than Keras."""
+    kind = type(model)
+    for name in names:
+        # Keras' NumPy backend has no train_step
+        of_class = getattr(kind, name, None) is not getattr(keras.Model, name, None)
+        if of_class or name in vars(model):
+            raise InvalidInput(
+                "what is computed of samples must be Keras' own, so that it can be shared out; "
+                f"{kind.__name__} overrides {name}. Override {instead} instead."
+            )
+
+
+def check_visits(plan: Plan) -> None:
+    """Raise InvalidInput where some samples would never be seen."""
+    if plan.distribution is sequential and plan.n_visited < plan.n_samples:
+        raise InvalidInput(
+            "an epoch begins with the first sample if samples are not shuffled, so with "
+            f"steps_per_epoch={plan.n_steps} the last {plan.n_samples - plan.n_visited} of "
+            f"{plan.n_samples} would never be seen. Leave steps_per_epoch out, or shuffle."
         )
 
 

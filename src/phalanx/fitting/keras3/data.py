@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
@@ -98,6 +98,12 @@ class KerasData:
         if sample_weight is not None:
             weights = weights * np.asarray(sample_weight)
         return KerasData((x, y, weights))
+
+    def first(self, count: int) -> KerasData:
+        """So many samples at most."""
+        if self.is_arrays:
+            return self.take(0, count)
+        return KerasData(Subset(self.parts, range(min(count, len(self.parts)))), self.collate)
 
     def take(self, start: int, stop: int) -> KerasData:
         """Some of the samples."""

@@ -18,8 +18,8 @@ from phalanx.fitting.keras3.arrays import as_numpy, assign, dtype_of, empty_like
 from phalanx.fitting.keras3.optimizer import DescribedOptimizer
 from phalanx.fitting.keras3.trial import Trial
 from phalanx.models.keras3.blueprint import Blueprint, compiled_of, config_of, custom_of
+from phalanx.models.keras3.generators import undisturbed
 from phalanx.models.keras3.network import KerasSpec
-from phalanx.models.pytorch.generators import undisturbed
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array
 from phalanx.pure.layout import Region
@@ -96,6 +96,7 @@ class DescribedModel:
             compiled_of(model) if trial.is_measured else {},
             as_numpy(trial.content),
             tuple(layer.trainable for layer in layers),
+            tuple(weight.trainable for weight in model.weights),
             tuple(getattr(layer, "use_cudnn", None) for layer in layers),
             constants,
             keras.config.floatx(),

@@ -6,8 +6,8 @@ import keras
 
 from phalanx.fitting.keras3.described import DescribedModel
 from phalanx.fitting.pytorch import factoring
+from phalanx.models.keras3.generators import undisturbed
 from phalanx.models.keras3.network import KerasSpec
-from phalanx.models.pytorch.generators import undisturbed
 from phalanx.pure.plan import Plan
 
 

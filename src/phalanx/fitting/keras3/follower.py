@@ -60,10 +60,10 @@ class KerasFollower:
         schedules = keras.optimizers.schedules.LearningRateSchedule
         self._schedule = rate if isinstance(rate, schedules) else None
         self.changes = self._schedule is not None or self.is_followed
-        self._iterations = int(keras.ops.convert_to_numpy(self._optimizer.iterations))
         self._tables: dict[int, Array] = {}
         self._first_epoch, self._n_told = first_epoch, 0
         self._trainable = list(map(id, self.model.trainable_variables))
+        self._settings = settings_of(self._optimizer)
 
     def begin(self, resume: Any) -> None:
         """The training is about to begin; what a checkpoint knows was seen before is told anew."""
@@ -72,6 +72,8 @@ class KerasFollower:
             _check_resumable(self.callbacks.callbacks)
         self.model.stop_training = False
         self.callbacks.on_train_begin()
+        self._check_unchanged()
+        self._iterations = int(keras.ops.convert_to_numpy(self._optimizer.iterations))
         with _unsaved(self.model):
             for count, packed in enumerate(records, 1):
                 self.settings(self._first_epoch + count - 1)
@@ -114,11 +116,20 @@ class KerasFollower:
         self.callbacks.on_epoch_end(epoch, self.logs(record, epoch))
         stops = bool(self.model.stop_training)
         if not stops and record.reason is None and self.is_followed:
-            self._check_trainable()
+            self._check_unchanged()
         return stops
 
-    def _check_trainable(self) -> None:
-        """Raise InvalidInput if a callback has frozen a layer, or the contrary."""
+    def _check_unchanged(self) -> None:
+        """Raise InvalidInput if a callback has changed what workers were told at the beginning."""
+        now = settings_of(self._optimizer)
+        changed = [name for name, value in now.items() if value != self._settings.get(name)]
+        if changed:
+            raise InvalidInput(
+                "of the optimizer's settings a callback may change the learning rate; one has "
+                f"changed {changed[0]!r} from {self._settings.get(changed[0])!r} to "
+                f"{now[changed[0]]!r}. End this fit (self.model.stop_training = True), change it, "
+                "and call fit again with initial_epoch."
+            )
         if list(map(id, self.model.trainable_variables)) != self._trainable:
             raise InvalidInput(
                 "what is trained stays the same throughout a fit; a callback has changed "
@@ -196,6 +207,12 @@ def _unsaved(model: Any) -> Iterator[None]:
             vars(model).pop(name)
 
 
+def settings_of(optimizer: Any) -> dict[str, Any]:
+    """All settings of an optimiser but the learning rate, each as plain values."""
+    config = optimizer.get_config()
+    return {name: value for name, value in config.items() if name != "learning_rate"}
+
+
 def _checked(callbacks: Any) -> list[Any]:
     """The callbacks as a list. Raises InvalidInput for what is none, or looks at single steps."""
     if callbacks is None:
@@ -208,6 +225,12 @@ def _checked(callbacks: Any) -> list[Any]:
             raise InvalidInput(
                 "callbacks must be keras.callbacks.Callback objects; got "
                 f"{type(callback).__name__}. Wrap a function in keras.callbacks.LambdaCallback."
+            )
+        if isinstance(callback, keras.callbacks.BackupAndRestore):
+            raise InvalidInput(
+                "a training is gone on from a checkpoint of its own, with the same bits; "
+                "BackupAndRestore would begin at another epoch. Leave it out, and pass "
+                "checkpoint='folder', resume=True."
             )
         if isinstance(getattr(callback, "save_freq", None), int):
             raise InvalidInput(

@@ -9,7 +9,14 @@ import keras
 import numpy as np
 
 from phalanx.data.samples import Samples
-from phalanx.fitting.keras3.arguments import check_model, clips_of
+from phalanx.errors import InvalidInput
+from phalanx.fitting.keras3.arguments import (
+    PREDICTED,
+    check_model,
+    check_own,
+    check_visits,
+    clips_of,
+)
 from phalanx.fitting.keras3.data import KerasData, split_off
 from phalanx.fitting.keras3.described import DescribedModel
 from phalanx.fitting.keras3.factoring import factored
@@ -60,6 +67,9 @@ def fit(
     wishes = Wishes(epochs - initial_epoch, batch_size, **{**clips, **others})
     data = KerasData.of(x, y, sample_weight)
     data, validation = split_off(data, validation_data, validation_split)
+    if validation is not None and validation_steps is not None:
+        checks.number("validation_steps", validation_steps, integer=True, at_least=1)
+        validation = validation.first(validation_steps * (validation_batch_size or batch_size))
     data = data.weighted(class_weight)
     training, validating = data.samples(), None if validation is None else validation.samples()
     described = DescribedModel(model, training, is_local=wishes.sync_every > 1)
@@ -67,6 +77,7 @@ def fit(
         described.trial.check_fits(validating)
     n_parameters = described.spec.n_parameters
     plan = wishes.plan(training.n_samples, n_parameters, data.labels, steps_per_epoch)
+    check_visits(plan)
     if wishes.may_leave_factors:
         described.spec = factored(described, plan)
     job = _job(wishes, described, plan, validating)
@@ -76,9 +87,9 @@ def fit(
     following = wishes.following(follower, plan)
     following.mirror = follower
     following.on_epoch = follower.epoch_ended if follower.is_followed else None
-    state = described.start()
-    state.epochs = initial_epoch
     follower.begin(following.resume)
+    state = described.start()  # with what a callback has made of the model at the beginning
+    state.epochs = initial_epoch
     trained = train(job, state, training, validating, Progress(0.0), following)
     return follower.take(trained)
 
@@ -108,8 +119,10 @@ def evaluate(
     sample_weight: Any = None,
     return_dict: bool = False,
     workers: Any = -1,
+    **others: Any,
 ) -> Any:
     """See `phalanx.evaluate`."""
+    _check_names("evaluate", others)
     check_model(model, is_trained=False)
     samples = KerasData.of(x, y, sample_weight).samples()
     described = DescribedModel(model, samples, is_trained=False)
@@ -120,13 +133,20 @@ def evaluate(
     figures = described.trial.figures(total / weight, measures)
     if return_dict:
         return figures
-    return list(figures.values()) if len(figures) > 1 else figures["loss"]
+    return model._flatten_metrics_in_order(figures)
 
 
 def predict(
-    model: Any, x: Any, batch_size: int | None = None, verbose: Any = "auto", workers: Any = -1
+    model: Any,
+    x: Any,
+    batch_size: int | None = None,
+    verbose: Any = "auto",
+    workers: Any = -1,
+    **others: Any,
 ) -> Any:
     """See `phalanx.predict`."""
+    _check_names("predict", others)
+    check_own(model, PREDICTED, "call")
     samples = KerasData.of(x).samples()
     described = DescribedModel(model, samples, is_trained=False, is_measured=False)
     nest = described.trial.predicted
@@ -134,19 +154,32 @@ def predict(
     shapes = [part.shape[1:] for part in parts]
     sizes = [int(np.prod(shape)) for shape in shapes]
     single = len(parts) == 1
+    dtypes = [np.dtype(np.float32) if p.dtype.kind == "V" else p.dtype for p in parts]  # bfloat16
     outputs = pass_over(
         described.spec,
         described.values(),
         samples,
         n_workers(workers),
         shapes[0] if single else (sum(sizes),),
-        np.dtype(np.float32),
+        np.result_type(*dtypes),
     )
     if single:
         return outputs
     columns = np.split(outputs, np.cumsum(sizes)[:-1], axis=1)
-    arrays = iter([c.reshape(-1, *s) for c, s in zip(columns, shapes, strict=True)])
+    arrays = (
+        c.reshape(-1, *shape).astype(dtype, copy=False)
+        for c, shape, dtype in zip(columns, shapes, dtypes, strict=True)
+    )
     return _like(nest, arrays)
+
+
+def _check_names(name: str, others: dict[str, Any]) -> None:
+    """Raise InvalidInput for an argument that Keras' function has and this one lacks."""
+    for argument in others:
+        raise InvalidInput(
+            f"phalanx.{name} goes over all samples, on the workers, and has no argument "
+            f"{argument!r}. Use model.{name} for it."
+        )
 
 
 def _like(nest: Any, arrays: Any) -> Any:

@@ -13,9 +13,9 @@ import torch
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.arrays import as_numpy, as_tensors, numpy_of
-from phalanx.models.keras3.network import seed_states, unpacked
+from phalanx.models.keras3.generators import seed_states, undisturbed
+from phalanx.models.keras3.network import unpacked
 from phalanx.models.pytorch.batches import first_rows
-from phalanx.models.pytorch.generators import undisturbed
 from phalanx.pure.arrays import Array
 
 TRIAL_ROWS = 4
@@ -28,6 +28,7 @@ class Trial:
     def __init__(self, model: Any, samples: Samples, is_trained: bool, is_measured: bool) -> None:
         self.model, self.is_trained, self.is_measured = model, is_trained, is_measured
         self.x, self.y, self.weight = _first_of(samples)
+        self._assigned: set[int] = set()
         self.changing = self._try()
 
     def _try(self) -> tuple[int, ...]:
@@ -38,7 +39,8 @@ class Trial:
         changed = tuple(
             i
             for i, (weight, value) in enumerate(zip(model.weights, before, strict=True))
-            if not np.array_equal(keras.ops.convert_to_numpy(weight), value)
+            if id(weight) in self._assigned
+            or not np.array_equal(keras.ops.convert_to_numpy(weight), value)
         )
         for i in changed:
             model.weights[i].assign(before[i])
@@ -55,11 +57,13 @@ class Trial:
                 model(self.x)
             before = [numpy_of(weight) for weight in model.weights]
             seeds = [numpy_of(state) for state in seed_states(model)]
-            self.predicted = self._call(self.x, training=False)
-            if self.is_trained:
-                self._call(self.x, training=True)
-            if self.is_measured:
-                self._build_metrics()
+            with undisturbed():
+                self.predicted = self._call(self.x, training=False)
+                if self.is_trained:
+                    self._assigned = self._assigning()
+                    self._call(self.x, training=True)  # which also adds the losses of layers
+                if self.is_measured:
+                    self._build_metrics()
         except InvalidInput:
             raise
         except Exception as error:
@@ -69,6 +73,15 @@ class Trial:
                 "model's inputs and outputs (model.summary())."
             ) from error
         return before, seeds
+
+    def _assigning(self) -> set[int]:
+        """Ids of the variables that a call in training assigns, be it what they are already: of
+        rows of zeros, a running mean stays zero. Those that are written otherwise have changed."""
+        if len(self.model.weights) == len(self.model.trainable_variables):
+            return set()
+        with keras.StatelessScope() as scope:
+            self._call(self.x, training=True)
+        return set(scope.state_mapping)
 
     def _check_not_trained(self, changed: tuple[int, ...]) -> None:
         trained = {id(v) for v in self.model.trainable_variables}

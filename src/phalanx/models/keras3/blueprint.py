@@ -39,9 +39,10 @@ class Constructed:
 class Blueprint:
     """config: of the model. custom: the user's classes and functions by name. compiled: the
     arguments of `compile`, without the optimiser. example: a few samples, (x,), (x, y) or
-    (x, y, weight), for a model that is built when it is first called. trainable: whether each of
-    the layers is. use_cudnn: of each layer that has it, else None. constants: values of the weights
-    that training does not change, by place among `model.weights`.
+    (x, y, weight), for a model that is built when it is first called. trainable,
+    trainable_weights: whether each of the layers is, and each of `model.weights`. use_cudnn: of
+    each layer that has it, else None. constants: values of the weights that training does not
+    change, by place among `model.weights`.
     """
 
     config: Any
@@ -49,6 +50,7 @@ class Blueprint:
     compiled: dict[str, Any]
     example: Any
     trainable: tuple[bool, ...]
+    trainable_weights: tuple[bool, ...]
     use_cudnn: tuple[Any, ...]
     constants: dict[int, Array]
     floatx: str
@@ -80,6 +82,9 @@ class Blueprint:
             if getattr(layer, "use_cudnn", None) != use_cudnn:
                 layer.use_cudnn = use_cudnn  # which the configs of recurrent layers lack
         weights = model.weights
+        for weight, trainable in zip(weights, self.trainable_weights, strict=True):
+            if weight.trainable is not trainable:
+                weight.trainable = trainable
         for place, value in self.constants.items():
             weights[place].assign(value)
         return model

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 
 from phalanx.errors import UserFunctionError
-from phalanx.models.pytorch.generators import as_guest, undisturbed
+from phalanx.models.keras3.generators import (
+    as_guest,
+    forget_masks,
+    seed_states,
+    share,
+    shared,
+)
+from phalanx.models.pytorch.generators import seed_everything, undisturbed
 from phalanx.models.pytorch.uses import Factoring
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array
@@ -20,7 +27,7 @@ from phalanx.pure.factors import FactorLayout
 from phalanx.pure.layout import Region
 from phalanx.pure.randomness import Key
 
-OUTPUT_SEED = 0  # of a model that draws while it predicts
+OUTPUT_KEY = Key(0, 0, 0)  # of a model that draws while it predicts
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ class KerasSpec:
             blueprint = pickle.loads(self.packed)
             model = blueprint.build()
             use_torch_lstm(model)
+            share()
             return KerasModel(self, model, params_N, blueprint.example)
 
 
@@ -116,12 +124,14 @@ class KerasModel:
         self._by_keras = pass_of(self._loss_of, leaving)
         self._tapes, self._signature = {}, signature
         if not self.changing:
-            self._prepare(True, None)
+            self._prepare(True)
+            self._seed(OUTPUT_KEY)
             for count in spec.counts:
                 samples = repeated(keras.tree.flatten(example), count)
                 tape = faster_pass(self._loss_of, leaving, samples)
                 if tape is not None:
                     self._tapes[signature(samples)] = tape[0]
+            forget_masks(model)
             self._metrics = self._known_metrics()  # the losses of outputs, if that made them
 
     def gradient(self, rows: Any, grad_N: Array, key: Key) -> Sequence[float]:
@@ -138,10 +148,11 @@ class KerasModel:
         self, rows: Any, slots: Sequence[Any], changing_slots: Sequence[Any], key: Key
     ) -> list[float]:
         """Fill the slots; sums of loss and weight, and of the metrics' variables."""
-        n_seeds = 2 * len(self._seeds) + 1
-        self._prepare(True, [key.number(nth) >> 32 for nth in range(n_seeds)])
         leaves = self._tree.flatten(rows.content)
-        loss, predicted = self._tapes.get(self._signature(leaves), self._by_keras)(leaves, slots)
+        tape = self._tapes.get(self._signature(leaves))
+        self._prepare(True)
+        self._seed(key, is_taped=tape is not None)
+        loss, predicted = (tape or self._by_keras)(leaves, slots)
         with self.torch.no_grad():
             for slot, value in zip(changing_slots, self.changing, strict=True):
                 slot.copy_(value)
@@ -157,33 +168,44 @@ class KerasModel:
     def outputs(self, rows: Any) -> Array:
         """Predictions [rows, ...]; of several outputs, one beside the other."""
         x, _, _ = unpacked(rows.content)
-        self._prepare(False, None)
+        self._prepare(False)
+        self._seed(OUTPUT_KEY)
         with self.torch.no_grad():
             return joined(self._called(x, False), rows.count)
 
     def measures(self, rows: Any) -> Array:
         """Sums for a validation chunk: of loss and weight, then of the metrics' variables."""
         x, y, weight = unpacked(rows.content)
-        self._prepare(False, None)
+        self._prepare(False)
+        self._seed(OUTPUT_KEY)
         with self.torch.no_grad():
             predicted = self._called(x, False)
             loss = float(self._loss(x, y, predicted, weight, False))
             sums = self._measured(x, y, weight, predicted)
         return np.array([loss * rows.count, rows.count, *sums])
 
-    def _prepare(self, training: bool, seeds: list[int] | None) -> None:
+    def _prepare(self, training: bool) -> None:
         if self._is_training is not training:
             self.model.train(training)
             self._is_training = training
         for metric in self._metrics:
             metric.reset_state()
-        seeds = seeds or [OUTPUT_SEED] * (2 * len(self._seeds) + 1)
-        self.torch.default_generator.manual_seed(seeds[-1])
         with self.torch.no_grad():
-            for i, state in enumerate(self._seeds):
-                state._value[0], state._value[1] = seeds[2 * i], seeds[2 * i + 1]
             for value, common in zip(self.changing, self._common, strict=True):
                 value.copy_(common)
+
+    def _seed(self, key: Key, is_taped: bool = False) -> None:
+        """Seed whatever a call may draw from; a tape draws from torch's generator alone."""
+        n_seeds = 2 * len(self._seeds) + 1
+        seeds = [key.number(nth) >> 32 for nth in range(n_seeds)]
+        if is_taped:
+            self.torch.default_generator.manual_seed(seeds[-1])
+            return
+        seed_everything(seeds[-1])
+        seeds[-1:] = [key.number(nth) >> 32 for nth in (n_seeds, n_seeds + 1)]
+        with self.torch.no_grad():
+            for i, state in enumerate([*self._seeds, shared().state]):
+                state._value[0], state._value[1] = seeds[2 * i], seeds[2 * i + 1]
 
     def _called(self, x: Any, training: bool) -> Any:
         return self.model(x, training=training) if self._takes_training else self.model(x)
@@ -226,15 +248,6 @@ class KerasModel:
         return known
 
 
-def seed_states(model: Any) -> list[Any]:
-    """The states of all seed generators of a model's layers."""
-    states = []
-    for layer in model._flatten_layers():
-        states += [generator.state for generator in layer._seed_generators]
-    unique = {id(state): state for state in states}
-    return list(unique.values())
-
-
 def unpacked(content: Any) -> tuple[Any, Any, Any]:
     """x, y and sample weights of a batch; None for what there is none of."""
     return (*content, None, None)[:3] if len(content) < 3 else content
@@ -249,9 +262,15 @@ def flat_outputs(outputs: Any) -> list[Any]:
     return [outputs]
 
 
+def _array(tensor: Any) -> Array:
+    """NumPy has no bfloat16."""
+    is_short = tensor.is_floating_point() and tensor.itemsize == 2
+    return np.asarray((tensor.float() if is_short else tensor).numpy())
+
+
 def joined(outputs: Any, count: int) -> Array:
     """Several outputs as one array [count, total]; a single one in its own shape."""
-    parts = [np.asarray(part.detach().cpu().float().numpy()) for part in flat_outputs(outputs)]
+    parts = [_array(part.detach().cpu()) for part in flat_outputs(outputs)]
     if len(parts) == 1:
         return parts[0]
     return np.concatenate([part.reshape(count, -1) for part in parts], axis=1)

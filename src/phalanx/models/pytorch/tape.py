@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -67,13 +69,22 @@ class Tape:
 
     def __init__(self, function: Callable[..., Any], tensors: Sequence[torch.Tensor]) -> None:
         self.tensors, self.calls = list(tensors), list[Call]()
+        before = _drawn_elsewhere()
         with _Closed(), _Recorder(self.calls):
             self.results = list(function(*self.tensors) or ())
+        if _drawn_elsewhere() != before:
+            raise Unrecordable("a number was drawn by Python or NumPy")
 
     @property
     def draws(self) -> bool:
         """Whether it draws random numbers."""
         return any(call.draws for call in self.calls)
+
+
+def _drawn_elsewhere() -> Any:
+    """What changes when Python's generator or NumPy's is drawn from."""
+    of_numpy: Any = np.random.get_state()
+    return random.getstate(), of_numpy[1].tobytes(), of_numpy[2:]
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]

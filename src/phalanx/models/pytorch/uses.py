@@ -173,7 +173,8 @@ class _Found:
 
     def factor(self, tensor: torch.Tensor, use: int, is_delta: bool) -> int:
         """The place of a tensor among the factors."""
-        key = memory_of(tensor), tensor.storage_offset(), tensor.stride(), is_delta
+        where = memory_of(tensor), tensor.storage_offset(), tensor.stride(), tensor.shape
+        key = where, is_delta  # views that begin alike may end apart
         if key not in self._places:
             self._places[key] = len(self.factors)
             self.factors.append(Factor(tensor.shape[1], is_by_sample=True))
