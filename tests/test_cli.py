@@ -14,11 +14,14 @@ import pytest
 from typer.testing import CliRunner
 
 from phalanx.cli import app
+from phalanx.data.files import read_table
 from phalanx.estimators.parameters import SOLVERS
+from phalanx.exchange.board import processors
 from phalanx.models.mlp.activations import ACTIVATIONS
 from phalanx.pure.aggregation import AGGREGATIONS
 from phalanx.pure.assignment import ASSIGNMENTS
 from phalanx.pure.plan import DISTRIBUTIONS
+from phalanx.runs.folder import read_run
 from small_runs import flowers
 
 QUICK = ["--model", "mlp:4", "--epochs", "3", "--workers", "1"]
@@ -89,6 +92,38 @@ def test_the_shares_are_those_of_the_workers_there_are(tmp_path, data):
     arguments = ["--model", "mlp:4", "--epochs", "2", "--shards", "8", "--workers", "2"]
     result = call("train", data, "--target", "kind", *arguments, "--out", tmp_path / "run")
     assert re.search(r"shares \d+% \d+%\n", result.stderr), result.stderr
+
+
+def test_minus_one_is_a_worker_a_core(tmp_path, data):
+    options = ["--target", "kind", "--model", "mlp:4", "--epochs", "1", "--shards", "8"]
+    result = call("train", data, *options, "--workers", "-1", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    run = json.loads((tmp_path / "run" / "run.json").read_text())["run"]
+    assert run["workers"] == min(processors(), 8)
+    assert call("evaluate", tmp_path / "run", data, "--workers", "-1").exit_code == 0
+
+
+def test_a_minimiser_that_was_stopped_names_an_option(tmp_path, data):
+    arguments = [*QUICK, "--solver", "lbfgs", "--out", tmp_path / "run"]
+    result = call("train", data, "--target", "kind", *arguments)
+    assert result.exit_code == 0
+    assert "lbfgs failed to converge" in result.stderr
+    assert "Raise --epochs or --tol." in result.stderr
+    assert "max_" not in result.stderr
+
+
+def test_the_speed_of_what_was_resumed_is_that_of_its_own_steps(tmp_path, data):
+    command = ["train", data, "--target", "kind", *QUICK, "--checkpoint", tmp_path / "kept"]
+    assert call(*command, "--out", tmp_path / "first").exit_code == 0
+    for epochs, part in (("3", 0), ("4", 1 / 4)):
+        out = tmp_path / epochs
+        result = call(*command, "--epochs", epochs, "--resume", "--out", out)
+        assert result.exit_code == 0, result.output
+        run = json.loads((out / "run.json").read_text())["run"]
+        assert run["samples"] == int(epochs) * 48
+        trained = run["samples_a_second"] * run["seconds"]
+        assert trained == pytest.approx(part * run["samples"])
+    assert ", 0 samples a second" in call(*command, "--resume", "--out", tmp_path / "no").stdout
 
 
 def test_a_training_that_gets_no_better_ends(tmp_path, data):
@@ -171,7 +206,7 @@ def test_a_killed_training_is_gone_on_with(tmp_path, data):
     result = call(*again, "--resume", "--out", resumed)
     assert result.exit_code == 0, result.output
     assert digest_of(resumed) == digest_of(calm)
-    assert "resumed" in result.stdout
+    assert ": resumed: from" in result.stderr
 
 
 BAD_KEEPING = {
@@ -212,6 +247,24 @@ def test_predict(run, data, tmp_path):
     assert (tmp_path / "p.csv").read_text().splitlines() == [line.split(",")[0] for line in lines]
 
 
+def test_predictions_replace_nothing_unasked(run, tmp_path):
+    new, out = tmp_path / "new.csv", tmp_path / "p.csv"
+    text = as_csv(flowers(n_rows=9), without=("kind",))
+    new.write_text(text)
+    out.write_text("mine")
+    (tmp_path / "link.csv").symlink_to(new)
+    for name in ("new.csv", "link.csv", "../" + tmp_path.name + "/new.csv"):
+        for more in ([], ["--overwrite"]):
+            refused(call("predict", run, new, "--out", tmp_path / name, *more), "data file itself")
+    refused(call("predict", run, new, "--out", out), "already there.*--overwrite")
+    refused(call("predict", run, new, "--out", tmp_path, "--overwrite"), "is a folder")
+    refused(call("predict", run, new, "--out", "/dev/null", "--overwrite"), "no ordinary file")
+    assert new.read_text() == text
+    assert out.read_text() == "mine"
+    assert call("predict", run, new, "--out", out, "--overwrite").exit_code == 0
+    assert out.read_text().startswith("prediction\n<")
+
+
 def test_predict_needs_no_target(run, tmp_path):
     (tmp_path / "new.csv").write_text(as_csv(flowers(n_rows=9), without=("kind",)))
     assert call("predict", run, tmp_path / "new.csv").stdout.count("\n") == 10
@@ -245,6 +298,35 @@ def test_numbers_learnt_stay_numbers(run, data, tmp_path):
     assert "--drop" not in result.stderr
 
 
+def test_samples_stay_in_line_with_the_predictions_of_a_single_column(tmp_path):
+    data, new, run = (tmp_path / name for name in ("d.csv", "new.csv", "run"))
+    data.write_text("x,y\n" + "".join(f"{i},{'ab'[i // 20]}\n" for i in range(40)))
+    assert call("train", data, "--target", "y", *QUICK, "--out", run).exit_code == 0
+    new.write_text("x\n1\n\n30\n\n")
+    assert call("predict", run, new).stdout.count("\n") == 4
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_number_out_of_all_proportion_is_refused(run, data, tmp_path):
+    (tmp_path / "new.csv").write_text("length,width,colour\n1,2,c1\n1,1e300,c1\n")
+    said = "'width' must hold numbers of the size.*sample 2 has 1e.300"
+    refused(call("predict", run, tmp_path / "new.csv"), said)
+
+
+def test_values_are_written_to_the_last_digit(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=50)
+    np.savez(tmp_path / "d.npz", X=X, y=1.7e9 + rng.normal(size=50) / 10)
+    arguments = [*QUICK, "--task", "regression", "--out", tmp_path / "run"]
+    assert call("train", tmp_path / "d.npz", "--target", "y", *arguments).exit_code == 0
+    _, *lines = call("predict", tmp_path / "run", tmp_path / "d.npz").stdout.split()
+    table = read_table(tmp_path / "d.npz")
+    predicted = read_run(tmp_path / "run").predict(table)
+    assert len(set(lines)) == 50
+    assert [float(line) for line in lines] == predicted.tolist()
+    assert max(map(len, lines)) <= 18
+
+
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
 def test_unknown_categories_are_said(run, data, tmp_path, command):
     known, new = data.read_text(), tmp_path / "new.csv"
@@ -271,9 +353,11 @@ BAD_OPTIONS = {
     "layer of text": (["--model", "mlp:big"], "positive integers"),
     "trailing comma": (["--model", "mlp:8,"], "positive integers"),
     "unknown model": (["--model", "cnn:3"], "must be one of 'mlp'; got 'cnn'"),
-    "no workers": (["--workers", "0"], "positive integer or 'auto'; got '0'"),
-    "workers of text": (["--workers", "two"], "positive integer or 'auto'; got 'two'"),
-    "negative workers": (["--workers", "-1"], "positive integer or 'auto'"),
+    "no workers": (["--workers", "0"], "positive integer, -1 for one a core, or 'auto'; got '0'"),
+    "workers of text": (["--workers", "two"], "one a core, or 'auto'; got 'two'"),
+    "negative workers": (["--workers", "-2"], "positive integer, -1 for one a core, or 'auto'"),
+    "minus one shard": (["--shards", "-1"], "--shards must be a positive integer or 'auto'; got"),
+    "hosts of no cluster": (["--hosts", "2"], "got --hosts 2 alone. Add --cluster"),
     "no shards": (["--shards", "0"], "--shards must be a positive integer"),
     "too many shards": (["--shards", "1000"], "shards must be at most"),
     "no epochs": (["--epochs", "0"], "--epochs must be an integer at least 1"),
@@ -369,6 +453,23 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(run, data):
     refused(call("train", data, "--target", "kind", *QUICK, "--out", run), "already holds one")
 
 
+def test_a_folder_with_something_of_the_users_is_not_written_to(data, tmp_path):
+    (tmp_path / "report.html").write_text("mine")
+    refused(call("train", data, "--target", "kind", *QUICK, "--out", tmp_path), "'report.html'")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    refused(call("train", data, "--target", "kind", *QUICK, "--out", data), "is a file")
+
+
+def test_checkpoints_may_lie_in_the_runs_folder(data, tmp_path):
+    """As where a training was killed, so that its folder holds nothing else yet."""
+    out = tmp_path / "run"
+    command = ["train", data, "--target", "kind", *QUICK, "--checkpoint", out / "kept"]
+    assert call(*command, "--out", tmp_path / "first").exit_code == 0
+    result = call(*command, "--epochs", "5", "--resume", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert ": resumed: from" in result.stderr
+
+
 def test_what_is_no_run(tmp_path, data):
     for command in ("evaluate", "predict"):
         refused(call(command, tmp_path, data), "has no run.json")
@@ -413,6 +514,19 @@ def test_demo_under_chaos(tmp_path):
     assert sum(event["what"] == "worker lost" for event in run["events"]) >= 3
     assert 'class="mark lost"' in (tmp_path / "demo" / "report.html").read_text()
     refused(call("demo", "--chaos", "--workers", "1", "--out", tmp_path / "one"), "two or more")
+
+
+def test_a_demo_that_ends_with_the_first_kill_says_no_more_than_happened(tmp_path):
+    result = call("demo", "--chaos", "--epochs", "15", "--out", tmp_path / "demo")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("kill -9") == 1
+    assert re.search(r"under chaos +2 +1 ", result.stdout), result.stdout
+    assert "before any worker was killed" not in result.stdout
+    assert re.search("1 worker (lost|killed too late to be missed)", result.stdout)
+    assert ("1 worker lost" in result.stdout) == ("kills on its timeline" in result.stdout)
+    short = call("demo", "--chaos", "--epochs", "2", "--out", tmp_path / "short")
+    assert "kill -9" not in short.stderr
+    assert "it ended before any worker was killed" in short.stdout
 
 
 def test_a_difference_of_digests_is_a_failure(tmp_path, monkeypatch):

@@ -2,7 +2,10 @@
 
 import doctest
 import importlib
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ WITH_EXAMPLES = [name for name, path in INNER if "    >>> " in path.read_text()]
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_readmes_program(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    monkeypatch.setenv("KERAS_BACKEND", "none that there is")  # the program says which
     programs = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     program, functions, module, keras_model, checkpoints, faults = programs
     names: dict[str, object] = {"__name__": "__main__"}
@@ -31,9 +34,12 @@ def test_the_readmes_program(capsys, tmp_path, monkeypatch):
     own["task_assignment"] = "all_to_the_last"
     clf.set_params(max_iter=3, **{name: names[function] for name, function in own.items()})
     assert clf.fit(*data).run_.shares[1] > 0.5
-    exec(compile(module, "README.md", "exec"), names)
-    exec(compile(keras_model, "README.md", "exec"), names)
-    for line in capsys.readouterr().out.splitlines():
+    for _ in range(2):
+        exec(compile(module, "README.md", "exec"), names)
+        exec(compile(keras_model, "README.md", "exec"), names)
+    *first, of_torch, of_keras = capsys.readouterr().out.splitlines()
+    assert first == [of_torch, of_keras]  # both are seeded
+    for line in (of_torch, of_keras):
         figure, digest = line.split()
         assert len(digest) == 64
     assert names["run"].history["val_accuracy"][-1] > 0.9
@@ -42,6 +48,19 @@ def test_the_readmes_program(capsys, tmp_path, monkeypatch):
     assert list(tmp_path.glob("checkpoints/step-*"))
     exec(compile(faults, "README.md", "exec"), names)
     assert names["shaken"].run_.events[0].what == "worker lost"
+
+
+def test_the_readmes_command_line(tmp_path):
+    commands = re.search(r"```bash\n(python -c .*?)```", README, re.DOTALL).group(1)
+    quick = re.sub(r"^phalanx (doctor|demo).*\n", "", commands, flags=re.M)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    subprocess.run(
+        ["bash", "-e", "-c", quick], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True
+    )
+    assert (tmp_path / "runs" / "first" / "report.html").exists()
+    predictions = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert len(predictions) == 151
+    assert set(predictions[1:]) == {"setosa", "versicolor", "virginica"}
 
 
 def test_the_program_for_several_machines(capsys):

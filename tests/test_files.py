@@ -80,6 +80,35 @@ def test_leading_zeros_make_a_column_text(tmp_path):
     assert table["d"].tolist() == ["007", "x", ""]
 
 
+def test_what_only_python_takes_for_a_number_is_text(tmp_path):
+    cells = ["a,b,c", "1_1,\u0661,\u00a02", "1_000,\u0662,3", "2,3,4"]
+    path = written(tmp_path, "\n".join(cells))
+    for learnt in (None, {"a": False, "b": False, "c": False}):
+        table = read_table(path, learnt)
+        assert table["a"].tolist() == ["1_1", "1_000", "2"]
+        assert table["b"].tolist() == ["\u0661", "\u0662", "3"]
+        assert table["c"].tolist() == [2, 3, 4]  # blanks around a number may be of any kind
+    few = read_table(written(tmp_path, "a,b\n1,1\n2,2\n1_1,3\n"))
+    with pytest.raises(InvalidInput, match="holds numbers, but line 4 has '1_1'"):
+        few["a"]
+
+
+ONE_COLUMN = {
+    "none": ("a\n1\n2\n", [1, 2]),
+    "in between": ("a\n1\n\n2\n", [1, np.nan, 2]),
+    "at the end": ("a\r\n1\r\n2\r\n\r\n", [1, 2]),
+    "two at the end": ("a\n1\n2\n\n\n", [1, 2, np.nan]),
+    "before the header": ("\na\n1\n\n2", [1, np.nan, 2]),
+    "first": ("a\n\n1\n", [np.nan, 1]),
+}
+
+
+@pytest.mark.parametrize("case", ONE_COLUMN)
+def test_a_blank_line_is_a_sample_of_a_single_column(tmp_path, case):
+    text, values = ONE_COLUMN[case]
+    np.testing.assert_array_equal(read_table(written(tmp_path, text))["a"], values)
+
+
 def test_what_was_learnt_decides_how_a_column_is_read(tmp_path):
     path = written(tmp_path, "a,b,c\n01,5,02\n2,NA,3\n")
     table = read_table(path, {"a": False, "b": True})

@@ -46,6 +46,15 @@ def test_unknown_categories_are_all_zeros_and_further_columns_do_no_harm():
     assert learnt.samples(new).tolist() == [[0, 1, 0, 0]]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [1e300, -1.7e308])
+def test_a_number_too_far_from_those_learnt_is_refused(value):
+    learnt = Preprocessing.learn(TRAINING, "y")
+    new = table(size=[2.0, np.nan, value], same=[7, 7, 7], colour=["r", "r", "r"])
+    with pytest.raises(InvalidInput, match=r"'size' must hold.*2 ± 0\.816; sample 3 has .*e\+30"):
+        learnt.samples(new)
+
+
 def test_what_was_learnt_of_each_column_and_what_is_unknown():
     learnt = Preprocessing.learn(TRAINING, "y")
     assert learnt.learnt == {"size": False, "same": False, "colour": True, "y": False}

@@ -7,6 +7,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from phalanx.cli.settings import Settings
@@ -18,6 +19,7 @@ from phalanx.report.scale import Scale, round_steps
 from phalanx.report.timeline import merged, timeline
 from phalanx.report.words import happened
 from phalanx.run import Event, Span
+from phalanx.runs.evaluation import evaluate_classes
 from phalanx.runs.record import Repeat
 from small_runs import flowers, outcome, recorded
 
@@ -87,6 +89,13 @@ def test_what_comes_from_data_is_escaped(made):
     assert "<script" not in page
     assert "&lt;0&gt;" in page
     assert "<0>" not in page
+
+
+def test_a_loss_of_nothing_has_no_sign(made):
+    sure = evaluate_classes(("a", "b"), np.array([0, 1]), np.eye(2, dtype=np.float32))
+    page = render(replace(recorded(made), evaluation=sure))
+    assert "0.000" in page
+    assert "-0" not in re.sub(r"<(svg|style|footer).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
 
 
 def test_a_regression_and_one_epoch_have_a_page_too():

@@ -135,7 +135,7 @@ def test_what_is_no_run(tmp_path):
             read_run(tmp_path / path)
 
 
-@pytest.mark.parametrize("path", ["/proc/phalanx", "{file}/below", "{file}"])
+@pytest.mark.parametrize("path", ["/proc/phalanx", "{file}/below"])
 def test_a_folder_that_cannot_be_written(tmp_path, path):
     (tmp_path / "file").touch()
     with (
@@ -149,6 +149,46 @@ def test_a_folder_that_holds_a_run_is_kept(folder):
     with (
         pytest.raises(RunFolderError, match="already holds one"),
         new_run_folder(folder),
+    ):
+        pytest.fail("the work must not start")
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "text.csv").touch()
+    with (
+        pytest.raises(RunFolderError, match=r"text\.csv is a file.*as --out"),
+        new_run_folder(tmp_path / "text.csv"),
+    ):
+        pytest.fail("the work must not start")
+
+
+def test_a_folder_with_something_of_the_users_is_kept(tmp_path):
+    mine = tmp_path / "report.html"
+    mine.write_text("mine")
+    with (
+        pytest.raises(RunFolderError, match=r"already holds 'report\.html'\. Choose another --out"),
+        new_run_folder(tmp_path),
+    ):
+        pytest.fail("the work must not start")
+    (tmp_path / "a").touch()
+    with pytest.raises(RunFolderError, match="'a' and 1 more"), new_run_folder(tmp_path):
+        pytest.fail("the work must not start")
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", [".", "kept", "far/below"])
+def test_checkpoints_of_the_same_training_may_lie_in_its_folder(tmp_path, place):
+    checkpoints = tmp_path / place
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    (checkpoints / "step-000000123.safetensors").touch()
+    with new_run_folder(tmp_path, checkpoints) as folder:
+        assert folder == tmp_path
+    with pytest.raises(RunFolderError, match="already holds"), new_run_folder(tmp_path):
+        pytest.fail("the work must not start")
+    (tmp_path / "mine").touch()
+    with (
+        pytest.raises(RunFolderError, match="already holds 'mine'"),
+        new_run_folder(tmp_path, checkpoints),
     ):
         pytest.fail("the work must not start")
 

@@ -6,6 +6,7 @@ import os
 import queue
 import signal
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,10 +28,11 @@ DELAY = 0.001  # seconds after the epoch's end, times the kill's number: each fi
 EPOCHS = 600  # more than it takes to learn the digits
 
 
-def under_chaos(parts: Split, settings: Settings, out: Path) -> tuple[Outcome, Outcome]:
-    """Train undisturbed by one worker, then by several of whom some are killed; both outcomes.
+def under_chaos(parts: Split, settings: Settings, out: Path) -> tuple[Outcome, Outcome, int]:
+    """Train undisturbed by one worker, then by several of whom some are killed.
 
-    Writes the second one's folder. Raises InvalidInput for fewer than two workers.
+    Both outcomes, and how many were killed. Writes the second one's folder. Raises InvalidInput for
+    fewer than two workers.
     """
     from phalanx.cli.fitting import fit
     from phalanx.runs.folder import new_run_folder, write_run
@@ -45,35 +47,46 @@ def under_chaos(parts: Split, settings: Settings, out: Path) -> tuple[Outcome, O
         note("one worker, undisturbed ...")
         calm = fit(parts, replace(settings, workers=1))
         note(f"{settings.processes} workers, one of whom is killed every {EPOCHS_BETWEEN} epochs")
-        stormy = fit(parts, settings, Killer())
+        killer = Killer()
+        stormy = fit(parts, settings, killer)
         repeats = [Repeat(o.run.workers, o.run.seconds, o.run.digest) for o in (calm, stormy)]
         name = folder.resolve().name
         record = stormy.record(name, parts.training.source, settings, repeats=repeats)
         write_run(folder, stormy.predictor, record)
-    return calm, stormy
+    return calm, stormy, killer.killed
 
 
-def say_chaos(calm: Outcome, stormy: Outcome) -> None:
+def say_chaos(calm: Outcome, stormy: Outcome, killed: int) -> None:
     """Both, one below the other, and whether they are equal."""
-    from phalanx.report import words
-
     is_equal = calm.run.digest == stormy.run.digest
     rows = [
-        _row("undisturbed", calm),
-        _row("under chaos", stormy),
+        _row("undisturbed", calm, 0),
+        _row("under chaos", stormy, killed),
         ("equal", "", "", "", "", "yes" if is_equal else "NO"),
     ]
     head = ("training", "workers", "killed", "accuracy", "time", "digest")
     say_table(head, rows, "The same training, undisturbed and with workers killed")
-    say(words.happened(stormy.run.events) or "it ended before any worker was killed")
+    say(what_happened(stormy.run.events, killed))
 
 
-def _row(name: str, outcome: Outcome) -> tuple[str, ...]:
+def what_happened(events: Sequence[Event], killed: int) -> str:
+    """What befell the workers; a training that has ended misses nobody."""
+    from phalanx.report import words
+
+    late = killed - sum(event.what == "worker lost" for event in events)
+    said = [words.happened(events)]
+    if late > 0:
+        said.append(f"{words.count(late, 'worker')} killed too late to be missed")
+    if not killed:
+        said.append("it ended before any worker was killed")
+    return "; ".join(filter(None, said))
+
+
+def _row(name: str, outcome: Outcome, killed: int) -> tuple[str, ...]:
     from phalanx.report import words
 
     run = outcome.run
     accuracy = words.figure("accuracy", outcome.evaluation.figures["accuracy"])
-    killed = sum(event.what == "worker lost" for event in run.events)
     time = words.seconds(run.seconds)
     return name, f"{run.workers}", f"{killed}", accuracy, time, run.digest[:12]
 
@@ -85,6 +98,7 @@ class Killer:
     """
 
     def __init__(self) -> None:
+        self.killed = 0
         self._orders: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="phalanx-killer", daemon=True)
 
@@ -112,17 +126,19 @@ class Killer:
     def _work(self) -> None:
         while (order := self._orders.get()) is not None:
             sleep(order * DELAY)
-            kill_one(order)
+            self.killed += kill_one(order)
 
 
-def kill_one(order: int) -> None:
-    """Kill one worker after another, in turn."""
+def kill_one(order: int) -> int:
+    """Kill one worker after another, in turn; how many that were."""
     from phalanx.clusters import pool
 
     warm = pool._pool  # `warm_pool` is for fits: it ends a pool in which somebody has died
     members = sorted(warm.members, key=lambda member: member.rank) if warm else []
     if members:
         victim = members[order % len(members)]
-        note(f"kill -9 {victim.pid}, which is worker {victim.rank}")
         with suppress(ProcessLookupError):
             os.kill(victim.pid, signal.SIGKILL)
+            note(f"kill -9 {victim.pid}, which is worker {victim.rank}")
+            return 1
+    return 0

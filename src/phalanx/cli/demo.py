@@ -49,9 +49,10 @@ def _demo_chaos(asked: int, epochs: int | None, out: Path | None) -> None:
     settings.check()
     parts = split(digits(), "digit", "classification", HELD_OUT, seed=0)
     folder = out or free_folder("chaos")
-    calm, stormy = chaos.under_chaos(parts, settings, folder)
-    chaos.say_chaos(calm, stormy)
-    say(f"report {folder / REPORT}, with the kills on its timeline")
+    calm, stormy, killed = chaos.under_chaos(parts, settings, folder)
+    chaos.say_chaos(calm, stormy, killed)
+    has_marks = any(event.what == "worker lost" for event in stormy.run.events)
+    say(f"report {folder / REPORT}" + (", with the kills on its timeline" if has_marks else ""))
     _say_verdict([calm, stormy], "the same bits, whatever happened to the workers")
 
 

@@ -21,6 +21,8 @@ from phalanx.runs.evaluation import Evaluation
 from phalanx.runs.predictor import Predictor
 from phalanx.runs.record import Record
 
+LBFGS_ADVICE = "Increase max_iter or max_fun, or scale the data."  # which has been scaled
+
 
 @dataclass(frozen=True)
 class Split:
@@ -128,7 +130,7 @@ def _fit(estimator: Any, samples: Any, more: dict[str, Any]) -> None:
             ) from error
     for warning in caught:
         if "hasn't converged" not in str(warning.message):
-            note(str(warning.message))
+            note(str(warning.message).replace(LBFGS_ADVICE, "Raise --epochs or --tol."))
 
 
 def _network(estimator: Any) -> tuple[MLPSpec, Array]:

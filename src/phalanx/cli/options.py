@@ -10,6 +10,8 @@ import typer
 from phalanx.errors import InvalidInput, unknown_name
 
 MODELS = ("mlp",)
+HOSTS = 2
+ONE_A_CORE = ("auto", -1)
 
 Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="A CSV, Parquet or NPZ file.", show_default=False)
@@ -20,12 +22,13 @@ RunPath = Annotated[
 ]
 Workers = Annotated[
     str,
-    typer.Option(metavar="N|auto", help="Processes that share the work; auto is one a core."),
+    typer.Option(metavar="N|auto", help="Processes that share the work; auto or -1: one a core."),
 ]
 Trainers = Annotated[
     str,
     typer.Option(
-        metavar="N|auto", help="Processes that share the work; auto finds the quickest number."
+        metavar="N|auto",
+        help="Processes that share the work; -1 is one a core, auto finds the quickest number.",
     ),
 ]
 Out = Annotated[
@@ -55,37 +58,51 @@ Cluster = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="Train on Ray: auto, HOST:PORT or ray://HOST:PORT."),
 ]
-Hosts = Annotated[int, typer.Option(help="Nodes of the Ray cluster that are to train.")]
+Hosts = Annotated[
+    int | None,
+    typer.Option(help="Nodes of the Ray cluster that are to train.", show_default="2"),
+]
 
 
 def workers_of(text: str) -> int:
-    """A positive number, or 'auto' for one worker a core. Raises InvalidInput."""
+    """A positive number; 'auto' and -1 are one worker a core. Raises InvalidInput."""
     from phalanx.exchange.board import processors
 
-    count = count_or_auto("--workers", text)
-    return processors() if count == "auto" else int(count)
+    count = trainers_of(text)
+    return processors() if count in ONE_A_CORE else int(count)
 
 
-def count_or_auto(name: str, text: str) -> int | str:
-    """A positive integer, or 'auto'. Raises InvalidInput."""
+def trainers_of(text: str) -> int | str:
+    """A positive number, -1 for one worker a core, or 'auto'. Raises InvalidInput."""
+    return -1 if text == "-1" else count_or_auto("--workers", text, ", -1 for one a core,")
+
+
+def count_or_auto(name: str, text: str, besides: str = "") -> int | str:
+    """A positive integer, or 'auto'. Raises InvalidInput, which says what else is taken."""
     if text == "auto":
         return text
     if not text.isdecimal() or not int(text):
         raise InvalidInput(
-            f"{name} must be a positive integer or 'auto'; got {text!r}. "
+            f"{name} must be a positive integer{besides} or 'auto'; got {text!r}. "
             f"Try {name} 2, or {name} auto."
         )
     return int(text)
 
 
-def cluster_of(address: str | None, hosts: int, workers: int | str) -> dict[str, Any]:
+def cluster_of(address: str | None, hosts: int | None, workers: int | str) -> dict[str, Any]:
     """The argument `cluster` of `fit` that the options mean, if they do. Raises InvalidInput."""
     from phalanx.clusters.ray.cluster import RayCluster
 
+    if address is None and hosts is not None:
+        raise InvalidInput(
+            f"--hosts can be used with a Ray cluster; got --hosts {hosts} alone. Add --cluster "
+            "ADDRESS, or leave --hosts out: torchrun and srun say themselves how many there are."
+        )
     if address is None:
         return {}
-    each = None if workers == "auto" else int(workers)
-    return {"cluster": RayCluster(address, hosts, workers_per_host=each)}
+    wanted = HOSTS if hosts is None else hosts
+    each = None if workers in ONE_A_CORE else int(workers)
+    return {"cluster": RayCluster(address, wanted, workers_per_host=each)}
 
 
 def hidden_of(model: str) -> tuple[int, ...]:

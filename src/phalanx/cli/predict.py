@@ -11,6 +11,7 @@ import typer
 
 from phalanx.cli.console import note, note_unknown
 from phalanx.cli.options import Data, RunPath, Workers, workers_of
+from phalanx.errors import InvalidInput
 
 if TYPE_CHECKING:
     from phalanx.data.table import Table
@@ -26,6 +27,9 @@ def predict(
     proba: Annotated[
         bool, typer.Option("--proba", help="Add the probability of each class.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file that --out names.")
+    ] = False,
     workers: Workers = "1",
 ) -> None:
     """Write a prediction for each sample of a data file, as CSV."""
@@ -33,6 +37,8 @@ def predict(
     from phalanx.runs.folder import read_run, write_file
 
     count = workers_of(workers)
+    if out is not None:
+        _check_out(out, data, overwrite)
     predictor = read_run(run)
     table = read_table(data, predictor.preprocessing.learnt)
     text = predictions(predictor, table, proba, count)
@@ -44,10 +50,32 @@ def predict(
         note(f"predictions {out}")
 
 
+def _check_out(out: Path, data: Path, overwrite: bool) -> None:
+    """Raise InvalidInput where the predictions would replace what is to be kept."""
+    if not out.exists():
+        return
+    if data.exists() and out.samefile(data):
+        raise InvalidInput(
+            f"predictions need a file of their own; --out {out} is the data file itself. "
+            "Choose another --out."
+        )
+    if not out.is_file():
+        raise InvalidInput(
+            f"--out must name a file to be written; {out} is "
+            f"{'a folder' if out.is_dir() else 'no ordinary file'}. Name a file, or leave --out "
+            "out for standard output."
+        )
+    if not overwrite:
+        raise InvalidInput(
+            f"predictions need a file of their own; --out {out} is already there. "
+            "Choose another --out, or add --overwrite to replace that file."
+        )
+
+
 def predictions(predictor: Predictor, table: Table, proba: bool, workers: int) -> str:
     """CSV text: a header, then one line a sample."""
     predicted_B = predictor.predict(table, workers)
-    columns = {"prediction": [_cell(value) for value in predicted_B]}
+    columns = {"prediction": list(map(str, predicted_B))}  # a number: so that it reads back equal
     if proba:
         proba_BC = predictor.probabilities(table, workers)
         labels = predictor.preprocessing.target.as_dict()["labels"]
@@ -58,7 +86,3 @@ def predictions(predictor: Predictor, table: Table, proba: bool, workers: int) -
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     return text.getvalue()
-
-
-def _cell(value: object) -> str:
-    return value if isinstance(value, str) else f"{value:.9g}"

@@ -21,6 +21,7 @@ from phalanx.cli.options import (
     cluster_of,
     count_or_auto,
     hidden_of,
+    trainers_of,
 )
 from phalanx.cli.settings import Settings
 from phalanx.pure.stopping import Reason
@@ -101,13 +102,13 @@ def train(
     checkpoint_every: CheckpointEvery = None,
     resume: Resume = False,
     cluster: Cluster = None,
-    hosts: Hosts = 2,
+    hosts: Hosts = None,
     out: Out = None,
 ) -> None:
     """Train a network on a data file and write a run's folder with weights and report."""
     settings = Settings(
         model=hidden_of(model),
-        workers=count_or_auto("--workers", workers),
+        workers=trainers_of(workers),
         shards=count_or_auto("--shards", shards),
         epochs=epochs,
         batch_size=count_or_auto("--batch-size", batch_size),
@@ -157,7 +158,7 @@ def _train(
     note(_about(data, parts))
     for said in _doubts(parts.preprocessing):
         note(said)
-    with new_run_folder(out or free_folder(data.stem)) as folder:
+    with new_run_folder(out or free_folder(data.stem), kept.get("checkpoint")) as folder:
         bar = progress(settings.epochs, parts.training.n_rows)
         outcome = fit(parts, settings, bar, **kept)
         record = outcome.record(folder.resolve().name, data.name, settings)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from phalanx.data.lookalikes import are_codes, resemblance
+from phalanx.data.lookalikes import are_codes, as_number, may_be_numbers, resemblance
 from phalanx.data.table import Table, or_drop
 from phalanx.errors import InvalidInput
 from phalanx.pure.arrays import Array
@@ -29,7 +29,10 @@ def read_delimited(path: Path, learnt: Mapping[str, bool] | None = None) -> Tabl
 
     Cells such as '', 'NA' or 'nan' are missing values. A column is numbers where every other cell
     is one, else text; one that mixes both, numbers prevailing, is an error when it is used.
-    Digits with a leading zero, as 007, are a code: a column that has one is text.
+    Digits with a leading zero, as 007, are a code: a column that has one is text. So are 1_000
+    and digits that are no ASCII.
+    A blank line is no sample, but of a single column it is a sample whose cell is missing; one at
+    the end of the file is none.
     learnt: of columns that are known, whether they are text, whatever their cells look like.
     Raises InvalidInput for a file that is no such text, naming the line.
     """
@@ -65,7 +68,7 @@ def _lines(path: Path) -> list[Line]:
                 raise csv.Error("a byte of zero")
             delimiter = max(DELIMITERS, key=first.count)
             reader = csv.reader(file, delimiter=delimiter, strict=True)
-            return [(reader.line_num, row) for row in reader if row]
+            return _samples([(reader.line_num, row) for row in reader])
     except UnicodeDecodeError as error:
         raise InvalidInput(
             f"{path} must be text in UTF-8; byte {error.start} is not. "
@@ -75,6 +78,16 @@ def _lines(path: Path) -> list[Line]:
         raise InvalidInput(
             f"{path} must be well-formed CSV; got {error}. Check its quotes, and that it is text."
         ) from None
+
+
+def _samples(lines: list[Line]) -> list[Line]:
+    """The lines that count: not those that are blank, where a line has more cells than one."""
+    filled = [line for line in lines if line[1]]
+    if not filled or len(filled[0][1]) > 1:
+        return filled
+    start = lines.index(filled[0])
+    end = len(lines) if lines[-1][1] else len(lines) - 1
+    return [(number, row or [""]) for number, row in lines[start:end]]
 
 
 def _header(path: Path, line: Line) -> list[str]:
@@ -120,8 +133,9 @@ def _column(
         is_text = are_codes(raw)
     if is_text:
         return _text([cell.strip() for cell in raw])
-    with contextlib.suppress(ValueError):  # most columns are whole, and this is the fast way
-        return np.fromiter(map(float, raw), np.float64, len(raw))
+    if may_be_numbers(raw):
+        with contextlib.suppress(ValueError):  # most columns are whole, and this is the fast way
+            return np.fromiter(map(float, raw), np.float64, len(raw))
     cells = [cell.strip() for cell in raw]
     values = [_number(cell) for cell in cells]
     texts = [i for i, value in enumerate(values) if value is None]
@@ -144,12 +158,7 @@ def _text(cells: list[str]) -> Array:
 
 def _number(cell: str) -> float | None:
     """The cell as a number, NaN where it is empty, None where it is text."""
-    if cell.lower() in EMPTY:
-        return float("nan")
-    try:
-        return float(cell)
-    except ValueError:
-        return None
+    return float("nan") if cell.lower() in EMPTY else as_number(cell)
 
 
 def _and_more(count: int) -> str:

@@ -48,7 +48,17 @@ class NumberInput:
     def encode(self, table: Table, out_BF: Array) -> None:
         values_B = numbers(table, self.column)
         filled_B = np.where(np.isnan(values_B), self.mean, values_B)
-        out_BF[:, 0] = (filled_B - self.mean) / self.scale
+        with np.errstate(over="ignore"):
+            out_BF[:, 0] = (filled_B - self.mean) / self.scale
+        if not np.isfinite(out_BF).all():
+            raise self._too_far(table, values_B, int(np.isfinite(out_BF[:, 0]).argmin()))
+
+    def _too_far(self, table: Table, values_B: Array, row: int) -> InvalidInput:
+        return InvalidInput(
+            f"{table.source}: column {self.column!r} must hold numbers of the size that the "
+            f"network was trained on, {self.mean:.3g} ± {self.scale:.3g}; sample {row + 1} has "
+            f"{values_B[row]:.3g}. Correct it, or leave it empty for a missing value."
+        )
 
     def as_dict(self) -> dict[str, Any]:
         return {"kind": "number", "column": self.column, "mean": self.mean, "scale": self.scale}

@@ -19,6 +19,16 @@ def are_codes(cells: Iterable[str]) -> bool:
     return any(cell[:1] <= "0" and CODE.fullmatch(cell) for cell in cells)
 
 
+def may_be_numbers(cells: Iterable[str]) -> bool:
+    """Whether all are ASCII without an underscore; Python's float takes more than files mean.
+
+    >>> may_be_numbers(["12", "-2e3"]), may_be_numbers(["1_000"])
+    (True, False)
+    """
+    text = "".join(cells)
+    return text.isascii() and "_" not in text
+
+
 def commas(cells: Iterable[str]) -> str:
     """A sentence where the text of a column is numbers with commas, else nothing.
 
@@ -58,8 +68,14 @@ def resemblance(cells: Iterable[str]) -> str:
 
 
 def _is_number(cell: str) -> bool:
+    return as_number(cell) is not None
+
+
+def as_number(cell: str) -> float | None:
+    """The cell, which has no blanks around it, as a number; None where it is text."""
+    if not may_be_numbers((cell,)):
+        return None
     try:
-        float(cell)
+        return float(cell)
     except ValueError:
-        return False
-    return True
+        return None

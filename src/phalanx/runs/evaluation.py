@@ -46,7 +46,7 @@ def evaluate_classes(labels: tuple[str, ...], classes_B: Array, proba_BC: Array)
     ones_B = np.ones(len(classes_B))
     cells = confusion(n_classes)(classes_B, proba_BC.argmax(axis=1), ones_B)
     figures = {name: final(cells) for name, final in CLASS_METRICS.items()}
-    figures["log_loss"] = log_loss(classes_B, proba_BC)
+    figures["log_loss"] = _log_loss(classes_B, proba_BC)
     matrix_CC = cells.reshape(n_classes, n_classes).astype(int)
     by_class = [
         _class_figures(label, c, matrix_CC, classes_B, proba_BC) for c, label in enumerate(labels)
@@ -59,7 +59,7 @@ def _class_figures(
 ) -> ClassFigures:
     right, truly, said = matrix_CC[c, c], matrix_CC[c].sum(), matrix_CC[:, c].sum()
     mine_B = classes_B == c
-    loss = log_loss(classes_B[mine_B], proba_BC[mine_B]) if truly else 0.0
+    loss = _log_loss(classes_B[mine_B], proba_BC[mine_B]) if truly else 0.0
     return ClassFigures(
         label,
         precision=float(right / said) if said else 0.0,
@@ -68,6 +68,11 @@ def _class_figures(
         log_loss=loss,
         samples=int(truly),
     )
+
+
+def _log_loss(classes_B: Array, proba_BC: Array) -> float:
+    """Of certainty about all that is true, 0 rather than -0."""
+    return log_loss(classes_B, proba_BC) + 0.0
 
 
 def evaluate_values(values_B: Array, predicted_B: Array) -> Evaluation:

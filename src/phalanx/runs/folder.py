@@ -29,6 +29,7 @@ from phalanx.pure.arrays import Array
 from phalanx.report import render
 from phalanx.runs.predictor import Predictor
 from phalanx.runs.record import Record
+from phalanx.training.checkpoint import NAME, TEMPORARY
 
 WEIGHTS, PREPROCESSING = "weights.safetensors", "preprocessing.json"
 RECORD, REPORT = "run.json", "report.html"
@@ -37,22 +38,21 @@ Part = TypeVar("Part")
 
 
 @contextmanager
-def new_run_folder(path: Path) -> Iterator[Path]:
+def new_run_folder(path: Path, checkpoints: Path | None = None) -> Iterator[Path]:
     """The folder at `path`, made if it is missing; gone again if nothing was written to it.
 
-    Raises RunFolderError, before the caller starts its work, where the folder cannot be written or
-    already holds a run.
+    checkpoints: of the same training, which may lie in the folder, or be the folder itself.
+    Raises RunFolderError, before the caller starts its work, where the folder cannot be written,
+    is a file, or holds anything else.
     """
-    if (path / RECORD).exists():
-        raise RunFolderError(
-            f"a run needs a folder of its own; {path} already holds one. "
-            "Choose another --out, or delete that folder."
-        )
     try:
+        _check_free(path, checkpoints)
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()
+    except RunFolderError:
+        raise
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
@@ -60,6 +60,41 @@ def new_run_folder(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             path.rmdir()  # the system refuses where the folder holds anything
+
+
+def _check_free(path: Path, checkpoints: Path | None) -> None:
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(
+            f"a run needs a folder of its own; {path} is a file. "
+            "Name a folder as --out, e.g. one that is not there yet."
+        )
+    if (path / RECORD).exists():
+        raise RunFolderError(
+            f"a run needs a folder of its own; {path} already holds one. "
+            "Choose another --out, or delete that folder."
+        )
+    others = [entry for entry in _entries(path) if not _is_kept(entry, checkpoints)]
+    if others:
+        more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
+        raise RunFolderError(
+            f"a run needs a folder of its own; {path} already holds {min(others).name!r}{more}. "
+            "Choose another --out, or empty that folder."
+        )
+
+
+def _entries(path: Path) -> list[Path]:
+    return list(path.iterdir()) if path.is_dir() else []
+
+
+def _is_kept(entry: Path, checkpoints: Path | None) -> bool:
+    """Whether an entry belongs to the checkpoints, or is a folder that leads to them."""
+    if checkpoints is None:
+        return False
+    folder, here = checkpoints.resolve(), entry.resolve()
+    if here in (folder, *folder.parents):
+        return True
+    is_checkpoint = NAME.fullmatch(entry.name) or TEMPORARY.fullmatch(entry.name)
+    return here.parent == folder and bool(is_checkpoint)
 
 
 def free_folder(name: str, parent: Path = Path("runs")) -> Path:
