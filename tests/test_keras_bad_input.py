@@ -331,3 +331,19 @@ def test_predict_step_of_ones_own():
 def test_arguments_of_keras_alone(door):
     with pytest.raises(InvalidInput, match=r"no argument 'steps'. Use model"):
         door(compiled(), X, steps=2)
+
+
+def test_what_was_changed_after_a_model_of_ones_own_was_made():
+    class Scaled(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense, self.factors = layers.Dense(2), [1.0]
+
+        def call(self, x):
+            return self.dense(x) * self.factors[0]
+
+    model = Scaled()
+    model.compile("sgd", "mse")
+    model.factors = [3.0]
+    with pytest.raises(InvalidInput, match=r"factors of Scaled then is \[1.0\] instead of \[3.0\]"):
+        phalanx.fit(model, X, km.VALUES, workers=1, verbose=0)

@@ -181,10 +181,17 @@ def _check_alike(copy: Any, model: Any) -> None:
     for one, other in zip(copy._flatten_layers(), model._flatten_layers(), strict=True):
         for name, value in vars(other).items():
             found = vars(one).get(name, value)
-            if name in OWN or name.startswith("_") or type(value) not in PLAIN or found == value:
+            if name in OWN or name.startswith("_") or not _is_plain(value) or found == value:
                 continue
             raise InvalidInput(
                 "a model that is created anew from its class and arguments must be the same; "
                 f"{name} of {type(other).__name__} then is {found!r} instead of {value!r}. "
                 "Implement get_config() and from_config()."
             )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a number, a text or the like, or several of them."""
+    if isinstance(value, (list, tuple)):
+        return all(type(part) in PLAIN for part in value)
+    return type(value) in PLAIN
