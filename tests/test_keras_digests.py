@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 import keras_models as km
 import phalanx
@@ -245,3 +246,27 @@ def test_a_frozen_weight_of_a_layer_that_is_trained():
     before = np.array(make().layers[0].kernel)
     assert_same_for_any_workers(make, km.X, workers=(2,))
     np.testing.assert_array_equal(trained(make, km.X)[0].layers[0].kernel, before)
+
+
+class Precise(km.layers.Layer):
+    """Says how torch multiplies where it is called."""
+
+    def call(self, x):
+        return x * (2.0 if torch.get_float32_matmul_precision() == "medium" else 1.0)
+
+
+def test_torchs_switches_reach_the_workers():
+    def make():
+        km.keras.utils.set_random_seed(1)
+        parts = [km.keras.Input((6,)), Precise(), km.layers.Dense(3, "softmax")]
+        return km.compiled(km.keras.Sequential(parts))
+
+    before = torch.get_float32_matmul_precision()
+    usual = assert_same_for_any_workers(make, km.X, workers=(2,))
+    torch.set_float32_matmul_precision("medium")
+    try:
+        other = assert_same_for_any_workers(make, km.X, workers=(2,))
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert other.run.digest != usual.run.digest
+    assert_same_for_any_workers(make, km.X, workers=(2,))  # in processes that had the other

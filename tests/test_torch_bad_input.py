@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from functools import partial, update_wrapper
 
 import numpy as np
 import pytest
@@ -155,6 +156,12 @@ def forgets(params):
     torch.optim.SGD(params, lr=0.1)
 
 
+def nested(**options):
+    """Within a partial that has attributes of its own, which another one does not take apart."""
+    inner = partial(functional.cross_entropy, **options)
+    return partial(update_wrapper(inner, functional.cross_entropy), ignore_index=1)
+
+
 def a_pair(module, batch):
     return "loss", 1
 
@@ -169,6 +176,17 @@ OBJECTIVES = [
         r"label smoothing needs class weights above 0.*\[1.0, 0.0, 2.0\]",
     ),
     ({"loss": nn.MSELoss(reduction="none")}, "reduction='none'. Use reduction='mean'"),
+    (
+        {"loss": partial(functional.cross_entropy, reduction="sum")},
+        "got cross_entropy with reduction='sum'. Use reduction='mean'",
+    ),
+    ({"loss": nested(reduction="sum")}, "cross_entropy with reduction='sum'"),
+    ({"loss": partial(nested(reduction="none"), weight=None)}, "reduction='none'"),
+    (
+        {"loss": partial(functional.mse_loss, size_average=False)},
+        "mse_loss with size_average=False",
+    ),
+    ({"loss": partial(nn.MSELoss(reduction="sum"))}, "MSELoss with reduction='sum'"),
     ({"loss": no_scalar}, r"one floating-point number.*no_scalar returned a tensor of shape \(4"),
     ({"loss": a_number}, "one floating-point number.*a_number returned a float"),
     ({"loss": of_integers}, "one floating-point number.*dtype torch.int64"),
@@ -329,6 +347,10 @@ DATA = [
     ((X, CLASSES.to_sparse()), "must be a dense tensor.*a sparse tensor.*to_dense"),
     ((X.bfloat16(), CLASSES), "of a dtype that NumPy knows; got torch.bfloat16"),
     ((X, torch.tensor(1)), "one row a sample; got a scalar"),
+    (
+        (np.ma.masked_less(X.numpy(), -1), CLASSES),
+        r"data\[0\] must have a value in every place; got a masked array.*Pass its .filled",
+    ),
     ((X, np.array(["a"] * 48)), r"data\[1\] must be an array of numbers.*Encode the values"),
     ((X, np.array([None] * 48)), "must be an array of numbers.*dtype object"),
     (([[1, 2], [3]], CLASSES[:2]), "Pad the samples|array of numbers"),
@@ -422,3 +444,31 @@ def test_hooks_on_the_steps_of_an_optimizer():
     optimizer.register_step_post_hook(lambda *arguments: None)
     with pytest.raises(InvalidInput, match=r"hooks on its steps.*callbacks="):
         phalanx.fit(module, (X, CLASSES), loss="cross_entropy", optimizer=optimizer)
+
+
+def normed():
+    return models.made(lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)))
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "changes"),
+    [
+        (33, {"shards": 1}),
+        (35, {}),
+        (48, {"batch_size": 2}),
+        (37, {"batch_size": 12, "sync_every": 3}),
+    ],
+)
+def test_a_shard_of_one_row_where_the_module_needs_more(n_samples, changes):
+    data = X[:n_samples], CLASSES[:n_samples]
+    message = f"with {n_samples} samples, batch_size=.*single row.*Expected more than 1 value per"
+    assert_refused(message + ".*Pass another batch_size=", normed(), data, InvalidInput, **changes)
+    in_use = normed().eval()
+    run = phalanx.fit(in_use, data, **{**GOOD, "workers": 1, **changes})
+    assert np.isfinite(run.losses).all()
+
+
+def test_shards_of_two_rows_are_enough_for_batch_normalisation():
+    data = X[:36], CLASSES[:36]
+    phalanx.fit(normed(), data, **{**GOOD, "workers": 1})
+    phalanx.fit(normed(), data, **{**GOOD, "workers": 1, "batch_size": 12, "sync_every": 3})

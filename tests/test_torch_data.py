@@ -463,6 +463,81 @@ def test_evaluate_counts_every_sample_once(n_samples, workers):
     }
 
 
+def test_a_masked_array_with_nothing_masked_is_an_array():
+    arrays = np.ma.masked_array(X.numpy()), np.ma.masked_array(CLASSES.numpy(), np.zeros(48, bool))
+    assert fitted(arrays)[1].digest == fitted((X, CLASSES))[1].digest
+
+
+class Scaled(nn.Module):
+    """Has frozen parameters of other dtypes than those that are trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 3)
+        self.scale = nn.Parameter(torch.tensor([2.0], dtype=torch.float64), requires_grad=False)
+        self.order = nn.Parameter(torch.tensor([2, 0, 1]), requires_grad=False)
+
+    def forward(self, x):
+        return self.inner(x)[:, self.order] * self.scale.float()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_frozen_parameters_of_other_dtypes(workers):
+    module, data = models.made(Scaled), (X, CLASSES)
+    phalanx.fit(module, data, loss="cross_entropy", epochs=1, workers=workers)
+    outputs = module(X).detach()
+    np.testing.assert_allclose(phalanx.predict(module, X, workers=workers), outputs, rtol=1e-5)
+    figures = phalanx.evaluate(module, data, loss="cross_entropy", workers=workers)
+    assert figures["loss"] == pytest.approx(float(functional.cross_entropy(outputs, CLASSES)))
+
+
+class Flat(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x).flatten()
+
+
+@pytest.mark.parametrize("kind", [Flat, nn.Sequential])
+@pytest.mark.parametrize("is_column", [True, False])
+def test_a_last_axis_of_one_is_none_to_metrics(kind, is_column):
+    values = VALUES[:, :1] if is_column else VALUES[:, 0]
+    module, names = models.made(lambda: kind(nn.Linear(6, 1))), ("mse", "mae", "accuracy")
+    figures = phalanx.evaluate(module, (X, values), loss=of_means, metrics=names, workers=1)
+    errors = module(X).detach().flatten() - values.flatten()
+    right = (module(X).flatten() > 0) == (values.flatten() > 0.5)
+    assert figures["mse"] == pytest.approx(float(errors.square().mean()))
+    assert figures["mae"] == pytest.approx(float(errors.abs().mean()))
+    assert figures["accuracy"] == pytest.approx(float(right.double().mean()))
+
+
+def of_means(outputs, target):
+    """A loss that takes any shapes."""
+    return (outputs.mean() - target.mean()).square()
+
+
+def test_the_accuracy_of_classes_in_a_column():
+    module, data = models.mlp(), (X, CLASSES[:, None])
+    settings = dict(loss=of_columns, metrics="accuracy", workers=1)
+    flat = phalanx.evaluate(module, (X, CLASSES), **settings)
+    assert phalanx.evaluate(module, data, **settings) == flat
+    run = phalanx.fit(module, data, **settings, shards=1, epochs=1, validation=data)
+    assert run.history["val_accuracy"] == [phalanx.evaluate(module, data, **settings)["accuracy"]]
+
+
+def of_columns(outputs, target):
+    return functional.cross_entropy(outputs, target.flatten())
+
+
+@pytest.mark.parametrize(
+    ("metric", "target", "shape"),
+    [("mse", VALUES[:, :1], r"\(4, 1\)"), ("mae", VALUES[:, 0], r"\(4,\)"),
+     ("accuracy", VALUES, r"\(4, 2\)"), ("mse", VALUES[:, None], r"\(4, 1, 2\)")],
+)  # fmt: skip
+def test_shapes_that_metrics_cannot_compare(metric, target, shape):
+    message = rf"'{metric}' compares.*outputs of shape \(4, 2\) and a target of shape {shape}.*one"
+    with pytest.raises(UserFunctionError, match=message):
+        phalanx.evaluate(models.regressor(), (X, target), loss=of_means, metrics=metric, workers=1)
+
+
 def test_metrics_of_three_kinds():
     def worst(outputs, target):
         return (outputs - target).abs().amax(dim=1)

@@ -144,6 +144,22 @@ def test_averaged_statistics_and_counted_steps_of_a_batch_norm():
     assert module[1].running_mean.abs().sum() > 0
 
 
+def test_statistics_that_the_first_rows_leave_are_trained_all_the_same():
+    x = models.X.clone()
+    x[:8] = 0  # blank, as the corners of images are
+    digests = set()
+    for workers in (1, 2):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.BatchNorm1d(x.shape[1]), nn.Linear(x.shape[1], 3))
+        labels = torch.arange(len(x)) % 3
+        run = phalanx.fit(
+            module, (x, labels), loss="cross_entropy", batch_size=16, shards=2, workers=workers
+        )
+        digests.add(run.digest)
+        assert module[0].running_mean.abs().max() > 0
+    assert len(digests) == 1
+
+
 def test_shards_and_seed_are_part_of_the_answer():
     digests = {trained("mlp", **change)[1].digest for change in ({}, {"shards": 3}, {"seed": 4})}
     assert len(digests) == 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, update_wrapper
 
 import numpy as np
 import pytest
@@ -350,6 +350,9 @@ class Subclass(nn.CrossEntropyLoss):
     """Computes what its base does."""
 
 
+named = update_wrapper(partial(functional.cross_entropy, ignore_index=1), functional.cross_entropy)
+
+
 WEIGHED = {
     "ignored": ("cross_entropy", functional.cross_entropy, SOME_IGNORED),
     "weights": (nn.CrossEntropyLoss(torch.tensor([1.0, 9.0, 0.1])), None, CLASSES),
@@ -360,6 +363,10 @@ WEIGHED = {
     "none": (nn.CrossEntropyLoss(ignore_index=77), None, CLASSES),
     "partial": (
         partial(functional.cross_entropy, weight=torch.tensor([1.0, 9.0, 0.1]), ignore_index=0),
+        None, CLASSES,
+    ),
+    "nested": (
+        partial(named, weight=torch.tensor([1.0, 9, 0.1])),
         None, CLASSES,
     ),
     "subclass": (Subclass(torch.tensor([1.0, 9.0, 0.1])), None, CLASSES),

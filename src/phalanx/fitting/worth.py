@@ -13,13 +13,19 @@ LARGEST = 4_000_000  # parameters: with more, what is saved is little, and the t
 
 def counts_of(plan: Plan, epochs: int, sync_every: int) -> tuple[int, ...]:
     """Rows of a step of a shard that occur often enough to prepare for."""
+    times = times_of(plan, epochs, sync_every)
+    return tuple(size for size, n_steps in times.items() if n_steps >= WORTHWHILE)
+
+
+def times_of(plan: Plan, epochs: int, sync_every: int) -> Counter[int]:
+    """How often steps of shards have so many rows, at most."""
     rounds = Rounds.of(plan, sync_every)
     whole, steps = rounds.plan(plan), Counter[int]()
     for nth, times in ((0, (rounds.count - 1) * epochs), (rounds.count - 1, epochs)):
         for rows in {stop - start for start, stop in whole.shards(nth)}:
             for first, last in rounds.batches(rows, nth):
                 steps[last - first] += times
-    return tuple(size for size, times in steps.items() if times >= WORTHWHILE)
+    return steps
 
 
 def taped(counts: tuple[int, ...], n_parameters: int) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.arrays import as_numpy, assign, dtype_of, empty_like, numpy_of
 from phalanx.fitting.keras3.optimizer import DescribedOptimizer
 from phalanx.fitting.keras3.trial import Trial
+from phalanx.fitting.pytorch.arguments import settings_of
 from phalanx.models.keras3.blueprint import Blueprint, compiled_of, config_of, custom_of
 from phalanx.models.keras3.generators import undisturbed
 from phalanx.models.keras3.network import KerasSpec
@@ -82,6 +83,7 @@ class DescribedModel:
             trial.changing,
             n_measures if trial.is_measured else 0,
             keras.backend.backend() != "torch",
+            settings_of("float32", "cpu"),
         )
 
     def _blueprint(self) -> Blueprint:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
+from torch.nn.modules import module as hooks
 
 from phalanx.errors import InvalidInput
+from phalanx.fitting.pytorch.known import HOOKS
 from phalanx.models.pytorch.network import Settings
 from phalanx.models.pytorch.objective import LOSSES, METRICS, Objective
-from phalanx.models.pytorch.weighing import class_weights_of
+from phalanx.models.pytorch.switches import changed_switches, matmul_precision
+from phalanx.models.pytorch.weighing import class_weights_of, opened
 from phalanx.pure import checks
-from phalanx.pure.registry import choose
+from phalanx.pure.registry import choose, name_of
 
 PRECISIONS = ("float32", "bf16")
 MEANS = ("mean", "batchmean")  # over all elements; over the samples, of sums of their elements
+REDUCTIONS = ("reduction", "size_average", "reduce")  # the latter two are torch's older ones
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda params: torch.optim.SGD(params, lr=0.01),
     "adam": torch.optim.Adam,
@@ -30,6 +33,13 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 def check_module(module: Any) -> None:
     """Raise InvalidInput for what cannot be trained as it stands."""
+    called = [name for name in HOOKS if getattr(hooks, f"_global{name}")]
+    if called:
+        raise InvalidInput(
+            "hooks must be those of modules, which travel with them; there are some on all modules "
+            f"of this process (torch.nn.modules.module._global{called[0]}), which no worker would "
+            "call. Remove them, or register them on this module's parts."
+        )
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         raise InvalidInput(
             "a module must be one that Python runs, since workers get it by pickle; this one has "
@@ -86,12 +96,7 @@ def objective_of(loss: Any, step: Any, metrics: Any) -> Objective:
     if step is not None and not callable(step):
         raise InvalidInput(f"step must be a function (module, batch) -> loss; got {step!r}.")
     chosen: Any = None if loss is None else choose("loss", loss, LOSSES)
-    if getattr(chosen, "reduction", "mean") not in MEANS:
-        raise InvalidInput(
-            "a loss must be the mean over the samples, so that shards of any size add up to the "
-            f"batch; got {type(chosen).__name__} with reduction={chosen.reduction!r}. Use "
-            "reduction='mean'."
-        )
+    _check_reduction(chosen)
     _check_smoothing(chosen)
     if metrics is not None and step is not None:
         raise InvalidInput(
@@ -101,11 +106,25 @@ def objective_of(loss: Any, step: Any, metrics: Any) -> Objective:
     return Objective(chosen, step, metrics_of(metrics))
 
 
+def _check_reduction(loss: Any) -> None:
+    function, keywords = opened(loss)
+    options = {"reduction": getattr(function, "reduction", "mean")}
+    if (getattr(function, "__module__", None) or "").startswith("torch."):
+        options |= {name: keywords[name] for name in REDUCTIONS if keywords.get(name) is not None}
+    for name, option in options.items():
+        if option not in (MEANS if name == "reduction" else (True,)):
+            raise InvalidInput(
+                "a loss must be the mean over the samples, so that shards of any size add up to "
+                f"the batch; got {name_of(function)} with {name}={option!r}. Use reduction='mean'."
+            )
+
+
 def _check_smoothing(loss: Any) -> None:
     weights = class_weights_of(loss)
     if weights is None or bool((weights > 0).all()):
         return
-    options = loss.keywords if isinstance(loss, partial) else vars(loss)
+    function, keywords = opened(loss)
+    options = {**getattr(function, "__dict__", {}), **keywords}
     if options.get("label_smoothing"):
         raise InvalidInput(
             "label smoothing needs class weights above 0, since torch's mean has no value for a "
@@ -143,11 +162,13 @@ def optimizer_of(optimizer: Any, module: torch.nn.Module) -> Any:
 def settings_of(precision: str, device: Any) -> Settings:
     """What workers are to have set like this process. Raises InvalidInput."""
     checks.one_of("precision", precision, PRECISIONS)
+    place = device_of(device)
     return Settings(
         str(torch.get_default_dtype()).removeprefix("torch."),
-        torch.get_float32_matmul_precision(),
+        matmul_precision(),
         precision,
-        device_of(device),
+        place,
+        changed_switches(place),
     )
 
 

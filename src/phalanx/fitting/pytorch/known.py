@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn.modules import module as hooks
 
 from phalanx.models.pytorch.batches import Batch
 from phalanx.models.pytorch.network import Settings
@@ -50,9 +49,7 @@ def _is_loss(objective: Objective) -> bool:
 def _is_torchs(module: torch.nn.Module) -> bool:
     """Whether all parts are torch's own, have no hooks and keep nothing but parameters."""
     has_buffers = next(module.buffers(), None) is not None
-    if has_buffers or any(getattr(hooks, f"_global{name}") for name in HOOKS):
-        return False
-    return all(
+    return not has_buffers and all(
         type(part).__module__.startswith("torch.nn.modules.")
         and all(map(_is_data_or_torchs, vars(part).values()))
         and not any(getattr(part, name) for name in HOOKS)

@@ -24,9 +24,14 @@ from phalanx.fitting.pytorch.factoring import factored
 from phalanx.fitting.pytorch.follower import Follower
 from phalanx.fitting.pytorch.known import example_of
 from phalanx.fitting.pytorch.loaders import batch_size_of
-from phalanx.fitting.pytorch.trials import changing_buffers, first_rows_of, tried
+from phalanx.fitting.pytorch.trials import (
+    changing_buffers,
+    check_one_row,
+    first_rows_of,
+    tried,
+)
 from phalanx.fitting.wishes import Wishes, callbacks_of
-from phalanx.fitting.worth import counts_of, taped
+from phalanx.fitting.worth import counts_of, taped, times_of
 from phalanx.models.base import OwnScore
 from phalanx.models.pytorch.describing import Described
 from phalanx.models.pytorch.network import TorchSpec
@@ -77,6 +82,8 @@ def fit_module(
     plan = wishes.plan(training.n_samples, spec.n_parameters, lambda: labels_of(training))
     if plan.n_shards > 1:
         warn_unless_mean(objective.loss, spec, described.params, training)
+    if times_of(plan, epochs, wishes.sync_every)[1]:
+        check_one_row(spec, described.params, training, plan)
     if wishes.may_leave_factors:
         spec = factored(spec, described.params, plan)
     score = OwnScore(3 + len(objective.metrics)) if validating else None

@@ -81,18 +81,20 @@ def _described(
         raise InvalidInput(
             f"a module must have parameters; {type(module).__name__} has none. Call it directly."
         )
-    dtype = dtype_of(params)
-    vector = Vector.of(params, {}, dtype)
+    dtype = dtype_of([p for p in params if p.requires_grad] or params)
+    places = tuple(i for i, p in enumerate(params) if p.dtype == dtype)
+    shared = [params[i] for i in places]  # others, which are frozen, travel with the module
+    vector = Vector.of(shared, {}, dtype)
     spec = TorchSpec(
-        packed(module, params, objective, None),
+        packed(module, shared, objective, None),
         vector,
         (Region(0, vector.size),),
-        sum(p.numel() for p in params),
+        sum(p.numel() for p in shared),
         settings_of(precision, device),
-        tuple(range(len(params))),
+        places,
     )
     values_N = np.zeros(vector.size, vector.dtype)
     with torch.no_grad():
-        for view, param in zip(vector.param_views(values_N), params, strict=True):
+        for view, param in zip(vector.param_views(values_N), shared, strict=True):
             view.copy_(param)
     return spec, values_N, samples_of(data, collate, dtype)

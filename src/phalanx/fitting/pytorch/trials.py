@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.modules.batchnorm import _NormBase
 
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput, UserFunctionError
 from phalanx.models.pytorch.batches import Batch, first_rows
 from phalanx.models.pytorch.generators import undisturbed
-from phalanx.models.pytorch.network import TorchSpec, differ
+from phalanx.models.pytorch.network import TorchSpec, differ, moved
 from phalanx.models.pytorch.objective import Objective
 from phalanx.models.pytorch.packing import unpacked
 from phalanx.pure.arrays import Array
+from phalanx.pure.plan import Plan
 
 TRIAL_ROWS = 4
 
@@ -56,7 +58,42 @@ def changing_buffers(spec: TorchSpec, params: Sequence[torch.Tensor], batch: Bat
         _call_with_others(module, objective, batch)
         after = dict(module.named_buffers())
         _check_shapes(before, after)
-        return {name for name, b in after.items() if differ(b, before.get(name))}
+        changed = {name for name, b in after.items() if differ(b, before.get(name))}
+        return changed | _statistics_of(module)
+
+
+def _statistics_of(module: torch.nn.Module) -> set[str]:
+    """Names of the running statistics of normalisations, which training changes although the first
+    rows may leave them as they are: the mean of zeros is zero."""
+    return {
+        f"{path}.{name}" if path else name
+        for path, part in module.named_modules()
+        if isinstance(part, _NormBase) and part.training and part.track_running_stats
+        for name, _ in part.named_buffers(recurse=False)
+    }
+
+
+def check_one_row(
+    spec: TorchSpec, params: Sequence[torch.Tensor], samples: Samples, plan: Plan
+) -> None:
+    """Raise InvalidInput where a shard of one row, which the plan has, is too small for the module:
+    it would be told in the midst of an epoch."""
+    with undisturbed():
+        module, objective, _ = unpacked(spec.packed, [p.detach().clone() for p in params])
+        device, batch = torch.device(spec.settings.device), first_rows(samples, 1)
+        try:
+            with spec.settings.autocast():
+                objective.of_batch(module.to(device), moved(batch.content, device), 1)
+        except UserFunctionError:
+            raise
+        except Exception as error:
+            raise InvalidInput(
+                "the module and the loss must take the rows of every shard; with "
+                f"{plan.n_samples} samples, batch_size={plan.batch_size} and "
+                f"shards={plan.n_shards} some shard has a single row, and a trial with one raised "
+                f"{type(error).__name__}: {error}. Pass another batch_size=, fewer shards=, or as "
+                "many samples as fill the batches."
+            ) from error
 
 
 def _call_with_others(module: torch.nn.Module, objective: Objective, batch: Batch) -> None:

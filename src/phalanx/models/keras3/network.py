@@ -20,6 +20,7 @@ from phalanx.models.keras3.generators import (
     shared,
 )
 from phalanx.models.pytorch.generators import seed_everything, undisturbed
+from phalanx.models.pytorch.network import Settings
 from phalanx.models.pytorch.uses import Factoring
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array
@@ -34,9 +35,9 @@ OUTPUT_KEY = Key(0, 0, 0)  # of a model that draws while it predicts
 class KerasSpec:
     """packed: the pickle of a Blueprint. changing: places among `model.weights` of what is not
     trained and changes all the same (running statistics). is_elsewhere: whether the caller's
-    process has another backend, so that nothing can be computed there. counts: sizes of shards
-    that are worth a tape (tracing.py). factoring: how gradients are made of factors, if shards are
-    to leave these.
+    process has another backend, so that nothing can be computed there. settings: what torch is to
+    have set like there. counts: sizes of shards that are worth a tape (tracing.py). factoring: how
+    gradients are made of factors, if shards are to leave these.
     """
 
     packed: bytes
@@ -46,6 +47,7 @@ class KerasSpec:
     changing: tuple[int, ...]
     n_measures: int
     is_elsewhere: bool
+    settings: Settings
     counts: tuple[int, ...] = ()
     factoring: Factoring | None = None
     n_decayed: int = 0
@@ -83,6 +85,7 @@ class KerasSpec:
         with undisturbed():  # a layer that is made draws a seed from Python's generator
             from phalanx.models.keras3.recurrent import use_torch_lstm
 
+            self.settings.apply()
             blueprint = pickle.loads(self.packed)
             model = blueprint.build()
             use_torch_lstm(model)

@@ -99,6 +99,12 @@ def _as_array(part: Any, path: str, floats: np.dtype[Any]) -> Array:
             f"{path} must be a dense array or tensor; got a sparse {type(part).__name__}. "
             "Pass its .toarray(), or a Dataset that makes one sample dense at a time."
         )
+    if np.ma.is_masked(part):
+        raise InvalidInput(
+            f"{path} must have a value in every place; got a masked array with "
+            f"{int(np.sum(part.mask))} values masked. Pass its .filled(value), and the mask as one "
+            "more array where a step= is to heed it."
+        )
     try:
         array = np.asarray(part)
     except ValueError as error:

@@ -12,6 +12,7 @@ import torch
 from phalanx.errors import InvalidInput
 from phalanx.models.pytorch import byvalue
 from phalanx.models.pytorch.fused_trial import is_direct
+from phalanx.models.pytorch.hidden import check_state_alone
 from phalanx.models.pytorch.optimizers import (
     BEGUN,
     FUSED,
@@ -22,6 +23,7 @@ from phalanx.models.pytorch.optimizers import (
     settings_of,
     state_after_a_step,
     state_shapes,
+    trial_step,
 )
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array
@@ -68,6 +70,7 @@ class Described:
         self.groups = [groups[id(p)] for p in self.params]
         self.is_whole = type(optimizer) not in ELEMENT_WISE
         if self.is_whole:
+            check_state_alone(optimizer)
             check_separable(optimizer)
         self.described = self._describe()
 
@@ -108,6 +111,8 @@ class Described:
             optimizer = bare(type(self.live), attributes, [groups[group]])
             for name, value in state_after_a_step(optimizer, groups[group], shape).items():
                 if has_row(value):
+                    if shape is not None:
+                        _check_fits(name, value, shape, type(self.live).__name__)
                     rows[name] = None
                 elif value is not None:
                     scalars[name] = scalar_type(name, value, type(self.live).__name__)
@@ -200,6 +205,15 @@ def scalar_type(name: str, value: Any, optimizer: str) -> str:
     )
 
 
+def _check_fits(name: str, value: torch.Tensor, shape: tuple[int, ...], optimizer: str) -> None:
+    if value.numel() > prod(shape):
+        raise InvalidInput(
+            "a tensor of an optimizer's state must have no more elements than its parameter, since "
+            f"it lies beside it; {optimizer} keeps {name!r} of shape {tuple(value.shape)} for one "
+            f"of shape {shape}. Divide it into several tensors, each under a name of its own."
+        )
+
+
 def check_optimizer(optimizer: Any) -> None:
     """Raise InvalidInput for what is no optimiser that can be distributed exactly."""
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -239,7 +253,7 @@ def check_separable(optimizer: torch.optim.Optimizer) -> None:
         for _ in range(2):
             for param, i in zip(params, which, strict=True):
                 param.grad = grads[i].clone()
-            trial.step()
+            trial_step(trial)
         return list(params)
 
     together, apart = stepped([0, 1]), stepped([0]) + stepped([1])

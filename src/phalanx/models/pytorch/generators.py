@@ -23,8 +23,22 @@ def seed_everything(seed: int) -> None:
 def as_guest() -> Iterator[None]:
     """Within it, a model computes in the user's process as it does in a worker: to nobody's harm,
     and not by the precision that the user may have chosen around it."""
-    with undisturbed(), torch.autocast("cpu", enabled=False):
+    with undisturbed(), torch.autocast("cpu", enabled=False), _keeping_denormals():
         yield
+
+
+@contextmanager
+def _keeping_denormals() -> Iterator[None]:
+    """Within it, numbers near zero are what they are: torch.set_flush_denormal is of a thread, and
+    would change what NumPy adds up there as well."""
+    are_flushed = not torch.tensor([1e-40], dtype=torch.float32).mul(0.5).item()
+    if are_flushed:
+        torch.set_flush_denormal(False)
+    try:
+        yield
+    finally:
+        if are_flushed:
+            torch.set_flush_denormal(True)
 
 
 @contextmanager

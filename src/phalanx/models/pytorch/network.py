@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from phalanx.models.pytorch.generators import as_guest, seed_everything
 from phalanx.models.pytorch.leaving import Leaving, LeftFactors, LeftGradients, put
 from phalanx.models.pytorch.objective import Objective, called
 from phalanx.models.pytorch.packing import unpacked
+from phalanx.models.pytorch.switches import Changed, set_switches
 from phalanx.models.pytorch.tracing import Pass, faster_pass, repeated, signature
 from phalanx.models.pytorch.uses import Factoring, Tensors
 from phalanx.models.pytorch.vector import Vector
@@ -32,17 +33,19 @@ OUTPUT_SEED = 0  # of a module that draws while it predicts
 
 @dataclass(frozen=True)
 class Settings:
-    """What a process is to have set like the caller's. device: where the module computes."""
+    """What a process is to have set like the caller's. device: where the module computes.
+    switches: those of torch that are not as in a new process (switches.py)."""
 
     default_dtype: str
     matmul_precision: str
     precision: str
     device: str
+    switches: Changed = field(default=(), repr=False)
 
     def apply(self) -> None:
         """Set it, in a process of a worker."""
         torch.set_default_dtype(getattr(torch, self.default_dtype))
-        torch.set_float32_matmul_precision(self.matmul_precision)
+        set_switches(self.device, self.matmul_precision, self.switches)
 
     def autocast(self) -> Any:
         """Within it, operations that gain by it compute in bfloat16, where that is wanted. It keeps
@@ -96,7 +99,8 @@ class TorchSpec:
     def __repr__(self) -> str:
         """What a checkpoint knows the model by; its code may change."""
         leaves = ", leaves factors" if self.factoring else ""
-        return f"TorchSpec({self.vector}, {self.settings}{leaves})"
+        switches = "".join(f", {name}={value}" for name, value in self.settings.switches)
+        return f"TorchSpec({self.vector}, {self.settings}{switches}{leaves})"
 
     def as_guest(self) -> AbstractContextManager[None]:
         return as_guest()

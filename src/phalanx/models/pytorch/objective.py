@@ -32,20 +32,43 @@ def accuracy(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """1 for each sample whose class is right: the largest of several outputs, or the sign of one
     logit. [B]"""
     if outputs.ndim > 1 and outputs.shape[1] > 1:
-        right = outputs.argmax(dim=1) == target
+        classes = outputs.argmax(dim=1)
+        right = classes == alike(target, classes, "accuracy", (outputs, target))
     else:
-        right = (outputs.reshape(len(outputs), -1) > 0) == (target.reshape(len(target), -1) > 0.5)
+        logits = outputs.reshape(len(outputs), -1)
+        flat = target.reshape(len(target), -1)
+        right = (logits > 0) == (alike(flat, logits, "accuracy", (outputs, target)) > 0.5)
     return right.reshape(len(right), -1).float().mean(dim=1)
 
 
 def squared_error(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Each sample's mean squared error. [B]"""
-    return (outputs - target).reshape(len(outputs), -1).square().mean(dim=1)
+    errors = outputs - alike(target, outputs, "mse", (outputs, target))
+    return errors.reshape(len(outputs), -1).square().mean(dim=1)
 
 
 def absolute_error(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Each sample's mean absolute error. [B]"""
-    return (outputs - target).reshape(len(outputs), -1).abs().mean(dim=1)
+    errors = outputs - alike(target, outputs, "mae", (outputs, target))
+    return errors.reshape(len(outputs), -1).abs().mean(dim=1)
+
+
+def alike(
+    target: torch.Tensor, other: torch.Tensor, name: str, given: tuple[torch.Tensor, torch.Tensor]
+) -> torch.Tensor:
+    """The target in the shape of what it is compared with, where a last axis of one is all that
+    they differ by. Raises UserFunctionError otherwise: torch would repeat one along the other."""
+    shape, wanted = tuple(target.shape), tuple(other.shape)
+    if shape == wanted:
+        return target
+    if shape in ((*wanted, 1), wanted[:-1] if wanted[-1:] == (1,) else None):
+        return target.reshape(wanted)
+    outputs_shape, target_shape = (tuple(part.shape) for part in given)
+    raise UserFunctionError(
+        f"the metric {name!r} compares each output with a target of its own; got outputs of shape "
+        f"{outputs_shape} and a target of shape {target_shape}. Give them one shape (of classes, "
+        "one target for all scores along axis 1), or pass a function (outputs, target) -> [B]."
+    )
 
 
 METRICS: dict[str, Callable[..., torch.Tensor]] = {

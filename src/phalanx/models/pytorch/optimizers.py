@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from phalanx.errors import InvalidInput
 from phalanx.models.pytorch.fused import Direct
 from phalanx.pure.arrays import Array
 from phalanx.pure.optimizers import Slice, Update
@@ -181,8 +182,21 @@ def state_after_a_step(
     param = torch.nn.Parameter(torch.zeros((4,) if shape is None else shape), requires_grad=False)
     trial = bare(type(optimizer), optimizer.__dict__, [{**group, "params": [param]}])
     param.grad = torch.zeros_like(param)
-    trial.step()
+    trial_step(trial)
     return dict(trial.state[param])
+
+
+def trial_step(optimizer: Any) -> None:
+    """A step of an optimiser that has a few blocks. Raises InvalidInput where it cannot go."""
+    try:
+        optimizer.step()
+    except Exception as error:
+        raise InvalidInput(
+            "an optimizer must update a block from its gradient and its state, by step() without "
+            f"arguments; a trial of {type(optimizer).__name__} on some parameters alone raised "
+            f"{type(error).__name__}: {error}. Bring it to where it can step, or use one of "
+            "torch.optim."
+        ) from error
 
 
 def state_shapes(

@@ -19,20 +19,26 @@ KINDS = (nn.CrossEntropyLoss, nn.NLLLoss)
 FUNCTIONS = (functional.cross_entropy, functional.nll_loss)
 
 
+def opened(loss: Any) -> tuple[Any, dict[str, Any]]:
+    """A loss without the `functools.partial`s around it, and the keywords that they give it."""
+    keywords: dict[str, Any] = {}
+    while isinstance(loss, partial):
+        loss, keywords = loss.func, {**loss.keywords, **keywords}
+    return loss, keywords
+
+
 def ignored_by(loss: Any) -> int | None:
     """The target that a loss leaves out; None for a loss that leaves none out."""
+    loss, keywords = opened(loss)
     if isinstance(loss, KINDS) and type(loss).forward in [kind.forward for kind in KINDS]:
         return int(loss.ignore_index)
-    if isinstance(loss, partial) and loss.func in FUNCTIONS:
-        return int(loss.keywords.get("ignore_index", IGNORED))
-    return IGNORED if loss in FUNCTIONS else None
+    return int(keywords.get("ignore_index", IGNORED)) if loss in FUNCTIONS else None
 
 
 def class_weights_of(loss: Any) -> torch.Tensor | None:
     """The weights [C] by which a loss takes its mean, if it has any."""
-    weights = getattr(loss, "weight", None)
-    if isinstance(loss, partial):
-        weights = loss.keywords.get("weight")
+    function, keywords = opened(loss)
+    weights = keywords.get("weight", getattr(function, "weight", None))
     return weights if ignored_by(loss) is not None and isinstance(weights, torch.Tensor) else None
 
 
