@@ -11,7 +11,7 @@ import pytest
 import keras_models as km
 import phalanx
 from keras_models import keras
-from phalanx import InvalidInput
+from phalanx import InvalidInput, UserFunctionError
 
 pytestmark = km.marks
 layers, ops, optimizers = keras.layers, keras.ops, keras.optimizers
@@ -347,3 +347,46 @@ def test_what_was_changed_after_a_model_of_ones_own_was_made():
     model.factors = [3.0]
     with pytest.raises(InvalidInput, match=r"factors of Scaled then is \[1.0\] instead of \[3.0\]"):
         phalanx.fit(model, X, km.VALUES, workers=1, verbose=0)
+
+
+def test_a_refused_fit_leaves_the_model_as_it_was():
+    model = compiled(
+        layers.Dense(4), layers.BatchNormalization(), layers.Dropout(0.2), layers.Dense(2),
+        loss=keras.losses.MeanSquaredError(reduction="sum"),
+    )  # fmt: skip
+    model.build((None, 6))
+    before = model.get_weights()
+    with pytest.raises(InvalidInput, match="reduction='sum'"):
+        phalanx.fit(model, X, km.VALUES, workers=1, verbose=0)
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_loss_that_keeps_something():
+    class Mean(keras.losses.Loss):
+        def __init__(self):
+            super().__init__()
+            self.mean = keras.Variable(0.0)
+
+        def call(self, target, output):
+            return keras.ops.mean((target - output) ** 2, axis=-1)
+
+    with pytest.raises(InvalidInput, match=r"Mean has Variable 'mean'.*layer or the model"):
+        phalanx.fit(compiled(layers.Dense(2), loss=Mean()), X, km.VALUES, workers=1, verbose=0)
+
+
+def test_a_weight_that_only_later_samples_change():
+    class Counter(layers.Layer):
+        def build(self, shape):
+            self.seen = self.add_weight(shape=(), initializer="zeros", trainable=False, name="seen")
+
+        def call(self, x):
+            if not isinstance(x, keras.KerasTensor) and float(keras.ops.max(x)) > 50:
+                self.seen.assign_add(1.0)
+            return x
+
+    x = X.copy()
+    x[20:] += 100
+    model = compiled(Counter(), layers.Dense(2), loss="mse")
+    with pytest.raises(UserFunctionError, match=r"'counter.*seen' was not changed by the first"):
+        phalanx.fit(model, x, km.VALUES, workers=1, verbose=0)

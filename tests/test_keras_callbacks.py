@@ -477,3 +477,49 @@ def test_predictions_have_the_dtype_of_the_model():
     predicted = phalanx.predict(model, numbers, workers=1)
     assert predicted.dtype == np.int64
     np.testing.assert_array_equal(predicted, numbers + 1)
+
+
+def annealed():
+    """The layer's factor is no weight that training changes."""
+    keras.utils.set_random_seed(1)
+    parts = [keras.Input((6,)), km.layers.Dense(3, "softmax"), Weighted(name="weighted")]
+    return km.compiled(keras.Sequential(parts))
+
+
+class Weighted(km.layers.Layer):
+    def build(self, shape):
+        self.factor = self.add_weight(shape=(), initializer="ones", trainable=False, name="factor")
+
+    def call(self, x):
+        return x**self.factor
+
+
+@pytest.mark.parametrize("moment", ["on_train_begin", "on_epoch_end"])
+def test_a_constant_weight_that_a_callback_writes_into_is_refused(moment):
+    model = annealed()
+    told = callbacks.LambdaCallback(**{moment: lambda *given: model.layers[1].factor.assign(2.0)})
+    with pytest.raises(InvalidInput, match=r"written into '.*weighted/factor'.*initial_epoch"):
+        trained(model, callbacks=[told])
+
+
+def test_another_optimizer_that_a_callback_sets_is_refused():
+    def change(epoch, logs):
+        model.optimizer = optimizers.SGD(0.1)
+
+    model = km.mlp()
+    with pytest.raises(InvalidInput, match=r"callback has set another one.*initial_epoch"):
+        trained(model, callbacks=[callbacks.LambdaCallback(on_epoch_end=change)])
+
+
+def test_a_schedule_that_a_callback_sets_is_followed():
+    class Slower(callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            schedule = optimizers.schedules.ExponentialDecay(0.05, 2, 0.5)
+            self.model.optimizer.learning_rate = schedule
+
+    settings = dict(batch_size=16, epochs=3, shuffle=False, verbose=0)
+    theirs = km.plain().fit(km.X, km.VALUES, callbacks=[Slower()], **settings)
+    history = phalanx.fit(
+        km.plain(), km.X, km.VALUES, callbacks=[Slower()], shards=1, workers=1, **settings
+    )
+    np.testing.assert_allclose(history.history["loss"], theirs.history["loss"], rtol=1e-5)

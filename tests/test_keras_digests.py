@@ -14,6 +14,7 @@ import phalanx
 from phalanx.testing import Fault, scripted
 
 pytestmark = km.marks
+ops = km.keras.ops
 STEPS = 6  # two epochs of three
 
 
@@ -270,3 +271,47 @@ def test_torchs_switches_reach_the_workers():
         torch.set_float32_matmul_precision(before)
     assert other.run.digest != usual.run.digest
     assert_same_for_any_workers(make, km.X, workers=(2,))  # in processes that had the other
+
+
+class Moving(km.keras.Model):
+    """Its loss is divided by what it was of late."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = km.layers.Dense(3, "softmax")
+        self.late = self.add_weight(shape=(), initializer="zeros", trainable=False, name="late")
+
+    def call(self, x):
+        return self.dense(x)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if training:
+            self.late.assign(0.9 * self.late + 0.1 * km.keras.ops.stop_gradient(loss))
+        return loss / (1 + self.late)
+
+
+def test_a_weight_that_the_loss_assigns():
+    def make():
+        km.keras.utils.set_random_seed(1)
+        return km.compiled(Moving())
+
+    assert_same_for_any_workers(make, km.X, workers=(2,))
+    assert float(trained(make, km.X)[0].late) > 0
+
+
+class OpsOfBoth(km.layers.Layer):
+    def call(self, x):
+        return ops.tanh(x) * torch.sigmoid(x)
+
+
+def test_a_class_that_names_torch_and_ops(monkeypatch):
+    """As cloudpickle sends it by value from a script."""
+    monkeypatch.setattr(OpsOfBoth, "__module__", "__main__")
+
+    def make():
+        km.keras.utils.set_random_seed(1)
+        parts = [km.keras.Input((6,)), OpsOfBoth(), km.layers.Dense(3, "softmax")]
+        return km.compiled(km.keras.Sequential(parts))
+
+    assert_same_for_any_workers(make, km.X, workers=(2,))

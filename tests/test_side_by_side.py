@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 
-from phalanx import MLPClassifier
+from phalanx import MLPClassifier, MLPRegressor
 from phalanx.data.samples import TableSamples
 from phalanx.engine.making import ROWS_AT_ONCE, SideBySide
 from phalanx.models.mlp import MLPSpec, side_by_side
@@ -179,3 +180,16 @@ def test_where_others_may_take_them_they_are_computed_one_by_one(groups):
 def test_plain_networks_have_no_such_thing(groups):
     fit_wide(256, 4, aggregation="median")
     assert groups == []
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("width", [2001, 10001])
+def test_a_loss_whose_deltas_hide_the_last_bits(width):
+    """The sign of an error says nothing of its last bit, by which shards may differ in one pass."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 20)).astype(np.float32)
+    y = rng.standard_normal((200, 3)).astype(np.float32)
+    settings = dict(hidden_layer_sizes=(width,), activation="gelu", batch_size=200, shards=8)
+    regressor = MLPRegressor(loss="absolute_error", max_iter=2, random_state=0, **settings)
+    alone = clone(regressor).fit(x, y)
+    assert clone(regressor).set_params(n_jobs=2).fit(x, y).loss_curve_ == alone.loss_curve_

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -294,3 +295,17 @@ def test_a_worker_stops_or_hangs(phase, action):
 def test_one_dies_at_the_norm_again_and_again():
     faults = [Fault(0, step, "norm", life=step - 1) for step in (2, 3, 4)]
     assert lost(survives("wide", 2, faults))
+
+
+def test_fits_in_two_threads_draw_each_from_its_own():
+    """Generators are the process's, and a lone worker computes in it."""
+    make, x, y = models.KINDS["mlp"]
+    modules = [make() for _ in range(5)]
+
+    def fitted(module):
+        return phalanx.fit(module, (x, y), **SETTINGS | {"epochs": 5}).digest
+
+    alone, state = fitted(modules.pop()), torch.get_rng_state()
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(fitted, modules)) == [alone] * 4
+    assert torch.equal(torch.get_rng_state(), state)

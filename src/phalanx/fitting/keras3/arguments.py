@@ -33,6 +33,13 @@ def check_model(model: Any, is_trained: bool) -> None:
             "model.compile(optimizer='adam', loss=...)."
         )
     check_own(model, TRAINED if is_trained else JUDGED, "compute_loss")
+    for name in ("compute_loss", "compute_metrics"):
+        if name in vars(model):
+            raise InvalidInput(
+                f"workers have models of the same class; {name} was set on this object alone. "
+                "Override it in the class."
+            )
+    _check_losses(model)
     if is_trained:
         _check_optimizer(model.optimizer)
     stateful = [
@@ -66,6 +73,18 @@ def check_visits(plan: Plan) -> None:
             f"steps_per_epoch={plan.n_steps} the last {plan.n_samples - plan.n_visited} of "
             f"{plan.n_samples} would never be seen. Leave steps_per_epoch out, or shuffle."
         )
+
+
+def _check_losses(model: Any) -> None:
+    """Raise InvalidInput for a loss that keeps something from step to step."""
+    for loss in keras.tree.flatten(model._compile_config.config.get("loss")):
+        for name, value in getattr(loss, "__dict__", {}).items():
+            if isinstance(value, (keras.Variable, keras.random.SeedGenerator)):
+                raise InvalidInput(
+                    "a loss must keep nothing from step to step, since each shard has its own; "
+                    f"{type(loss).__name__} has {type(value).__name__} {name!r}. Keep it in a "
+                    "layer or the model, whose weights and generators the workers share."
+                )
 
 
 def _check_optimizer(optimizer: Any) -> None:

@@ -89,8 +89,8 @@ class DescribedModel:
     def _blueprint(self) -> Blueprint:
         """What a worker creates the model from."""
         model, trial = self.model, self.trial
-        shared = {id(v) for v in self.live} | {id(model.weights[i]) for i in trial.changing}
-        constants = {i: numpy_of(w) for i, w in enumerate(model.weights) if id(w) not in shared}
+        kept = {id(weight) for weight in self.constants}
+        constants = {i: numpy_of(w) for i, w in enumerate(model.weights) if id(w) in kept}
         layers = model._flatten_layers()
         return Blueprint(
             config_of(model),
@@ -106,6 +106,13 @@ class DescribedModel:
             keras.config.image_data_format(),
             keras.config.epsilon(),
         )
+
+    @property
+    def constants(self) -> list[Any]:
+        """The weights that training does not change."""
+        weights, changing = self.model.weights, self.trial.changing
+        shared = {id(v) for v in self.live} | {id(weights[i]) for i in changing}
+        return [weight for weight in weights if id(weight) not in shared]
 
     def _packed(self, blueprint: Blueprint) -> bytes:
         """Raises InvalidInput where a worker could not create the model, or another one."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from phalanx.clusters.hosts.launch import speaks
 from phalanx.errors import InvalidInput
+from phalanx.fitting.keras3.arrays import numpy_of
 from phalanx.fitting.keras3.described import DescribedModel
 from phalanx.pure import checks
 from phalanx.pure.arrays import Array
@@ -56,14 +57,12 @@ class KerasFollower:
                 model=self.model,
             )
         )
-        rate = self._optimizer._learning_rate
-        schedules = keras.optimizers.schedules.LearningRateSchedule
-        self._schedule = rate if isinstance(rate, schedules) else None
         self.changes = self._schedule is not None or self.is_followed
         self._tables: dict[int, Array] = {}
         self._first_epoch, self._n_told = first_epoch, 0
         self._trainable = list(map(id, self.model.trainable_variables))
         self._settings = settings_of(self._optimizer)
+        self._constants = [(w, numpy_of(w)) for w in described.constants] if given else []
 
     def begin(self, resume: Any) -> None:
         """The training is about to begin; what a checkpoint knows was seen before is told anew."""
@@ -88,14 +87,21 @@ class KerasFollower:
             self._tables = {epoch: self._rates(epoch)}
         return self._tables[epoch]
 
+    @property
+    def _schedule(self) -> Any:
+        """The schedule of the learning rate, which a callback may set; None for a number."""
+        rate = self._optimizer._learning_rate
+        schedules = keras.optimizers.schedules.LearningRateSchedule
+        return rate if isinstance(rate, schedules) else None
+
     def _rates(self, epoch: int) -> Array:
-        table = np.empty((self._n_steps, 2, 1))
-        if self._schedule is None:
+        table, schedule = np.empty((self._n_steps, 2, 1)), self._schedule
+        if schedule is None:
             table[...] = float(keras.ops.convert_to_numpy(self._optimizer.learning_rate))
             return table
         first = self._iterations + (epoch - self._first_epoch) * self._n_steps
         for t in range(self._n_steps):
-            table[t] = float(keras.ops.convert_to_numpy(self._schedule(first + t)))
+            table[t] = float(keras.ops.convert_to_numpy(schedule(first + t)))
         return table
 
     def show(self, values_XN: Array, scalars_KC: Array) -> None:
@@ -121,6 +127,19 @@ class KerasFollower:
 
     def _check_unchanged(self) -> None:
         """Raise InvalidInput if a callback has changed what workers were told at the beginning."""
+        if self.model.optimizer is not self._optimizer:
+            raise InvalidInput(
+                "a fit has one optimizer; a callback has set another one. End this fit "
+                "(self.model.stop_training = True), set it, and call fit again with initial_epoch."
+            )
+        for weight, value in self._constants:
+            if not np.array_equal(keras.ops.convert_to_numpy(weight), value):
+                raise InvalidInput(
+                    "a callback may change the weights that training changes; one has written into "
+                    f"{weight.path!r}, of which the workers have copies. End this fit "
+                    "(self.model.stop_training = True), write, and call fit again with "
+                    "initial_epoch."
+                )
         now = settings_of(self._optimizer)
         changed = [name for name, value in now.items() if value != self._settings.get(name)]
         if changed:

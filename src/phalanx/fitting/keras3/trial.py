@@ -34,53 +34,51 @@ class Trial:
     def _try(self) -> tuple[int, ...]:
         """Call the model on a few samples, which builds it; places of the weights that a call in
         training changes. Nothing else is changed. Raises InvalidInput where it fails."""
-        model = self.model
-        before, seeds = self._called()
-        changed = tuple(
-            i
-            for i, (weight, value) in enumerate(zip(model.weights, before, strict=True))
-            if id(weight) in self._assigned
-            or not np.array_equal(keras.ops.convert_to_numpy(weight), value)
-        )
-        for i in changed:
-            model.weights[i].assign(before[i])
-        for state, value in zip(seed_states(model), seeds, strict=True):
-            state.assign(value)
+        with _telling():
+            self._build()
+        weights, states = self.model.weights, seed_states(self.model)
+        before, seeds = [numpy_of(w) for w in weights], [numpy_of(state) for state in states]
+        try:
+            with _telling(), undisturbed():
+                self._call_all()
+            changed = tuple(
+                i
+                for i, (weight, value) in enumerate(zip(weights, before, strict=True))
+                if id(weight) in self._assigned or _differs(weight, value)
+            )
+        finally:
+            for variable, value in zip([*weights, *states], [*before, *seeds], strict=True):
+                if _differs(variable, value):
+                    variable.assign(value)
         self._check_not_trained(changed)
         return changed
 
-    def _called(self) -> tuple[list[Array], list[Array]]:
-        """The model's weights and seeds as they were before it was called on the samples."""
-        model = self.model
-        try:
-            if not model.built:
-                model(self.x)
-            before = [numpy_of(weight) for weight in model.weights]
-            seeds = [numpy_of(state) for state in seed_states(model)]
-            with undisturbed():
-                self.predicted = self._call(self.x, training=False)
-                if self.is_trained:
-                    self._assigned = self._assigning()
-                    self._call(self.x, training=True)  # which also adds the losses of layers
-                if self.is_measured:
-                    self._build_metrics()
-        except InvalidInput:
-            raise
-        except Exception as error:
-            raise InvalidInput(
-                f"the model and its loss must take the data; a trial with {TRIAL_ROWS} samples "
-                f"raised {type(error).__name__}: {error}. Compare the shapes of x and y with the "
-                "model's inputs and outputs (model.summary())."
-            ) from error
-        return before, seeds
+    def _build(self) -> None:
+        """A subclassed model may count as built before it has any weights."""
+        if not all(layer.built for layer in self.model._flatten_layers()):
+            self._call(self.x, training=False)
+
+    def _call_all(self) -> None:
+        """All that a training, or an evaluation, calls."""
+        self.predicted = self._call(self.x, training=False)
+        if self.is_trained:
+            self._call(self.x, training=True)  # which also adds the losses of layers
+        if self.is_measured:
+            self._build_metrics()
+        if self.is_trained:
+            self._assigned = self._assigning()
 
     def _assigning(self) -> set[int]:
-        """Ids of the variables that a call in training assigns, be it what they are already: of
-        rows of zeros, a running mean stays zero. Those that are written otherwise have changed."""
-        if len(self.model.weights) == len(self.model.trainable_variables):
+        """Ids of the variables that a step assigns, be it what they are already: of rows of zeros,
+        a running mean stays zero. Those that are written otherwise have changed."""
+        model = self.model
+        if len(model.weights) == len(model.trainable_variables):
             return set()
-        with keras.StatelessScope() as scope:
-            self._call(self.x, training=True)
+        with keras.StatelessScope() as scope, torch.no_grad():
+            predicted = self._predicted(self.x, training=True)
+            model._compute_loss(
+                x=self.x, y=self.y, y_pred=predicted, sample_weight=self.weight, training=True
+            )
         return set(scope.state_mapping)
 
     def _check_not_trained(self, changed: tuple[int, ...]) -> None:
@@ -228,6 +226,25 @@ class Trial:
         }
         model.reset_metrics()
         return {**figures, "loss": loss}
+
+
+def _differs(variable: Any, value: Array) -> bool:
+    return not np.array_equal(keras.ops.convert_to_numpy(variable), value)
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Within it, whatever is raised becomes an InvalidInput."""
+    try:
+        yield
+    except InvalidInput:
+        raise
+    except Exception as error:
+        raise InvalidInput(
+            f"the model and its loss must take the data; a trial with {TRIAL_ROWS} samples "
+            f"raised {type(error).__name__}: {error}. Compare the shapes of x and y with the "
+            "model's inputs and outputs (model.summary())."
+        ) from error
 
 
 def _first_of(samples: Samples) -> tuple[Any, Any, Any]:

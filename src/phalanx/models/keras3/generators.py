@@ -28,13 +28,13 @@ def share() -> None:
 @contextmanager
 def as_guest() -> Iterator[None]:
     """As that of torch (models/pytorch/generators.py); and Keras' own generator is left as well."""
-    before = _used()
-    share()
-    try:
-        with generators.as_guest():
+    with generators.as_guest():
+        before = _used()
+        share()
+        try:
             yield
-    finally:
-        _use(before)
+        finally:
+            _use(before)
 
 
 @contextmanager
@@ -42,15 +42,15 @@ def undisturbed() -> Iterator[None]:
     """Likewise; within it, that generator is drawn from."""
     import keras
 
-    before = _used()
-    state = None if before is None else np.array(keras.ops.convert_to_numpy(before.state))
-    try:
-        with generators.undisturbed():
+    with generators.undisturbed():
+        before = _used()
+        state = None if before is None else np.array(keras.ops.convert_to_numpy(before.state))
+        try:
             yield
-    finally:
-        _use(before)
-        if before is not None:
-            before.state.assign(state)
+        finally:
+            _use(before)
+            if before is not None:
+                before.state.assign(state)
 
 
 def _used() -> Any:

@@ -115,6 +115,8 @@ class KerasModel:
             name: value.dtype for name, value in zip(self._names, self.changing, strict=True)
         }
         self._common = list(self._views(values_N))
+        own = {id(value) for value in (*self.params, *self.changing)}
+        self._constants = [w for w in weights if id(w._value) not in own]
         self._seeds = seed_states(model)
         self._metrics = self._known_metrics()
         self._is_measured = False
@@ -136,6 +138,7 @@ class KerasModel:
                     self._tapes[signature(samples)] = tape[0]
             forget_masks(model)
             self._metrics = self._known_metrics()  # the losses of outputs, if that made them
+        self._versions = self._versions_now()
 
     def gradient(self, rows: Any, grad_N: Array, key: Key) -> Sequence[float]:
         _, slots, changing_slots = self._slots_of(grad_N)
@@ -156,11 +159,28 @@ class KerasModel:
         self._prepare(True)
         self._seed(key, is_taped=tape is not None)
         loss, predicted = (tape or self._by_keras)(leaves, slots)
+        self._check_constants()
         with self.torch.no_grad():
             for slot, value in zip(changing_slots, self.changing, strict=True):
                 slot.copy_(value)
             measures = self._measured(*unpacked(rows.content), predicted)
         return [float(loss) * rows.count, float(rows.count), *measures]
+
+    def _versions_now(self) -> list[int]:
+        """How often each constant weight was written into, as torch counts it."""
+        return [weight._value._version for weight in self._constants]
+
+    def _check_constants(self) -> None:
+        """Raise UserFunctionError where a step has written into what was thought to be constant."""
+        now = self._versions_now()
+        if now == self._versions:
+            return
+        written = next(i for i, before in enumerate(self._versions) if now[i] != before)
+        raise UserFunctionError(
+            "a weight that a step changes must be changed by every step; "
+            f"{self._constants[written].path!r} was not changed by the first samples, and was by "
+            "others. Assign it in every call in training."
+        )
 
     def _loss_of(self, *leaves: Any) -> tuple[Any, Any]:
         """Loss and predictions, by Keras, of the tensors of a batch."""

@@ -10,6 +10,7 @@ random numbers first, once a process, and where a bit differs, shards go one by 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -21,6 +22,7 @@ from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.factors import FactorLayout
 from phalanx.pure.randomness import Key
 
+TELLING = {"absolute_error": "squared_error", "huber": "squared_error"}  # whose deltas hide no bit
 LARGEST = 2**24  # parameters; a trial holds as many again for a moment
 
 
@@ -34,9 +36,13 @@ def tried(spec: MLPSpec, layout: FactorLayout, n_shards: int) -> int | None:
     """
     if spec.n_parameters > LARGEST:
         return None
-    trial = _Trial(spec, layout, n_shards)
-    alone = trial.one_by_one()
-    return next((at_once for at_once in (n_shards, 1) if trial.joined(at_once) == alone), None)
+    specs = {spec, replace(spec, loss=TELLING.get(spec.loss, spec.loss))}
+    trials = [_Trial(each, layout, n_shards) for each in specs]
+    alone = [trial.one_by_one() for trial in trials]
+    for at_once in (n_shards, 1):
+        if [trial.joined(at_once) for trial in trials] == alone:
+            return at_once
+    return None
 
 
 class _Trial:

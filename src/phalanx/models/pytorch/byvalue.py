@@ -7,13 +7,24 @@ class by copies, which no longer see the globals that the user changes.
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 from typing import Any
 from uuid import uuid4
 
 import cloudpickle
+import torch
 from cloudpickle import cloudpickle as details
+
+
+def _torch_ops() -> Any:
+    return torch.ops
+
+
+# A function that names both `torch` and `ops` (of Keras, say) has cloudpickle look for torch.ops,
+# a module that cannot be imported.
+copyreg.pickle(type(torch.ops), lambda ops: (_torch_ops, ()))
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+_turn = threading.RLock()
+os.register_at_fork(after_in_child=lambda: globals().update(_turn=threading.RLock()))
 
 
 def seed_everything(seed: int) -> None:
@@ -43,11 +48,13 @@ def _keeping_denormals() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Within it, whatever draws from torch's, NumPy's or Python's generators leaves no trace."""
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
+    """Within it, whatever draws from torch's, NumPy's or Python's generators leaves no trace. One
+    thread at a time, since they are those of the process."""
+    with _turn:
+        states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+        try:
+            yield
+        finally:
+            torch.set_rng_state(states[0])
+            np.random.set_state(states[1])
+            random.setstate(states[2])
