@@ -507,7 +507,7 @@ def test_another_optimizer_that_a_callback_sets_is_refused():
         model.optimizer = optimizers.SGD(0.1)
 
     model = km.mlp()
-    with pytest.raises(InvalidInput, match=r"callback has set another one.*initial_epoch"):
+    with pytest.raises(InvalidInput, match=r"callback has set another.*initial_epoch"):
         trained(model, callbacks=[callbacks.LambdaCallback(on_epoch_end=change)])
 
 

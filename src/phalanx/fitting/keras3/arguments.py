@@ -33,12 +33,7 @@ def check_model(model: Any, is_trained: bool) -> None:
             "model.compile(optimizer='adam', loss=...)."
         )
     check_own(model, TRAINED if is_trained else JUDGED, "compute_loss")
-    for name in ("compute_loss", "compute_metrics"):
-        if name in vars(model):
-            raise InvalidInput(
-                f"workers have models of the same class; {name} was set on this object alone. "
-                "Override it in the class."
-            )
+    _check_methods(model)
     _check_losses(model)
     if is_trained:
         _check_optimizer(model.optimizer)
@@ -73,6 +68,15 @@ def check_visits(plan: Plan) -> None:
             f"steps_per_epoch={plan.n_steps} the last {plan.n_samples - plan.n_visited} of "
             f"{plan.n_samples} would never be seen. Leave steps_per_epoch out, or shuffle."
         )
+
+
+def _check_methods(model: Any) -> None:
+    for name in ("compute_loss", "compute_metrics"):
+        if name in vars(model):
+            raise InvalidInput(
+                f"workers have models of the same class; {name} was set on this object alone. "
+                "Override it in the class."
+            )
 
 
 def _check_losses(model: Any) -> None:

@@ -99,8 +99,10 @@ class KerasData:
             weights = weights * np.asarray(sample_weight)
         return KerasData((x, y, weights))
 
-    def first(self, count: int) -> KerasData:
-        """So many samples at most."""
+    def first(self, validation_steps: int, batch_size: int) -> KerasData:
+        """The samples of so many batches. Raises InvalidInput."""
+        checks.number("validation_steps", validation_steps, integer=True, at_least=1)
+        count = validation_steps * batch_size
         if self.is_arrays:
             return self.take(0, count)
         return KerasData(Subset(self.parts, range(min(count, len(self.parts)))), self.collate)

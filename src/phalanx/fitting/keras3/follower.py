@@ -12,8 +12,8 @@ import numpy as np
 
 from phalanx.clusters.hosts.launch import speaks
 from phalanx.errors import InvalidInput
-from phalanx.fitting.keras3.arrays import numpy_of
 from phalanx.fitting.keras3.described import DescribedModel
+from phalanx.fitting.keras3.unchanged import Unchanged
 from phalanx.pure import checks
 from phalanx.pure.arrays import Array
 from phalanx.pure.plan import Plan
@@ -60,9 +60,7 @@ class KerasFollower:
         self.changes = self._schedule is not None or self.is_followed
         self._tables: dict[int, Array] = {}
         self._first_epoch, self._n_told = first_epoch, 0
-        self._trainable = list(map(id, self.model.trainable_variables))
-        self._settings = settings_of(self._optimizer)
-        self._constants = [(w, numpy_of(w)) for w in described.constants] if given else []
+        self._unchanged = Unchanged(self.model, described.constants if given else [])
 
     def begin(self, resume: Any) -> None:
         """The training is about to begin; what a checkpoint knows was seen before is told anew."""
@@ -71,7 +69,7 @@ class KerasFollower:
             _check_resumable(self.callbacks.callbacks)
         self.model.stop_training = False
         self.callbacks.on_train_begin()
-        self._check_unchanged()
+        self._unchanged.check()
         self._iterations = int(keras.ops.convert_to_numpy(self._optimizer.iterations))
         with _unsaved(self.model):
             for count, packed in enumerate(records, 1):
@@ -122,39 +120,8 @@ class KerasFollower:
         self.callbacks.on_epoch_end(epoch, self.logs(record, epoch))
         stops = bool(self.model.stop_training)
         if not stops and record.reason is None and self.is_followed:
-            self._check_unchanged()
+            self._unchanged.check()
         return stops
-
-    def _check_unchanged(self) -> None:
-        """Raise InvalidInput if a callback has changed what workers were told at the beginning."""
-        if self.model.optimizer is not self._optimizer:
-            raise InvalidInput(
-                "a fit has one optimizer; a callback has set another one. End this fit "
-                "(self.model.stop_training = True), set it, and call fit again with initial_epoch."
-            )
-        for weight, value in self._constants:
-            if not np.array_equal(keras.ops.convert_to_numpy(weight), value):
-                raise InvalidInput(
-                    "a callback may change the weights that training changes; one has written into "
-                    f"{weight.path!r}, of which the workers have copies. End this fit "
-                    "(self.model.stop_training = True), write, and call fit again with "
-                    "initial_epoch."
-                )
-        now = settings_of(self._optimizer)
-        changed = [name for name, value in now.items() if value != self._settings.get(name)]
-        if changed:
-            raise InvalidInput(
-                "of the optimizer's settings a callback may change the learning rate; one has "
-                f"changed {changed[0]!r} from {self._settings.get(changed[0])!r} to "
-                f"{now[changed[0]]!r}. End this fit (self.model.stop_training = True), change it, "
-                "and call fit again with initial_epoch."
-            )
-        if list(map(id, self.model.trainable_variables)) != self._trainable:
-            raise InvalidInput(
-                "what is trained stays the same throughout a fit; a callback has changed "
-                "`trainable` of a layer. End this fit (self.model.stop_training = True), change "
-                "it, compile, and call fit again with initial_epoch."
-            )
 
     def logs(self, record: EpochRecord, epoch: int) -> dict[str, Any]:
         """An epoch's figures by name, as Keras calls them."""
@@ -224,12 +191,6 @@ def _unsaved(model: Any) -> Iterator[None]:
     finally:
         for name in names:
             vars(model).pop(name)
-
-
-def settings_of(optimizer: Any) -> dict[str, Any]:
-    """All settings of an optimiser but the learning rate, each as plain values."""
-    config = optimizer.get_config()
-    return {name: value for name, value in config.items() if name != "learning_rate"}
 
 
 def _checked(callbacks: Any) -> list[Any]:

@@ -68,8 +68,7 @@ def fit(
     data = KerasData.of(x, y, sample_weight)
     data, validation = split_off(data, validation_data, validation_split)
     if validation is not None and validation_steps is not None:
-        checks.number("validation_steps", validation_steps, integer=True, at_least=1)
-        validation = validation.first(validation_steps * (validation_batch_size or batch_size))
+        validation = validation.first(validation_steps, validation_batch_size or batch_size)
     data = data.weighted(class_weight)
     training, validating = data.samples(), None if validation is None else validation.samples()
     described = DescribedModel(model, training, is_local=wishes.sync_every > 1)
