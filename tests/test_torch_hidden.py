@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -196,3 +198,13 @@ def test_what_is_the_same():
     assert are_same(are_same, are_same)
     assert are_same(*(iter([1]) for _ in range(2)))
     assert are_same(*((lambda: 1) for _ in range(2)))
+
+
+def test_an_attribute_that_cannot_be_pickled():
+    class Locked(torch.optim.SGD):
+        def __init__(self, params):
+            super().__init__(params, lr=0.1)
+            self.lock = threading.Lock()
+
+    with pytest.raises(InvalidInput, match=r"can be pickled.*Locked.*cannot pickle"):
+        check_state_alone(Locked([torch.nn.Parameter(torch.zeros(3))]))

@@ -438,3 +438,27 @@ def test_the_settings_may_be_changed_between_two_fits():
         losses += fitted(by_fit, of_fit, 3).losses
     assert losses == pytest.approx(expected, rel=1e-6)
     assert np.all(np.diff(losses) < 0)
+
+
+def test_a_scheduler_on_the_optimizer_is_not_stepped_by_trials():
+    """It binds the optimiser's own `step`, which a copy for a trial must not have."""
+    torch.manual_seed(0)
+    module, x, y = nn.Linear(5, 3), torch.randn(64, 5), torch.randint(0, 3, (64,))
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    torch.optim.lr_scheduler.StepLR(optimizer, step_size=100)
+    loss = nn.functional.cross_entropy(module(x), y)
+    loss.backward()  # a gradient that is left from before
+    expected = (module.weight - 0.1 * module.weight.grad).detach()
+    settings = dict(loss="cross_entropy", batch_size=64, shards=1, workers=1)
+    phalanx.fit(module, (x, y), optimizer=optimizer, **settings)
+    torch.testing.assert_close(module.weight.detach(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_the_state_of_an_optimizer_with_a_scheduler_comes_back():
+    torch.manual_seed(0)
+    module, x, y = nn.Linear(5, 3), torch.randn(64, 5), torch.randint(0, 3, (64,))
+    optimizer = torch.optim.Adafactor(module.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.9)
+    settings = dict(loss="cross_entropy", batch_size=64, shards=1, workers=1)
+    phalanx.fit(module, (x, y), optimizer=optimizer, scheduler=scheduler, **settings)
+    assert {*optimizer.state[module.weight]} == {"step", "row_var", "col_var"}

@@ -17,6 +17,7 @@ from phalanx.models.pytorch.optimizers import (
     BEGUN,
     FUSED,
     LARGEST_BLOCK,
+    NOT_KEPT,
     TorchOptimizer,
     bare,
     has_row,
@@ -38,7 +39,6 @@ INEXACT = {
     "LBFGS": "evaluates the loss of the whole batch as often as it likes within a step",
     "SparseAdam": "needs sparse gradients, which are not added coordinate by coordinate",
 }
-NOT_STATE = ("state", "param_groups", "step")
 Scalars = tuple[tuple[str, str], ...]
 
 
@@ -76,7 +76,7 @@ class Described:
 
     def _describe(self) -> TorchOptimizer:
         groups = self._own_groups()
-        attributes = {k: v for k, v in self.live.__dict__.items() if k not in NOT_STATE}
+        attributes = {k: v for k, v in self.live.__dict__.items() if k not in NOT_KEPT}
         slots, scalars = self._probe(groups, attributes)
         settings = settings_of(groups[0])
         settings = tuple(s for s in settings if all(s in settings_of(group) for group in groups))
@@ -248,7 +248,7 @@ def check_separable(optimizer: torch.optim.Optimizer) -> None:
 
     def stepped(which: list[int]) -> list[torch.Tensor]:
         params = [torch.nn.Parameter(starts[i].clone(), requires_grad=False) for i in which]
-        attributes = {k: v for k, v in optimizer.__dict__.items() if k not in NOT_STATE}
+        attributes = {k: v for k, v in optimizer.__dict__.items() if k not in NOT_KEPT}
         trial = bare(type(optimizer), attributes, [{**group, "params": params}])
         for _ in range(2):
             for param, i in zip(params, which, strict=True):

@@ -10,13 +10,12 @@ import torch
 
 from phalanx.errors import InvalidInput
 from phalanx.models.pytorch import byvalue
-from phalanx.models.pytorch.optimizers import bare, trial_step
+from phalanx.models.pytorch.optimizers import NOT_KEPT, bare, trial_step
 
 TORCHS = (
     "_need_device_dtype_check_for_fused", "_step_count", "_opt_called",
     "_warned_capturable_if_run_uncaptured",
 )  # fmt: skip
-NOT_KEPT = ("state", "param_groups", "step", *TORCHS)
 STEPS = 2
 LARGEST = 8  # rows and columns of a trial's parameters: what is kept does not depend on how many
 
@@ -24,16 +23,32 @@ LARGEST = 8  # rows and columns of a trial's parameters: what is kept does not d
 def check_state_alone(optimizer: torch.optim.Optimizer) -> None:
     """Raise InvalidInput for an optimiser of which a step changes more than parameters and state:
     each worker would have a count of its own, of steps on the blocks that it happens to have."""
-    kept = {name: value for name, value in vars(optimizer).items() if name not in NOT_KEPT}
+    kept = _kept_by(optimizer)
     _check_no_optimizer_in(kept, type(optimizer).__name__)
     for group in optimizer.param_groups:
         settings = {name: value for name, value in group.items() if name != "params"}
-        body = byvalue.dumps((kept, settings))
+        body = _packed((kept, settings), type(optimizer).__name__)
         for shape in {tuple(min(n, LARGEST) for n in param.shape) for param in group["params"]}:
             kept_after, settings_after = _after_steps(type(optimizer), body, shape)
             kept_before, settings_before = pickle.loads(body)
             _check_same(optimizer, settings_before, settings_after, "in its param_groups")
             _check_same(optimizer, kept_before, kept_after, "as an attribute of its own")
+
+
+def _kept_by(optimizer: Any) -> dict[str, Any]:
+    """Attributes, but for those that torch has, and knows how to share."""
+    return {k: v for k, v in vars(optimizer).items() if k not in (*NOT_KEPT, *TORCHS)}
+
+
+def _packed(kept: Any, kind: str) -> bytes:
+    try:
+        return byvalue.dumps(kept)
+    except Exception as error:
+        raise InvalidInput(
+            f"an optimizer must be one that can be pickled, since workers get a copy; {kind} "
+            f"raised {type(error).__name__}: {error}. Leave that attribute out, or make it in "
+            "step() where it is needed."
+        ) from error
 
 
 def _after_steps(
@@ -48,8 +63,7 @@ def _after_steps(
     for _ in range(STEPS):
         param.grad = torch.randn(shape, generator=generator)
         trial_step(trial)
-    kept = {name: value for name, value in vars(trial).items() if name not in NOT_KEPT}
-    return kept, {name: value for name, value in group.items() if name != "params"}
+    return _kept_by(trial), {name: value for name, value in group.items() if name != "params"}
 
 
 def _check_same(optimizer: Any, before: dict[str, Any], after: dict[str, Any], where: str) -> None:
@@ -59,7 +73,7 @@ def _check_same(optimizer: Any, before: dict[str, Any], after: dict[str, Any], w
                 "an optimizer must keep what a step changes in its state, which workers share; "
                 f"{type(optimizer).__name__} keeps {name!r} {where}, and a step changes it. Keep "
                 f"it in optimizer.state[param][{name!r}], a number or a tensor of the parameter's "
-                "shape, or use one of torch.optim."
+                "shape; leave it out, if it serves a log alone; or use one of torch.optim."
             )
 
 

@@ -66,8 +66,9 @@ def alike(
     outputs_shape, target_shape = (tuple(part.shape) for part in given)
     raise UserFunctionError(
         f"the metric {name!r} compares each output with a target of its own; got outputs of shape "
-        f"{outputs_shape} and a target of shape {target_shape}. Give them one shape (of classes, "
-        "one target for all scores along axis 1), or pass a function (outputs, target) -> [B]."
+        f"{outputs_shape} and a target of shape {target_shape}. Give them one shape (for accuracy, "
+        "outputs are scores of classes along axis 1, and a target is the number of one class: not "
+        "several labels, no one-hot row), or pass a function (outputs, target) -> [B]."
     )
 
 

@@ -155,6 +155,8 @@ class BlockOptimizer:
             after_C[c] = float(state.get(name, 0.0))
 
 
+# What a copy has of its own; a scheduler binds the `step` of the optimiser that it is for.
+NOT_KEPT = ("state", "param_groups", "step")
 _NUMBERS: dict[str, Callable[[float], Any]] = {"int": int, "float": float, "bool": bool}
 
 
@@ -163,7 +165,8 @@ def bare(kind: type, attributes: dict[str, Any], groups: list[dict[str, Any]]) -
     from collections import defaultdict
 
     optimizer: Any = object.__new__(kind)
-    optimizer.__dict__.update(attributes, state=defaultdict(dict), param_groups=groups)
+    kept = {name: value for name, value in attributes.items() if name not in NOT_KEPT}
+    optimizer.__dict__.update(kept, state=defaultdict(dict), param_groups=groups)
     return optimizer
 
 
