@@ -61,7 +61,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     verbose : bool or int, default=False
         Print a line an epoch.
     warm_start : bool, default=False
-        Begin where the last fit ended.
+        Begin where the last fit ended. With early_stopping, a fit that betters no earlier score
+        goes back to the weights of the best one; scikit-learn's keeps the last.
     momentum, nesterovs_momentum : float and bool, default=0.9, True
         For 'sgd', 'momentum' and 'nesterov'.
     early_stopping, validation_fraction : bool and float, default=False, 0.1
