@@ -102,7 +102,7 @@ class KerasModel:
         import torch
 
         from phalanx.models.pytorch.leaving import LeftFactors, LeftGradients
-        from phalanx.models.pytorch.tracing import faster_pass, pass_of, repeated, signature
+        from phalanx.models.pytorch.tracing import pass_of, signature
 
         self.torch, self.model, self.vector = torch, model, spec.vector
         self.params = [variable._value for variable in model.trainable_variables]
@@ -125,20 +125,27 @@ class KerasModel:
         self._is_training: bool | None = None
         self._tree, self._nest = keras.tree, example
         self._factors = LeftFactors(self.params, spec.factoring) if spec.factoring else None
-        leaving = self._factors or LeftGradients(self.params)
-        self._by_keras = pass_of(self._loss_of, leaving)
-        self._tapes, self._signature = {}, signature
+        self._leaving = self._factors or LeftGradients(self.params)
+        self._by_keras = pass_of(self._loss_of, self._leaving)
+        self._tapes: dict[tuple[Any, ...], Any] = {}
+        self._signature = signature
         if not self.changing:
-            self._prepare(True)
-            self._seed(OUTPUT_KEY)
-            for count in spec.counts:
-                samples = repeated(keras.tree.flatten(example), count)
-                tape = faster_pass(self._loss_of, leaving, samples)
-                if tape is not None:
-                    self._tapes[signature(samples)] = tape[0]
-            forget_masks(model)
-            self._metrics = self._known_metrics()  # the losses of outputs, if that made them
+            self._record(spec.counts)
         self._versions = self._versions_now()
+
+    def _record(self, counts: Sequence[int]) -> None:
+        """Prepare for shards of so many rows, with samples like those of the example."""
+        from phalanx.models.pytorch.tracing import faster_pass, repeated
+
+        self._prepare(True)
+        self._seed(OUTPUT_KEY)
+        for count in counts:
+            samples = repeated(self._tree.flatten(self._nest), count)
+            tape = faster_pass(self._loss_of, self._leaving, samples)
+            if tape is not None:
+                self._tapes[self._signature(samples)] = tape[0]
+        forget_masks(self.model)
+        self._metrics = self._known_metrics()  # the losses of outputs, if that made them
 
     def gradient(self, rows: Any, grad_N: Array, key: Key) -> Sequence[float]:
         _, slots, changing_slots = self._slots_of(grad_N)
