@@ -58,9 +58,9 @@ class Processes:
             pool.load(job.model.libraries)
             arena, descriptor = Arena.shared(fields)
             with closing_on_error(descriptor):
-                place.copy_in(training, arena)
+                place.copy_in(training, arena, descriptor)
                 if validation and place_validation:
-                    place_validation.copy_in(validation, arena)
+                    place_validation.copy_in(validation, arena, descriptor)
                 supervisor = Supervisor(job, arena, tell)
                 crew = Crew(pool, job.n_workers, setup, descriptor, supervisor)
             courier = Courier(job, arena, self.group) if self.group else None
@@ -82,7 +82,7 @@ class Processes:
             arena, descriptor = Arena.shared(fields)
             with closing_on_error(descriptor):
                 arena["parameters"][:] = params_N
-                place.copy_in(samples, arena)
+                place.copy_in(samples, arena, descriptor)
                 guard = _Repeating(self.n_workers)
                 crew = Crew(pool, self.n_workers, lambda life: message, descriptor, guard)
 

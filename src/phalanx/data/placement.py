@@ -64,10 +64,10 @@ class Placement:
             for name in self.in_arena
         }
 
-    def copy_in(self, samples: Samples, arena: Arena) -> None:
-        """Copy it."""
+    def copy_in(self, samples: Samples, arena: Arena, descriptor: int) -> None:
+        """Copy it; descriptor: of the arena."""
         for name in self.in_arena:
-            arena[f"{self.prefix}{name}"][...] = samples.arrays[name]
+            arena.fill(f"{self.prefix}{name}", samples.arrays[name], descriptor)
 
     def attach(self, arena: Arena, memory: int) -> Samples:
         """The samples, seen from a worker; `memory` is a descriptor of the caller's memory."""
