@@ -32,13 +32,29 @@ class DescribedOptimizer:
 
     def __init__(self, optimizer: Any, variables: list[Any], vector: Vector) -> None:
         self.live, self.variables, self.vector = optimizer, variables, vector
-        self.described = self._describe()
+        self._build()
+        self.is_whole = (
+            not is_own(optimizer)
+            or type(optimizer).__name__ not in ELEMENT_WISE
+            or optimizer.clipnorm is not None
+            or any(v.constraint is not None for v in variables)
+        )
+        self.groups = [int(not self._decays(v)) for v in variables]
+        self.described = KerasOptimizer(
+            self._packed(),
+            slot_names(optimizer, len(variables)),
+            scalar_names(optimizer),
+            2,
+            dict(vector.params) if self.is_whole else None,
+            type(optimizer).__name__,
+        )
 
     def regions(self) -> tuple[Region, ...]:
         """What is treated alike."""
         return self.vector.regions(self.groups, self.groups, self.is_whole)
 
-    def _describe(self) -> KerasOptimizer:
+    def _build(self) -> None:
+        """Raises InvalidInput where it is not one of the model's weights as they are."""
         optimizer = self.live
         try:
             optimizer.build(self.variables)
@@ -53,33 +69,21 @@ class DescribedOptimizer:
                 f"{len(optimizer._trainable_variables)}, the model {len(self.variables)}. Compile "
                 "the model again after a change of what is trainable."
             )
-        is_whole = (
-            not is_own(optimizer)
-            or type(optimizer).__name__ not in ELEMENT_WISE
-            or optimizer.clipnorm is not None
-            or any(v.constraint is not None for v in self.variables)
-        )
-        self.is_whole = is_whole
-        self.groups = [int(not self._decays(v)) for v in self.variables]
-        config = {**_untracked(optimizer.get_config()), "learning_rate": 0.001}
+
+    def _packed(self) -> bytes:
+        """What a worker makes it from, without what the engine does: rates and clipping."""
+        config = {**_untracked(self.live.get_config()), "learning_rate": 0.001}
         config |= {"clipvalue": None, "global_clipnorm": None}
-        paths = {
-            start: v.path for v, (start, _) in zip(self.variables, self.vector.params, strict=True)
-        }
+        starts = [start for start, _ in self.vector.params]
+        paths = {start: v.path for start, v in zip(starts, self.variables, strict=True)}
         constraints = {
             start: keras.saving.serialize_keras_object(v.constraint)
-            for v, (start, _) in zip(self.variables, self.vector.params, strict=True)
+            for start, v in zip(starts, self.variables, strict=True)
             if v.constraint is not None
         }
-        packed = cloudpickle.dumps((OptimizerKind.of(optimizer), config, constraints, paths))
-        return KerasOptimizer(
-            packed,
-            slot_names(optimizer, len(self.variables)),
-            scalar_names(optimizer),
-            2,
-            dict(self.vector.params) if is_whole else None,
-            type(optimizer).__name__,
-        )
+        kind = OptimizerKind.of(self.live)
+        packed: bytes = cloudpickle.dumps((kind, config, constraints, paths))
+        return packed
 
     def _decays(self, variable: Any) -> bool:
         optimizer = self.live

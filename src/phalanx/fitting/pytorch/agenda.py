@@ -63,8 +63,9 @@ class ModuleAgenda:
                     scheduler.step()
 
     def _rate_in(self, table_TGH: Array) -> float:
-        settings = self._described.described.settings
-        return float(table_TGH[-1, 0, settings.index(("lr", None))])
+        """NaN of an optimiser that has none."""
+        settings, name = self._described.described.settings, ("lr", None)
+        return float(table_TGH[-1, 0, settings.index(name)]) if name in settings else float("nan")
 
     def _worked_out(self) -> Array:
         settings = self._described.described.settings

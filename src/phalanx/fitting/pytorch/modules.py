@@ -32,6 +32,7 @@ from phalanx.fitting.pytorch.trials import (
 )
 from phalanx.fitting.wishes import Wishes, callbacks_of
 from phalanx.fitting.worth import counts_of, taped, times_of
+from phalanx.job import Job
 from phalanx.models.base import OwnScore
 from phalanx.models.pytorch.describing import Described
 from phalanx.models.pytorch.network import TorchSpec
@@ -39,6 +40,7 @@ from phalanx.models.pytorch.objective import Objective
 from phalanx.models.pytorch.packing import packed
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure import checks
+from phalanx.pure.plan import Plan
 from phalanx.pure.stopping import Progress
 from phalanx.run import Run
 from phalanx.training.train import train
@@ -80,26 +82,15 @@ def fit_module(
     validating = None if validation is None else samples_of(validation, collate, dtype)
     spec = spec_of(module, described, objective, training, precision, device)
     plan = wishes.plan(training.n_samples, spec.n_parameters, lambda: labels_of(training))
-    if plan.n_shards > 1:
-        warn_unless_mean(objective.loss, spec, described.params, training)
-    if times_of(plan, epochs, wishes.sync_every)[1]:
-        check_one_row(spec, described.params, training, plan)
-    if wishes.may_leave_factors:
-        spec = factored(spec, described.params, plan)
-    score = OwnScore(3 + len(objective.metrics)) if validating else None
-    n_validation = validating.n_samples if validating else 0
-    optimiser = described.shaped(spec.vector)
-    counts = taped(counts_of(plan, epochs, wishes.sync_every), spec.n_parameters)
-    job = wishes.job(
-        replace(spec, counts=counts), plan, optimiser, n_validation, score, NORM_EPSILON
-    )
+    spec = _in_shards(spec, described, objective, training, plan, wishes)
+    job = _job(wishes, spec, described, plan, objective, validating)
     agenda = ModuleAgenda(described, plan, scheduler, scheduler_every)
     is_local = wishes.sync_every > 1
     follower = Follower(module, described, spec, agenda, objective, calls, verbose, is_local)
     following = wishes.following(agenda, plan)
     following.mirror = follower
-    if calls or verbose or agenda.waits_for_epochs:
-        following.on_epoch = follower.epoch_ended
+    is_followed = calls or verbose or agenda.waits_for_epochs
+    following.on_epoch = follower.epoch_ended if is_followed else None
     if following.resume is not None:
         follower.catch_up(following.resume)
     start = follower.start()
@@ -107,6 +98,45 @@ def fit_module(
         tried(spec.build(follower.values()).measures, validating)
     trained = train(job, start, training, validating, Progress(0.0), following)
     return follower.take(trained)
+
+
+def _in_shards(
+    spec: TorchSpec,
+    described: Described,
+    objective: Objective,
+    training: Samples,
+    plan: Plan,
+    wishes: Wishes,
+) -> TorchSpec:
+    """The description as the plan's shards are to be computed, each by itself.
+
+    Raises InvalidInput where they cannot be; warns where they need not add up to the batch.
+    """
+    if plan.n_shards > 1:
+        warn_unless_mean(objective.loss, spec, described.params, training)
+    if times_of(plan, wishes.epochs, wishes.sync_every)[1]:
+        check_one_row(spec, described.params, training, plan)
+    return factored(spec, described.params, plan) if wishes.may_leave_factors else spec
+
+
+def _job(
+    wishes: Wishes,
+    spec: TorchSpec,
+    described: Described,
+    plan: Plan,
+    objective: Objective,
+    validating: Samples | None,
+) -> Job:
+    """The training, with a tape of the module where it is worth one."""
+    counts = counts_of(plan, wishes.epochs, wishes.sync_every)
+    return wishes.job(
+        replace(spec, counts=taped(counts, spec.n_parameters)),
+        plan,
+        described.shaped(spec.vector),
+        validating.n_samples if validating else 0,
+        OwnScore(3 + len(objective.metrics)) if validating else None,
+        NORM_EPSILON,
+    )
 
 
 def spec_of(

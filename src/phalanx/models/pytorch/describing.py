@@ -12,7 +12,7 @@ import torch
 from phalanx.errors import InvalidInput
 from phalanx.models.pytorch import byvalue
 from phalanx.models.pytorch.fused_trial import is_direct
-from phalanx.models.pytorch.hidden import check_state_alone
+from phalanx.models.pytorch.hidden import counts_of
 from phalanx.models.pytorch.optimizers import (
     BEGUN,
     FUSED,
@@ -69,8 +69,8 @@ class Described:
             )
         self.groups = [groups[id(p)] for p in self.params]
         self.is_whole = type(optimizer) not in ELEMENT_WISE
+        self.counts = counts_of(optimizer) if self.is_whole else ()
         if self.is_whole:
-            check_state_alone(optimizer)
             check_separable(optimizer)
         self.described = self._describe()
 
@@ -79,7 +79,11 @@ class Described:
         attributes = {k: v for k, v in self.live.__dict__.items() if k not in NOT_KEPT}
         slots, scalars = self._probe(groups, attributes)
         settings = settings_of(groups[0])
-        settings = tuple(s for s in settings if all(s in settings_of(group) for group in groups))
+        settings = tuple(
+            (name, place)
+            for name, place in settings
+            if name not in self.counts and all((name, place) in settings_of(g) for g in groups)
+        )
         return TorchOptimizer(
             byvalue.dumps((type(self.live), attributes, groups)),
             slots,
@@ -89,6 +93,7 @@ class Described:
             None,
             type(self.live).__name__,
             is_direct(self.live, groups, slots, scalars),
+            self.counts,
         )
 
     def _own_groups(self) -> list[dict[str, Any]]:
@@ -125,27 +130,29 @@ class Described:
 
     def regions(self, vector: Vector) -> tuple[Region, ...]:
         """What the optimiser treats alike, and the buffers."""
-        keys = list(zip(self.groups, map(self._scalars_of, self.params), strict=True))
+        scalars = map(self._scalars_of, self.groups, self.params)
+        keys = list(zip(self.groups, scalars, strict=True))
         return vector.regions(keys, self.groups, self.is_whole)
 
     def shaped(self, vector: Vector) -> TorchOptimizer:
         """The description, with the shapes where blocks are whole parameters."""
         return replace(self.described, shapes=dict(vector.params) if self.is_whole else None)
 
-    def _scalars_of(self, param: torch.Tensor) -> tuple[float, ...]:
-        """What the live optimiser's state has beside the rows: (begun, scalar, scalar ...)."""
-        state = self.live.state.get(param)
+    def _scalars_of(self, g: int, param: torch.Tensor) -> tuple[float, ...]:
+        """What the live optimiser has beside the rows: (begun, scalar ..., count ...)."""
+        state, group = self.live.state.get(param), self.live.param_groups[g]
         if not state:
-            return (0.0,) * (1 + len(self.described.scalars))
-        return 1.0, *(float(state.get(name) or 0.0) for name, _ in self.described.scalars)
+            return (0.0,) * self.described.n_scalars
+        scalars = (float(state.get(name) or 0.0) for name, _ in self.described.scalars)
+        return 1.0, *scalars, *(float(group.get(name, 0)) for name in self.counts)
 
     def start(self, vector: Vector, regions: tuple[Region, ...]) -> tuple[Array, Array]:
         """State [M, N] and scalars [K, C] to begin with: the optimiser may have trained before."""
         blocks = blocks_of(regions, LARGEST_BLOCK)
         state_MN = np.zeros((len(self.described.slots), vector.size), vector.dtype)
         scalars_KC = np.zeros((len(blocks), self.described.n_scalars))
-        for param, (start, _) in zip(self.params, vector.params, strict=True):
-            scalars = self._scalars_of(param)
+        for g, param, (start, _) in zip(self.groups, self.params, vector.params, strict=True):
+            scalars = self._scalars_of(g, param)
             for k in blocks_within(blocks, start, param.numel()):
                 scalars_KC[k] = scalars
             for m, name in enumerate(self.described.slots):
@@ -178,7 +185,9 @@ class Described:
                     own = shapes[shape][name]
                     flat = state_MN[m, start : start + prod(own)]
                     state[name] = torch.from_numpy(flat.copy()).reshape(own).to(param.device)
-            for (name, kind), number in zip(self.described.scalars, scalars_C[1:], strict=True):
+            numbers, counted = self.described.parted(scalars_C)
+            self.live.param_groups[g] |= counted
+            for (name, kind), number in zip(self.described.scalars, numbers, strict=True):
                 dtype = getattr(torch, kind, None)
                 is_tensor = isinstance(dtype, torch.dtype) and kind not in ("int", "float", "bool")
                 plain = {"int": int, "bool": bool}.get(kind, float)(number)

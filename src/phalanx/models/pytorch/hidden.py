@@ -4,6 +4,7 @@ trying it."""
 from __future__ import annotations
 
 import pickle
+from operator import sub
 from typing import Any
 
 import torch
@@ -17,22 +18,42 @@ TORCHS = (
     "_warned_capturable_if_run_uncaptured",
 )  # fmt: skip
 STEPS = 2
+PARAMS = 2  # of a trial's group: what rises with each of them is no count of steps
 LARGEST = 8  # rows and columns of a trial's parameters: what is kept does not depend on how many
 
 
-def check_state_alone(optimizer: torch.optim.Optimizer) -> None:
-    """Raise InvalidInput for an optimiser of which a step changes more than parameters and state:
-    each worker would have a count of its own, of steps on the blocks that it happens to have."""
-    kept = _kept_by(optimizer)
+def counts_of(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
+    """Names of what an optimiser's groups keep count of steps in: a number that each step raises
+    by one, and that may be missing before the first.
+
+    Raises InvalidInput for one of which a step changes more than these, parameters and state: each
+    worker would have a count of its own, of steps on the blocks that it happens to have.
+    """
+    kept, found = _kept_by(optimizer), set[str]()
     _check_no_optimizer_in(kept, type(optimizer).__name__)
     for group in optimizer.param_groups:
         settings = {name: value for name, value in group.items() if name != "params"}
         body = _packed((kept, settings), type(optimizer).__name__)
         for shape in {tuple(min(n, LARGEST) for n in param.shape) for param in group["params"]}:
-            kept_after, settings_after = _after_steps(type(optimizer), body, shape)
+            after = _after_steps(type(optimizer), body, shape)
             kept_before, settings_before = pickle.loads(body)
-            _check_same(optimizer, settings_before, settings_after, "in its param_groups")
-            _check_same(optimizer, kept_before, kept_after, "as an attribute of its own")
+            counts = _counted(settings_before, [settings_after for _, settings_after in after])
+            for kept_after, settings_after in after:
+                others = {k: v for k, v in settings_after.items() if k not in counts}
+                _check_same(optimizer, settings_before, others, "in its param_groups")
+                _check_same(optimizer, kept_before, kept_after, "as an attribute of its own")
+            found |= counts
+    return tuple(sorted(found))
+
+
+def _counted(before: dict[str, Any], after: list[dict[str, Any]]) -> set[str]:
+    """What is a whole number, and one more after each step."""
+    by_name = {n: [before.get(n, 0), *(settings.get(n) for settings in after)] for n in after[0]}
+    return {
+        name
+        for name, numbers in by_name.items()
+        if {*map(type, numbers)} == {int} and {*map(sub, numbers[1:], numbers)} == {1}
+    }
 
 
 def _kept_by(optimizer: Any) -> dict[str, Any]:
@@ -53,17 +74,21 @@ def _packed(kept: Any, kind: str) -> bytes:
 
 def _after_steps(
     kind: type, body: bytes, shape: tuple[int, ...]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Attributes and settings after steps on a copy, which has them from the pickle `body`."""
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Attributes and settings after each step of a copy, which has them from the pickle `body`."""
     kept, settings = pickle.loads(body)
     generator = torch.Generator().manual_seed(0)
-    param = torch.nn.Parameter(torch.randn(shape, generator=generator), requires_grad=False)
-    group = {**settings, "params": [param]}
-    trial = bare(kind, kept, [group])
+    # that require gradients, so that one which asks autograd for more of them says so
+    params = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for _ in range(PARAMS)]
+    group = {**settings, "params": params}
+    trial, after = bare(kind, kept, [group]), []
     for _ in range(STEPS):
-        param.grad = torch.randn(shape, generator=generator)
+        for param in params:
+            param.grad = torch.randn(shape, generator=generator)
         trial_step(trial)
-    return _kept_by(trial), {name: value for name, value in group.items() if name != "params"}
+        settings_after = {name: value for name, value in group.items() if name != "params"}
+        after.append((_kept_by(trial), settings_after))
+    return after
 
 
 def _check_same(optimizer: Any, before: dict[str, Any], after: dict[str, Any], where: str) -> None:

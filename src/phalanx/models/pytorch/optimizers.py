@@ -34,6 +34,7 @@ class TorchOptimizer:
     with its type: int, float, bool, or the dtype of a tensor. settings: (name, place in a tuple or
     None) of what a schedule may change. shapes: where the blocks are whole parameters, the shape of
     each by its start. is_direct: whether the fused kernel may be called in place of `step`.
+    counts: names of the counts of steps that a group keeps, which follow a block's scalars.
     """
 
     packed: bytes
@@ -44,16 +45,23 @@ class TorchOptimizer:
     shapes: dict[int, tuple[int, ...]] | None
     name: str
     is_direct: bool = False
+    counts: tuple[str, ...] = ()
 
     largest_block: ClassVar[int] = LARGEST_BLOCK
 
     @property
     def n_scalars(self) -> int:
-        return 1 + len(self.scalars)
+        return 1 + len(self.scalars) + len(self.counts)
 
     @property
     def settings_shape(self) -> tuple[int, int]:
         return self.n_groups, len(self.settings)
+
+    def parted(self, scalars_C: Array) -> tuple[list[float], dict[str, int]]:
+        """Numbers of the state, and counts by name, out of a block's scalars."""
+        _, *numbers = scalars_C.tolist()
+        place = len(self.scalars)
+        return numbers[:place], dict(zip(self.counts, map(int, numbers[place:]), strict=True))
 
     def __repr__(self) -> str:
         """What a checkpoint knows it by; the groups' settings come from the driver."""
@@ -79,6 +87,7 @@ class BlockOptimizer:
         self._param = torch.nn.Parameter(self._shaped(at.params_n), requires_grad=False)
         kind, attributes, groups = pickle.loads(described.packed)
         self._group = {**groups[at.block.group], "params": [self._param]}
+        self._begun_with = {k: v for k, v in self._group.items() if k in described.counts}
         self._optimizer = bare(kind, attributes, [self._group])
         self._step = unhooked_step(self._optimizer)
         self._rows = self._rows_of(at, described.slots)
@@ -100,8 +109,7 @@ class BlockOptimizer:
         if before_C[BEGUN]:
             self._bind_state(before_C)
         else:
-            self._optimizer.state.clear()
-            self._is_bound = False
+            self._forget_state()
         self._param.grad = self._shaped(at.grad_n)
         self._step()
         self._keep_state(after_C)
@@ -127,15 +135,23 @@ class BlockOptimizer:
         shapes = state_shapes(self._optimizer, self._group, self._shape)
         return {name: rows[name][: prod(own)].reshape(own) for name, own in shapes.items()}
 
+    def _forget_state(self) -> None:
+        """As before the optimiser's first step."""
+        self._optimizer.state.clear()
+        self._is_bound = False
+        for name in self._described.counts:
+            self._group.pop(name, None)
+        self._group |= self._begun_with
+
     def _bind_state(self, scalars_C: Array) -> None:
         """Give the optimiser the state that lies in the arena."""
         state = self._optimizer.state[self._param]
         if not self._is_bound:
             state.update(self._rows)
             self._is_bound = True
-        for (name, kind), number in zip(
-            self._described.scalars, scalars_C[1:].tolist(), strict=True
-        ):
+        numbers, counted = self._described.parted(scalars_C)
+        self._group |= counted
+        for (name, kind), number in zip(self._described.scalars, numbers, strict=True):
             if kind in _NUMBERS:
                 state[name] = _NUMBERS[kind](number)
             elif name in state:
@@ -153,6 +169,8 @@ class BlockOptimizer:
         after_C[BEGUN] = 1.0
         for c, (name, _) in enumerate(self._described.scalars, 1):
             after_C[c] = float(state.get(name, 0.0))
+        for c, name in enumerate(self._described.counts, 1 + len(self._described.scalars)):
+            after_C[c] = self._group[name]
 
 
 # What a copy has of its own; a scheduler binds the `step` of the optimiser that it is for.
