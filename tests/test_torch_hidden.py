@@ -1,5 +1,5 @@
-"""What an optimiser keeps beside its state: counts of steps are shared, as state is; whatever else is
-refused, since each worker would have its own."""
+"""What an optimiser keeps beside its state: counts of steps are shared, as state is; whatever else
+is refused, since each worker would have its own."""
 
 from __future__ import annotations
 
