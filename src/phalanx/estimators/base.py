@@ -35,7 +35,13 @@ from phalanx.estimators.initial import initial_weights
 from phalanx.estimators.labelled import Labelled, Target, set_aside
 from phalanx.estimators.one_fit import one_fit
 from phalanx.estimators.parameters import check_parameters, hidden_sizes
-from phalanx.estimators.recipe import lbfgs_job, limits_of, plan_of, stochastic_job
+from phalanx.estimators.recipe import (
+    lbfgs_job,
+    limits_of,
+    plan_of,
+    schedule_of,
+    stochastic_job,
+)
 from phalanx.job import Job
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.losses import LOSSES
@@ -43,6 +49,7 @@ from phalanx.pure.arrays import Array
 from phalanx.pure.checks import AUTO, workers_of
 from phalanx.pure.metrics import Metric
 from phalanx.pure.registry import name_of
+from phalanx.pure.schedules import Adaptive
 from phalanx.pure.stopping import Progress, Reason
 from phalanx.run import Run, fewer_workers
 from phalanx.training.following import Following
@@ -82,9 +89,9 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         """Checked samples and target of the user's validation set."""
         raise NotImplementedError
 
-    def _sample_weight(self, y: Any, weight_B: Array | None) -> Array | None:
-        """Sample weights with class weights worked in."""
-        return weight_B
+    def _class_weight(self, y: Any) -> Array | None:
+        """The weight [n] that each training sample has by its class, if any."""
+        return None
 
     def _stratify_labels(self, target: Target) -> Array | None:
         """Labels by which scikit-learn stratifies the validation split."""
@@ -114,17 +121,18 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             )
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         X, target = self._check_data(X, y, reset=first, incremental=incremental)
+        X, target = self._in_dtype(X, target, first)
         weight_B = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        labelled = Labelled(X, target, self._sample_weight(y, weight_B))
-        validation = self._check_validation(wishes.validation_data, X.dtype)
+        labelled = Labelled(X, target, weight_B, self._class_weight(y))
         spec = self._spec(X, target)
+        validation = self._check_validation(wishes.validation_data, X.dtype)
         self._random_state = check_random_state(self.random_state)
         following = self._following(wishes)
         if first:
             self._initialize(spec)
         try:
             if self.solver == "lbfgs":
-                self._fit_lbfgs(spec, labelled.samples())
+                self._fit_lbfgs(spec, labelled.training())
             else:
                 self._fit_stochastic(spec, labelled, validation, following, incremental)
         except BaseException:
@@ -133,6 +141,14 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             raise
         self._check_finite()
         return self
+
+    def _in_dtype(self, X: Any, target: Target, first: bool) -> tuple[Any, Target]:
+        """In the dtype of the weights: of the samples at first; as scikit-learn's, L-BFGS has
+        float64 always, and who goes on keeps what there is."""
+        dtype = X.dtype if first else self.coefs_[0].dtype
+        if self.solver == "lbfgs":
+            dtype = np.dtype(np.float64)
+        return X.astype(dtype, copy=False), target.astype(dtype)
 
     def _check_finite(self) -> None:
         if not all(np.isfinite(w).all() for w in [*self.coefs_, *self.intercepts_]):
@@ -150,12 +166,16 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 f"{type(validation_data).__name__}. Pass e.g. validation_data=(X_val, y_val)."
             )
         X, target = self._encode_validation(*validation_data[:2])
-        X = X.astype(dtype, copy=False)
-        if target.values_BO is not None:
-            target.values_BO = target.values_BO.astype(dtype, copy=False)
+        if target.values_BO is not None and target.values_BO.shape[1] != self.n_outputs_:
+            raise InvalidInput(
+                "validation_data must have targets as the training data have them; got "
+                f"{target.values_BO.shape[1]} a sample, where those have {self.n_outputs_}. "
+                "Take both from one array."
+            )
         weights = validation_data[2] if len(validation_data) == 3 else None
         weight_B = None if weights is None else _check_sample_weight(weights, X)
-        return Labelled(X, target, weight_B).samples()
+        held_out = Labelled(X.astype(dtype, copy=False), target.astype(dtype), weight_B)
+        return held_out.validation()
 
     def _spec(self, X: Any, target: Target) -> MLPSpec:
         self.n_outputs_ = (
@@ -197,9 +217,10 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         if self.early_stopping and validation is None:
             strata_B, fraction = self._stratify_labels(labelled.target), self.validation_fraction
             labelled, held_out = set_aside(labelled, fraction, strata_B, self._random_state)
-            validation = held_out.samples()
-        training, labels_B = labelled.samples(), labelled.target.labels_B
-        plan = plan_of(self, spec, training.n_samples, self._drawn_seed(), labels_B)
+            validation = held_out.validation()
+        training, labels_B = labelled.training(incremental), labelled.target.labels_B
+        seed = self._drawn_seed()
+        plan = plan_of(self, spec, training.n_samples, seed, labels_B, is_a_part=incremental)
         job = stochastic_job(
             self, spec, plan, training, validation, self._score_metric(), incremental
         )
@@ -248,13 +269,14 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         self._epochs_done = state.epochs
         self.n_iter_, self.t_ = progress.epochs, progress.samples_seen
         self._no_improvement_count = progress.stale_epochs
-        self.loss_curve_ += trained.run.losses
-        if trained.run.losses:
-            self.loss_ = trained.run.losses[-1]
+        losses = [np.float64(loss) for loss in trained.run.losses]
+        self.loss_curve_ += losses
+        if losses:
+            self.loss_ = losses[-1]
         if self.early_stopping:
             self.best_validation_score_ = progress.best_score
         else:
-            self.best_loss_ = progress.best_loss
+            self.best_loss_ = np.float64(progress.best_loss)
         if trained.run.scores:
             self.validation_scores_ = (self.validation_scores_ or []) + trained.run.scores
         self._keep_run(trained.run)
@@ -278,11 +300,17 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 stacklevel=STACK_TO_CALLER,
             )
         elif reason is Reason.NO_IMPROVEMENT and self.verbose and speaks():
-            what = "Validation score" if self.early_stopping else "Training loss"
-            print(
-                f"{what} did not improve more than tol={self.tol:f} for "
-                f"{self.n_iter_no_change} consecutive epochs. Stopping."
-            )
+            is_adaptive = isinstance(schedule_of(self), Adaptive)
+            why = "Learning rate too small. " if is_adaptive else ""
+            print(f"{self._stale_words()} {why}Stopping.")
+
+    def _stale_words(self) -> str:
+        """scikit-learn's, of epochs that made nothing better."""
+        what = "Validation score" if self.early_stopping else "Training loss"
+        return (
+            f"{what} did not improve more than tol={self.tol:f} for "
+            f"{self.n_iter_no_change} consecutive epochs."
+        )
 
     def _following(self, wishes: Wishes) -> Following:
         """Who follows the fit; the random state is put back to where a resumed one began."""
@@ -293,8 +321,9 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         if kept.saved is not None:
             self._random_state = random_state_of(kept.saved)
         shows = bool(self.verbose) and speaks()
+        stale = self._stale_words() if isinstance(schedule_of(self), Adaptive) else None
         return Following(
-            on_epoch=printing(wishes.callback) if shows else wishes.callback,
+            on_epoch=printing(wishes.callback, stale) if shows else wishes.callback,
             watch=getattr(self, "_watch", None),
             on_event=getattr(self, "_tell_event", print if shows else None),
             checkpoints=kept.checkpoints,
@@ -340,7 +369,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         job = lbfgs_job(self, spec, training.n_samples)
         minimum = minimize(job, start, training, limits_of(self))
         self._unpack(spec, minimum.trained.state.params_N.copy())
-        self.n_iter_, self.loss_ = minimum.iterations, minimum.loss
+        self.n_iter_, self.loss_ = minimum.iterations, np.float64(minimum.loss)
         self._keep_run(minimum.trained.run)
         if minimum.trained.reason is Reason.INTERRUPTED:
             warnings.warn("Training interrupted by user.", stacklevel=STACK_TO_CALLER - 2)

@@ -24,8 +24,10 @@ from phalanx.estimators.labelled import Target
 from phalanx.pure.arrays import Array
 from phalanx.pure.metrics import Metric
 from phalanx.pure.rounding import EXACT
-from phalanx.pure.scores import class_accuracy, label_accuracy
+from phalanx.pure.scores import certain_accuracy, class_accuracy, label_accuracy
 from phalanx.training.following import REFUSE, OnEpoch
+
+SEVERAL = "multilabel"  # how scikit-learn's kind of a target with several labels begins
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
@@ -71,7 +73,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     beta_1, beta_2, epsilon : float, default=0.9, 0.999, 1e-8
         Of 'adam' and 'adamw'; `epsilon` also of 'rmsprop' and 'adagrad'.
     max_fun : int, default=15000
-        Most evaluations of 'lbfgs'.
+        Most evaluations of 'lbfgs', which has all samples in each, whatever their distribution, and
+        computes in float64, as scikit-learn's does.
     n_jobs : int, None or 'auto', default=None
         Workers, with scikit-learn's meaning: None or 1 is one worker in this process, -1 one a
         core; 'auto' tries which number is the quickest. The answer does not depend on it, nor on
@@ -90,7 +93,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     dropout : float, default=0.0
         Probability that a hidden neuron is left out of a training step.
     class_weight : dict, 'balanced' or None, default=None
-        Weight of each class, finite and at least 0, multiplied into the sample weights.
+        Weight of each class in training, finite and at least 0, multiplied into the sample weights;
+        validation samples count alike.
     sync_every : int, default=1
         Steps that each shard makes by itself before all of them meet; see `docs/models.md`. More
         than 1 is another algorithm (local SGD): part of the answer, and no less exact.
@@ -239,7 +243,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         """
         if _check_partial_fit_first_call(self, classes):
             binarizer = LabelBinarizer()
-            labels = y if type_of_target(y).startswith("multilabel") else classes
+            labels = y if type_of_target(y).startswith(SEVERAL) else classes
             self._label_binarizer = binarizer.fit(labels)
         return self._fit(X, y, sample_weight, incremental=True)  # type: ignore[no-any-return]
 
@@ -269,6 +273,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return "log_loss" if self._label_binarizer.y_type_ == "multiclass" else "binary_log_loss"
 
     def _score_metric(self) -> Metric:
+        if len(self.classes_) == 1:
+            return certain_accuracy  # `predict` knows of no other
         return class_accuracy if self._network_loss() == "log_loss" else label_accuracy
 
     def _check_data(self, X: Any, y: Any, reset: bool, incremental: bool) -> tuple[Any, Target]:
@@ -278,12 +284,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
         else:
+            self._check_kind(y)
             self._check_known(y)
         return X, self._encode(y, X.dtype)
 
     def _encode_validation(self, X: Any, y: Any) -> tuple[Any, Target]:
         X, y = self._validated(X, y, reset=False, multi_output=True)
         y = self._labels(y)
+        self._check_kind(y)
         unknown = np.setdiff1d(unique_labels(y), self.classes_)
         if len(unknown):
             raise InvalidInput(
@@ -297,6 +305,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         if y.ndim == 2 and y.shape[1] == 1:
             return column_or_1d(y, warn=True)
         return y
+
+    def _check_kind(self, y: Any) -> None:
+        has_several, had_several = (
+            kind.startswith(SEVERAL) for kind in (type_of_target(y), self._label_binarizer.y_type_)
+        )
+        if has_several != had_several:
+            raise InvalidInput(
+                f"y must be {'indicators [n, O]' if had_several else 'one label a sample, [n]'}, "
+                f"as in the fit that this goes on from or is judged beside; got an array of shape "
+                f"{y.shape}. The object was {'' if had_several else 'not '}fitted with multilabel "
+                "input."
+            )
 
     def _check_known(self, y: Any) -> None:
         classes = unique_labels(y)
@@ -326,11 +346,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             return target.values_BO.astype(bool)
         return None
 
-    def _sample_weight(self, y: Any, weight_B: Array | None) -> Array | None:
+    def _class_weight(self, y: Any) -> Array | None:
         if self.class_weight is None:
-            return weight_B
-        by_class_B = weights_by_class(self.class_weight, y, self.classes_)
-        return by_class_B if weight_B is None else weight_B * by_class_B
+            return None
+        return weights_by_class(self.class_weight, y, self.classes_)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

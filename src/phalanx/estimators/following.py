@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -39,11 +39,15 @@ class Wishes:
 
     def __post_init__(self) -> None:
         check_cluster(self.cluster)
+        if self.callback is not None and not callable(self.callback):
+            raise InvalidInput(
+                "callback must be a function (epoch, record) that returns True to stop, or None; "
+                f"got {self.callback!r:.200}."
+            )
 
     def check_none_for(self, solver: str) -> None:
         """Raise InvalidInput where there is one that only a training by batches can carry out."""
-        names = ("callback", "checkpoint", "checkpoint_every", "resume", "cluster")
-        given = [name for name in names if getattr(self, name) is not None]
+        given = [each.name for each in fields(self) if getattr(self, each.name) is not None]
         if given:
             raise InvalidInput(
                 f"{', '.join(given)} can be used where the network is trained step by step; got "
@@ -75,25 +79,48 @@ def keeping(folder: Any, every: Any, resume: Any, extra: dict[str, Any]) -> Keep
     saved = _saved(resume, where)
     if where is not None:
         checkpoint.check_folder(where)
-        if saved is None and checkpoint.newest(where) is not None:
-            raise InvalidInput(
-                "a new training needs a checkpoint folder of its own; "
-                f"{where} already holds {checkpoint.newest(where)}. Pass resume=True to go on from "
-                "it, choose another folder, or delete that one."
-            )
+        _check_own(where, saved)
     checkpoints = where and Checkpoints(where, cadence, extra)
     return Keeping(checkpoints or None, saved)
 
 
+def _check_own(where: Path, saved: Saved | None) -> None:
+    """Raise InvalidInput for a folder with checkpoints of another training than the one that is
+    gone on with: as steps are made, they would be deleted."""
+    newest = checkpoint.newest(where)
+    if newest is None or (saved is not None and _is_in(where, saved.path)):
+        return
+    given = "" if saved is None else f", while this training goes on from {saved.path}"
+    raise InvalidInput(
+        f"a training needs a checkpoint folder of its own; {where} already holds {newest}{given}. "
+        "Pass resume=True to go on from that one, choose another folder, or delete it."
+    )
+
+
+def _is_in(folder: Path, file: Path) -> bool:
+    return file.parent.resolve() == folder.resolve()
+
+
 def _folder(given: Any) -> Path | None:
-    if given is None:
-        return None
+    return None if given is None else _path("checkpoint must be the path of a folder", given)
+
+
+def _path(rule: str, given: Any) -> Path:
+    """The path as it is now: a callback may change the process's working directory.
+
+    Raises InvalidInput for what is none.
+    """
     if not isinstance(given, (str, os.PathLike)):
         raise InvalidInput(
-            f"checkpoint must be the path of a folder; got {given!r} of type "
-            f"{type(given).__name__}. Pass e.g. checkpoint='checkpoints'."
+            f"{rule}; got {given!r} of type {type(given).__name__}. Pass e.g. 'checkpoints'."
         )
-    return Path(given)
+    text = os.fspath(given)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InvalidInput(
+            f"{rule}, a text that is not empty and has no null character; got {given!r}. "
+            "Pass e.g. 'checkpoints', or '.' for this folder."
+        )
+    return Path(text).absolute()
 
 
 def _saved(resume: Any, where: Path | None) -> Saved | None:
@@ -101,12 +128,8 @@ def _saved(resume: Any, where: Path | None) -> Saved | None:
     if resume is None or resume is False:
         return None
     if resume is not True:
-        if not isinstance(resume, (str, os.PathLike)):
-            raise InvalidInput(
-                "resume must be True, or the path of a checkpoint or of a folder of them; got "
-                f"{resume!r} of type {type(resume).__name__}. Pass resume=True with checkpoint=."
-            )
-        return checkpoint.load(Path(resume))
+        rule = "resume must be True, or the path of a checkpoint or of a folder of them"
+        return checkpoint.load(_path(rule, resume))
     if where is None:
         raise InvalidInput(
             "resume=True goes on from the folder that checkpoint= names; got none. Pass both, or "
@@ -152,10 +175,18 @@ def tuned(control: Control, watch: Watch | None) -> Watch:
     return look
 
 
-def printing(callback: OnEpoch | None) -> OnEpoch:
-    """scikit-learn's line for an epoch, and the user's callback, if any."""
+def printing(callback: OnEpoch | None, stale: str | None) -> OnEpoch:
+    """scikit-learn's line for an epoch, and the user's callback, if any.
+
+    stale: what to say of the epochs before, where the learning rate is lower than it was.
+    """
+    rate = 0.0
 
     def print_epoch(epoch: int, record: EpochRecord) -> bool | None:
+        nonlocal rate
+        if stale is not None and record.rate < rate:
+            print(f"{stale} Setting learning rate to {record.rate:f}")
+        rate = record.rate
         print(f"Iteration {epoch}, loss = {record.loss:.8f}")
         if record.score is not None:
             print(f"Validation score: {record.score:f}")

@@ -6,6 +6,7 @@ from math import inf
 from typing import Any
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from phalanx.errors import InvalidInput
 from phalanx.models.mlp.activations import ACTIVATIONS
@@ -32,6 +33,7 @@ def check_parameters(estimator: Any) -> None:
         checks.boolean(name, getattr(estimator, name))
     _check_numbers(estimator)
     _check_verbose(estimator.verbose)
+    _check_random_state(estimator.random_state)
     _check_distribution(estimator)
     check_exchange(estimator.wire, estimator.exact, estimator.mixed, estimator.aggregation)
     if estimator.solver == "lbfgs":
@@ -40,17 +42,17 @@ def check_parameters(estimator: Any) -> None:
 
 def _check_numbers(estimator: Any) -> None:
     number = checks.number
-    number("alpha", estimator.alpha, at_least=0)
-    number("learning_rate_init", estimator.learning_rate_init, above=0)
-    number("power_t", estimator.power_t, at_least=0)
+    number("alpha", estimator.alpha, at_least=0, finite=True)
+    number("learning_rate_init", estimator.learning_rate_init, above=0, finite=True)
+    number("power_t", estimator.power_t, at_least=0, finite=True)
     number("max_iter", estimator.max_iter, integer=True, at_least=1)
     number("max_fun", estimator.max_fun, integer=True, at_least=1)
-    number("tol", estimator.tol, at_least=0)
+    number("tol", estimator.tol, at_least=0, finite=True)
     number("momentum", estimator.momentum, at_least=0, at_most=1)
     number("validation_fraction", estimator.validation_fraction, at_least=0, below=1)
     number("beta_1", estimator.beta_1, at_least=0, below=1)
     number("beta_2", estimator.beta_2, at_least=0, below=1)
-    number("epsilon", estimator.epsilon, above=0)
+    number("epsilon", estimator.epsilon, above=0, finite=True)
     number("dropout", estimator.dropout, at_least=0, below=1)
     if estimator.n_iter_no_change != inf:
         number("n_iter_no_change", estimator.n_iter_no_change, integer=True, at_least=1)
@@ -78,6 +80,16 @@ def _check_for_lbfgs(estimator: Any) -> None:
 def _check_verbose(verbose: Any) -> None:
     if not isinstance(verbose, (bool, np.bool_)):
         checks.number("verbose", verbose, integer=True, at_least=0)
+
+
+def _check_random_state(random_state: Any) -> None:
+    try:
+        check_random_state(random_state)
+    except ValueError as error:
+        raise InvalidInput(
+            "random_state must be an integer from 0 to 2**32 - 1, a numpy.random.RandomState or "
+            f"None; got {random_state!r:.200} of type {type(random_state).__name__}."
+        ) from error
 
 
 def _check_distribution(estimator: Any) -> None:

@@ -42,6 +42,8 @@ from phalanx.pure.stopping import Rule
 from phalanx.training.lbfgs import Limits
 from phalanx.training.staffing import seats_for
 
+AUTO_BATCH = 200  # rows, as scikit-learn's
+
 
 def optimizer_of(params: Any) -> Optimizer:
     """The optimiser that `solver` names."""
@@ -86,7 +88,7 @@ def rule_of(params: Any, one_epoch: bool) -> Rule:
 def batch_size_of(params: Any, n_samples: int) -> int:
     """Rows of a batch; warns, as scikit-learn does, where there are fewer samples than that."""
     if params.batch_size == "auto":
-        return min(200, n_samples)
+        return min(AUTO_BATCH, n_samples)
     if params.batch_size > n_samples:
         warnings.warn(
             "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped.",
@@ -95,15 +97,23 @@ def batch_size_of(params: Any, n_samples: int) -> int:
     return min(int(params.batch_size), n_samples)
 
 
-def shards_of(params: Any, batch_size: int, n_parameters: int) -> int:
-    """S, checked against the batch."""
+def shards_of(params: Any, batch_size: int, n_parameters: int, is_a_part: bool = False) -> int:
+    """S, checked against the batch; is_a_part: of a stream, whose other batches may be larger."""
     if params.shards == "auto":
         return auto_shards(batch_size, n_parameters)
-    check_shards(int(params.shards), batch_size)
+    most = AUTO_BATCH if params.batch_size == "auto" else int(params.batch_size)
+    check_shards(int(params.shards), most if is_a_part else batch_size)
     return int(params.shards)
 
 
-def plan_of(params: Any, spec: MLPSpec, n_samples: int, seed: int, labels_B: Array | None) -> Plan:
+def plan_of(
+    params: Any,
+    spec: MLPSpec,
+    n_samples: int,
+    seed: int,
+    labels_B: Array | None,
+    is_a_part: bool = False,
+) -> Plan:
     """Which samples form which shard."""
     batch_size = batch_size_of(params, n_samples)
     name = params.data_distribution or ("random" if params.shuffle else "sequential")
@@ -111,7 +121,7 @@ def plan_of(params: Any, spec: MLPSpec, n_samples: int, seed: int, labels_B: Arr
     return Plan(
         n_samples=n_samples,
         batch_size=batch_size,
-        n_shards=shards_of(params, batch_size, spec.n_parameters),
+        n_shards=shards_of(params, batch_size, spec.n_parameters, is_a_part),
         seed=seed,
         distribution=choose("data_distribution", name, DISTRIBUTIONS),
         labels_B=None if unlabelled else labels_B,  # every worker gets a copy

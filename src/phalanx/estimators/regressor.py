@@ -67,7 +67,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     beta_1, beta_2, epsilon : float, default=0.9, 0.999, 1e-8
         Of 'adam' and 'adamw'; `epsilon` also of 'rmsprop' and 'adagrad'.
     max_fun : int, default=15000
-        Most evaluations of 'lbfgs'.
+        Most evaluations of 'lbfgs', which has all samples in each, whatever their distribution, and
+        computes in float64, as scikit-learn's does.
     n_jobs : int, None or 'auto', default=None
         Workers, with scikit-learn's meaning: None or 1 is one worker in this process, -1 one a
         core; 'auto' tries which number is the quickest. The answer does not depend on it, nor on
@@ -238,6 +239,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
 
     def _check_data(self, X: Any, y: Any, reset: bool, incremental: bool) -> tuple[Any, Target]:
         checks.one_of("loss", self.loss, REGRESSION_LOSSES)
+        if hasattr(y, "tocsr"):
+            raise InvalidInput(
+                f"targets must be a dense array [n] or [n, O]; got a {type(y).__name__}. "
+                "Pass y.toarray()."
+            )
         X, y = self._validated(X, y, reset=reset, multi_output=True, y_numeric=True)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)

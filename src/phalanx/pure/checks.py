@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from difflib import get_close_matches
-from math import isnan
+from math import isinf, isnan
 from numbers import Integral, Real
 from typing import Any
 
@@ -20,6 +20,7 @@ def number(
     value: Any,
     *,
     integer: bool = False,
+    finite: bool = False,
     at_least: float | None = None,
     above: float | None = None,
     at_most: float | None = None,
@@ -29,10 +30,12 @@ def number(
     """Raise InvalidInput unless `value` is a number (no bool, no NaN) within the bounds."""
     bounds = {"at least": at_least, "above": above, "at most": at_most, "below": below}
     said = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
-    rule = f"{name} must be {'an integer' if integer else 'a number'} {said}".strip()
     kind = Integral if integer else Real
     fits = isinstance(value, kind) and not isinstance(value, (bool, np.bool_))
-    fits = fits and not isnan(value)
+    is_too_large = fits and finite and isinf(value)
+    what = "an integer" if integer else "a finite number" if is_too_large else "a number"
+    rule = f"{name} must be {what} {said}".strip()
+    fits = fits and not isnan(value) and not is_too_large
     if fits:
         fits = (
             (at_least is None or value >= at_least)
@@ -80,10 +83,11 @@ def name_or_function(name: str, value: Any, known: Collection[str], signature: s
 
 
 def workers_of(n_jobs: Any, cores: int) -> int:
-    """scikit-learn's `n_jobs` as a number of workers: None is 1, -1 all cores, -2 all but one ...
+    """scikit-learn's `n_jobs` as a number of workers: None is 1, -1 all cores, -2 all but one ...,
+    but one at least.
 
     "auto" begins with all cores.
-    Raises InvalidInput for 0, for what is no integer, and where a negative number leaves nobody.
+    Raises InvalidInput for 0, and for what is no integer.
     """
     if n_jobs is None:
         return 1
@@ -96,10 +100,4 @@ def workers_of(n_jobs: Any, cores: int) -> int:
     number("n_jobs", n_jobs, integer=True, hint=hint)
     if n_jobs == 0:
         raise InvalidInput(f"n_jobs must not be 0: nobody would do the work; got 0. {hint}")
-    workers = int(n_jobs) if n_jobs > 0 else cores + 1 + int(n_jobs)
-    if workers < 1:
-        raise InvalidInput(
-            f"n_jobs={n_jobs} means all {cores} cores but {-1 - int(n_jobs)}, which leaves nobody; "
-            f"the lowest value on this machine is {-cores}. {hint}"
-        )
-    return workers
+    return int(n_jobs) if n_jobs > 0 else max(1, cores + 1 + int(n_jobs))

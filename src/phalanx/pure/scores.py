@@ -19,6 +19,11 @@ def _label_hits(label_BO: Array, output_BO: Array, weight_B: Array) -> Array:
     return np.array([weight_B @ right_B, weight_B.sum()])
 
 
+def _certain_hits(label_BO: Array, output_BO: Array, weight_B: Array) -> Array:
+    """Of a single class, whatever the output."""
+    return np.full(2, weight_B.sum())
+
+
 def _share(sums: Array) -> float:
     return float(sums[0] / sums[1])
 
@@ -27,6 +32,7 @@ def _finite_r2(sums: Array) -> float:
     return r2.final(sums) if np.isfinite(sums).all() else float("nan")
 
 
+certain_accuracy = Metric(_certain_hits, _share)
 class_accuracy = Metric(_class_hits, _share)
 label_accuracy = Metric(_label_hits, _share)
 finite_r2 = Metric(r2.partial, _finite_r2)

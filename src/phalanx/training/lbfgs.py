@@ -75,6 +75,7 @@ def minimize(job: Job, start: State, training: Samples, limits: Limits) -> Minim
     records = [EpochRecord(f, None, 0.0, 0.0, None) for f in path.losses]
     standing = Standing(reached, progress, records, reason)
     run = record_run(job, standing, history, monotonic() - begun, objective.evaluations)
+    run.strategies["optimizer"] = "lbfgs"
     trained = Trained(reached, [], progress, reason, run)
     iterations = min(len(path.losses), limits.max_iterations)
     return Minimum(trained, path.loss, iterations, status, message)

@@ -1,0 +1,168 @@
+"""What users of scikit-learn's classes rely on besides its own tests (test_sklearn_suite.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sklearn.neural_network as theirs
+from scipy.sparse import csr_matrix
+from sklearn.datasets import load_breast_cancer
+
+import phalanx as ours
+from phalanx import InvalidInput
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+RNG = np.random.default_rng(0)
+N = 60
+X = RNG.normal(size=(N, 4))
+KINDS = np.arange(N) % 3
+SEVERAL = np.c_[KINDS > 0, X[:, 0] > 0, X[:, 1] > 0].astype(int)
+SHORT = dict(hidden_layer_sizes=(5,), max_iter=3, random_state=0)
+
+
+@pytest.mark.parametrize("first", ["fit", "partial_fit"])
+@pytest.mark.parametrize("columns", [2, 3])
+def test_labels_stay_of_one_kind(first, columns):
+    clf = ours.MLPClassifier(**SHORT)
+    getattr(clf, first)(X, KINDS, **({"classes": [0, 1, 2]} if first == "partial_fit" else {}))
+    before = clf.coefs_[0].copy()
+    with pytest.raises(ValueError, match=r"one label a sample.*not fitted with multilabel input"):
+        clf.partial_fit(X, SEVERAL[:, :columns])
+    np.testing.assert_array_equal(clf.coefs_[0], before)
+    with pytest.raises(InvalidInput, match=r"indicators \[n, O\]"):
+        ours.MLPClassifier(warm_start=True, **SHORT).fit(X, SEVERAL).fit(X, KINDS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "y", "other", "message"),
+    [
+        (ours.MLPClassifier, KINDS, SEVERAL, "one label a sample"),
+        (ours.MLPClassifier, SEVERAL, KINDS, "indicators"),
+        (ours.MLPRegressor, X[:, :2], X[:, 0], "got 1 a sample, where those have 2"),
+        (ours.MLPRegressor, X[:, 0], X[:, :2], "got 2 a sample, where those have 1"),
+        (ours.MLPRegressor, X[:, :2], X[:, :3], "got 3 a sample, where those have 2"),
+    ],
+)
+def test_validation_targets_are_like_those_of_the_training(kind, y, other, message):
+    estimator = kind(**SHORT)
+    with pytest.raises(InvalidInput, match=message):
+        estimator.fit(X, y, validation_data=(X, other))
+    assert not hasattr(estimator, "coefs_")
+
+
+def test_lbfgs_refuses_what_it_would_not_look_at():
+    with pytest.raises(InvalidInput, match="validation_data can be used where"):
+        ours.MLPClassifier(solver="lbfgs").fit(X, KINDS, validation_data=(X, KINDS))
+
+
+def test_one_class_is_always_right():
+    for kind in (ours.MLPClassifier, theirs.MLPClassifier):
+        clf = kind(early_stopping=True, max_iter=3, random_state=3).fit(X, ["a"] * N)
+        assert clf.validation_scores_ == [1.0] * 3
+
+
+def test_class_weights_do_not_judge():
+    """Whether the validation samples are set aside or given."""
+    weights = {0: 1000.0}
+    clf = ours.MLPClassifier(early_stopping=True, class_weight=weights, **SHORT).fit(X, KINDS)
+    held_out = round(0.1 * N)
+    np.testing.assert_allclose(
+        np.array(clf.validation_scores_) * held_out % 1, 0, atol=1e-12
+    )  # each sample counts as one
+
+
+def test_weights_that_leave_nobody():
+    few = np.zeros(N)
+    few[:4] = 1
+    for kind in (ours.MLPClassifier, ours.MLPRegressor):
+        with pytest.raises(InvalidInput, match="samples to judge by must have a weight above 0"):
+            kind(early_stopping=True, random_state=3, max_iter=3).fit(X, KINDS, few)
+    with pytest.raises(InvalidInput, match=r"samples to learn from must have .* all 60"):
+        ours.MLPClassifier(class_weight={0: 0}).fit(X, KINDS, KINDS == 0)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_losses_are_numpys(solver):
+    clf = ours.MLPClassifier(solver=solver, **SHORT).fit(X, KINDS)
+    found = [clf.loss_] if solver == "lbfgs" else [clf.loss_, clf.best_loss_, *clf.loss_curve_]
+    assert {type(loss) for loss in found} == {np.float64}
+
+
+@pytest.mark.parametrize("more", [{}, {"early_stopping": True, "validation_fraction": 0.2}])
+def test_an_adaptive_rate_is_told_as_scikit_learn_tells_it(more, capsys):
+    told = []
+    for kind in (theirs.MLPClassifier, ours.MLPClassifier):
+        kind(
+            (5,), solver="sgd", learning_rate="adaptive", learning_rate_init=1e-4, tol=0.1,
+            n_iter_no_change=2, max_iter=40, shuffle=False, verbose=True, random_state=0, **more,
+        ).fit(X, KINDS)  # fmt: skip
+        told.append(capsys.readouterr().out.splitlines())
+    assert any("Setting learning rate" in line for line in told[0])
+    assert told[0][-1].endswith("Learning rate too small. Stopping.")
+    assert told[0] == told[1]
+
+
+def test_lbfgs_works_in_float64_as_scikit_learns():
+    x, y = load_breast_cancer(return_X_y=True)
+    x = ((x - x.mean(axis=0)) / x.std(axis=0)).astype(np.float32)
+    mine, other = (
+        kind((10,), solver="lbfgs", max_iter=15, random_state=0).fit(x, y)
+        for kind in (ours.MLPClassifier, theirs.MLPClassifier)
+    )
+    assert mine.coefs_[0].dtype == other.coefs_[0].dtype == np.float64
+    assert mine.predict_proba(x).dtype == other.predict_proba(x).dtype
+    assert mine.loss_ == pytest.approx(other.loss_, rel=0.05)
+
+
+@pytest.mark.parametrize(("first", "then"), [("f", "d"), ("d", "f")])
+@pytest.mark.parametrize("way", ["partial_fit", "warm_start"])
+def test_who_goes_on_keeps_the_dtype(first, then, way):
+    for kind in (ours.MLPRegressor, theirs.MLPRegressor):
+        estimator = kind(warm_start=way == "warm_start", **SHORT)
+        fit = getattr(estimator, "partial_fit" if way == "partial_fit" else "fit")
+        for dtype in (first, then):
+            fit(X.astype(dtype), X[:, 0].astype(dtype))
+        assert estimator.coefs_[0].dtype == np.dtype(first)
+
+
+def test_a_small_part_of_a_stream_may_leave_shards_empty():
+    digests = set()
+    for n_jobs in (1, 2):
+        clf = ours.MLPClassifier(shards=8, random_state=0, n_jobs=n_jobs)
+        for part in (slice(0, 40), slice(40, 45)):
+            clf.partial_fit(X[part], KINDS[part], classes=[0, 1, 2])
+        digests.add(clf.run_.digest)
+    assert len(digests) == 1
+    with pytest.raises(InvalidInput, match="shards must be at most"):
+        ours.MLPClassifier(shards=8, batch_size=5).partial_fit(X, KINDS, classes=[0, 1, 2])
+    with pytest.raises(InvalidInput, match="shards must be at most"):
+        ours.MLPClassifier(shards=8).fit(X[:5], KINDS[:5])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"alpha": np.inf}, "alpha must be a finite number at least 0"),
+        ({"tol": np.inf}, "tol must be a finite number"),
+        ({"random_state": "a"}, "random_state must be an integer.*got 'a' of type str"),
+        ({"random_state": -1}, "random_state must be"),
+        ({"random_state": np.random.default_rng(0)}, "random_state must be"),
+    ],
+)
+def test_parameters_out_of_range(parameters, message):
+    with pytest.raises(InvalidInput, match=message):
+        ours.MLPClassifier(**parameters).fit(X, KINDS)
+
+
+def test_arguments_out_of_range():
+    with pytest.raises(InvalidInput, match=r"callback must be a function.*got 5"):
+        ours.MLPClassifier().fit(X, KINDS, callback=5)
+    with pytest.raises(InvalidInput, match=r"targets must be a dense array.*y.toarray\(\)"):
+        ours.MLPRegressor().fit(X, csr_matrix(X[:, :2]))
+
+
+def test_the_record_names_lbfgs():
+    assert ours.MLPClassifier(solver="lbfgs", **SHORT).fit(X, KINDS).run_.strategies[
+        "optimizer"
+    ] == ("lbfgs")
