@@ -345,6 +345,20 @@ class TestLaunch:
     def test_cores_where_their_number_makes_no_sense(self, beside):
         assert cores({**TORCHRUN, "LOCAL_WORLD_SIZE": beside}) == processors()
 
+    def test_a_child_is_alone_though_its_parent_has_not_fitted_yet(self):
+        """As those of a grid search, which are the first to fit."""
+        told = "from phalanx.clusters.hosts.launch import launch; print(launch() is None)"
+        program = (
+            "import subprocess, sys; from phalanx import MLPClassifier; "
+            f"exec({told!r}, {{}}); sys.stdout.flush(); "
+            f"subprocess.run([sys.executable, '-c', {told!r}], check=True)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | TORCHRUN, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout.split() == ["False", "True"]
+
     def test_a_child_of_a_joined_process_is_alone(self):
         program = "from phalanx.clusters.hosts.launch import launch; print(launch())"
         environ = os.environ | TORCHRUN | {JOINED: str(os.getpid())}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import atexit
 import os
+from contextlib import suppress
+from threading import Lock
 from typing import Any, Protocol
 
 from phalanx.clusters.hosts.launch import JOINED, launch
 from phalanx.clusters.hosts.meeting import meet
-from phalanx.errors import HostLost
+from phalanx.errors import HostLost, InvalidInput
 from phalanx.exchange.group import Group
 
 
@@ -33,15 +35,17 @@ class Launched:
 
     def __init__(self) -> None:
         self._group: Any = None
+        self._joining = Lock()
 
     def join(self) -> Group | None:
         how = launch()
         if how is None:
             return None
-        if self._group is None:
-            self._group = meet(how)
-            os.environ[JOINED] = str(os.getpid())
-            atexit.register(self._leave)
+        with self._joining:
+            if self._group is None:
+                self._group = meet(how)
+                claim()
+                atexit.register(self._leave)
         self._group.check()
         return self._group  # type: ignore[no-any-return]
 
@@ -59,11 +63,19 @@ class Launched:
 
     def forget(self) -> None:
         """In a forked child: the group is its parent's."""
-        self._group = None
+        self._group, self._joining = None, Lock()
+
+
+def claim() -> None:
+    """Take the place for this process: those that it starts inherit the environment alone."""
+    os.environ[JOINED] = str(os.getpid())
 
 
 _launched = Launched()
 os.register_at_fork(after_in_child=_launched.forget)
+with suppress(InvalidInput):  # which the first fit says
+    if launch() is not None:
+        claim()  # now: a grid search may start processes before this one's first fit
 
 
 def launched() -> Hosts:
