@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from phalanx.cli import app
+from phalanx.cli.fitting import split
 from phalanx.data.files import read_table
 from phalanx.estimators.parameters import SOLVERS
 from phalanx.exchange.board import processors
@@ -61,6 +62,11 @@ def refused(result, *said):
     for text in said:
         assert re.search(text, result.stderr, re.DOTALL), result.stderr
     return True
+
+
+def refused_text(result):
+    assert refused(result)
+    return result.stderr
 
 
 def test_train_says_what_it_did(tmp_path, data):
@@ -286,6 +292,61 @@ def test_codes_with_leading_zeros_stay_apart(tmp_path):
     assert "On the 2 samples" in call("evaluate", run, new).stdout
 
 
+def as_parquet(path, **columns):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table(columns), path)
+
+
+BIG = 2**53  # float64 rounds the whole number after it to it
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz"])
+def test_labels_that_float64_would_round_stay_apart(tmp_path, suffix):
+    columns = {"a": [0.0, 1.0, 2.0] * 20, "y": [BIG, BIG + 1, 7] * 20}
+    rows = zip(columns["a"], columns["y"], strict=True)
+    (tmp_path / "d.csv").write_text("a,y\n" + "".join(f"{a},{y}\n" for a, y in rows))
+    np.savez(tmp_path / "d.npz", **columns)
+    if suffix == ".parquet":
+        as_parquet(tmp_path / "d.parquet", **columns)
+    run = tmp_path / "run"
+    options = ["--epochs", "60", "--learning-rate", "0.1", "--workers", "1", "--out", run]
+    result = call("train", tmp_path / f"d{suffix}", "--target", "y", *options)
+    assert result.exit_code == 0, result.output
+    for kind in {".csv", suffix}:
+        _, *lines = call("predict", run, tmp_path / f"d{kind}").stdout.split()
+        assert lines == list(map(str, columns["y"]))
+        assert re.search(r"Accuracy +100", call("evaluate", run, tmp_path / f"d{kind}").stdout)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_class_that_float64_would_round_to_one_learnt_is_unknown(tmp_path, suffix):
+    data, run = tmp_path / "d.csv", tmp_path / "run"
+    data.write_text("a,y\n" + f"1,{BIG}\n2,7\n" * 10)
+    assert call("train", data, "--target", "y", *QUICK, "--out", run).exit_code == 0
+    (tmp_path / "new.csv").write_text(f"a,y\n1,{BIG + 1}\n2,7\n")
+    if suffix == ".parquet":
+        as_parquet(tmp_path / "new.parquet", a=[1, 2], y=[BIG + 1, 7])
+    refused(call("evaluate", run, tmp_path / f"new{suffix}"), f"got '{BIG + 1}'")
+
+
+def test_long_codes_are_categories(tmp_path):
+    """Classes told by codes that float64 would round to one, and a remark on how they are taken."""
+    data, run = tmp_path / "d.csv", tmp_path / "run"
+    data.write_text("id,y\n" + f"{BIG},u\n{BIG + 1},v\n" * 20)
+    options = ["--epochs", "40", "--learning-rate", "0.1", "--workers", "1", "--out", run]
+    result = call("train", data, "--target", "y", *options)
+    assert result.exit_code == 0, result.output
+    assert "1 columns as 2 features" in result.stderr
+    assert "'id' is taken for text. It counts as text since float64 would round" in result.stderr
+    (tmp_path / "new.csv").write_text(f"id\n{BIG}\n{BIG}\n")  # none that would be rounded
+    assert call("predict", run, tmp_path / "new.csv").stdout.split() == ["prediction", "u", "u"]
+    as_parquet(tmp_path / "new.parquet", id=[BIG + 1, BIG])
+    lines = call("predict", run, tmp_path / "new.parquet").stdout.split()
+    assert lines == ["prediction", "v", "u"]
+
+
 def test_numbers_learnt_stay_numbers(run, data, tmp_path):
     old, new = data.read_text(), tmp_path / "new.csv"
     new.write_text("length,width,colour\n1,2,c1\n")
@@ -340,7 +401,10 @@ def test_unknown_categories_are_said(run, data, tmp_path, command):
 BAD_OPTIONS = {
     "target": (["--target", "kimd"], "Did you mean 'kind'"),
     "drop": (["--drop", "widht"], "Did you mean 'width'"),
-    "drop the target": (["--drop", "kind"], "must have a column 'kind'"),
+    "drop the target": (
+        ["--drop", "width", "--drop", "kind"],
+        "--target must name a column that is not left out; got --target kind and --drop kind",
+    ),
     "task": (["--task", "clasification"], "Did you mean 'classification'"),
     "task of text": (["--task", "regression"], "a target of numbers"),
     "solver": (["--solver", "adma"], "--solver.*Did you mean 'adam"),
@@ -427,6 +491,60 @@ def test_bad_data(tmp_path, case):
     result = call("train", tmp_path / "d.csv", "--target", "y", *QUICK, "--out", tmp_path / "run")
     refused(result, said)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("sample", [1, 4, 80])
+def test_errors_count_the_samples_of_the_file(tmp_path, sample):
+    """Whether the sample is among those trained on or those held out."""
+    cells = ["inf" if n == sample else f"{n}" for n in range(1, 81)]
+    rows = [f"{cell},{'uv'[n % 2]}\n" for n, cell in enumerate(cells)]
+    (tmp_path / "d.csv").write_text("a,y\n" + "".join(rows))
+    result = call("train", tmp_path / "d.csv", "--target", "y", *QUICK, "--out", tmp_path / "run")
+    refused(result, f"sample {sample} has inf")
+    assert result.stderr.count("\n") == 1  # before any work starts
+
+
+def test_a_number_far_from_those_trained_on_has_the_files_number(tmp_path):
+    held_out = split(flowers(), "kind", None, 0.2, seed=0).held_out.rows_B
+    rows = as_csv(flowers()).splitlines()
+    row = int(held_out[3])
+    rows[row + 1] = re.sub("^[^,]+", "1e100", rows[row + 1])
+    (tmp_path / "d.csv").write_text("\n".join(rows))
+    arguments = ["--target", "kind", *QUICK, "--out", tmp_path / "run"]
+    refused(call("train", tmp_path / "d.csv", *arguments), f"sample {row + 1} has 1e.100")
+
+
+def test_distinct_values_are_counted_in_the_whole_file(tmp_path):
+    rows = [f"u{n},{n % 2}\n" for n in range(80)]
+    (tmp_path / "d.csv").write_text("id,y\n" + "".join(rows))
+    result = call("train", tmp_path / "d.csv", "--target", "y", *QUICK, "--out", tmp_path / "run")
+    refused(result, "at most 50 distinct values; 'id' has 80")
+
+
+def test_what_is_learnt_is_learnt_of_the_training_part_alone():
+    table = flowers()
+    parts = split(table, "kind", None, 0.2, seed=0)
+    length = parts.preprocessing.inputs[0]
+    assert length.mean == pytest.approx(parts.training["length"].mean())
+    assert length.mean != pytest.approx(table["length"].mean())
+
+
+def test_missing_targets_of_a_parquet_file_are_told_without_csv(tmp_path):
+    as_parquet(tmp_path / "d.parquet", a=[1, 2, 3], y=["u", None, "v"])
+    result = call("train", tmp_path / "d.parquet", "--target", "y")
+    refused(result, r"the first is sample 2\. Leave those samples out\.\n$")
+
+
+def test_a_long_cell_is_learnt_and_not_printed_whole(tmp_path):
+    data, run, letter = tmp_path / "d.csv", tmp_path / "run", "x" * 200_000
+    data.write_text("a,y\n" + f"{letter},u\n{letter}y,v\n" * 9)
+    result = call("train", data, "--target", "y", *QUICK, "--out", run)
+    assert result.exit_code == 0, result.output
+    data.write_text(f"a,y\n{letter}z,u\n{letter},{letter}\n")
+    result = call("predict", run, data)
+    assert "'a' in 1 of 2 samples (e.g. 'xxx" in result.stderr
+    assert len(result.stderr) < 500
+    assert len(refused_text(call("evaluate", run, data))) < 500
 
 
 def test_numbers_taken_for_classes(tmp_path):

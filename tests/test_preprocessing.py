@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from phalanx.data.inputs import numbers
 from phalanx.data.preprocessing import Preprocessing
 from phalanx.data.table import Table
 from phalanx.errors import InvalidInput
@@ -40,6 +41,26 @@ def test_numbers_are_standardised_and_text_is_one_hot():
     assert learnt.targets(TRAINING).tolist() == [0, 1, 0, 1]
 
 
+def test_a_part_of_a_table_knows_which_samples_it_has():
+    part = TRAINING.take(np.array([3, 1, 0])).without(["same"]).take(np.array([1, 0]))
+    assert [part.sample(row) for row in range(part.n_rows)] == [2, 4]
+    assert TRAINING.sample(2) == 3
+
+
+def test_errors_name_the_samples_of_the_whole_table():
+    whole = table(size=[1.0, 2.0, np.inf], far=[0.0, 1e300, 1], text=["", "", "x"], y=["u", "", ""])
+    part, ends = whole.take(np.array([1, 2])), whole.take(np.array([0, 2]))
+    learnt = Preprocessing.learn(table(far=[0.0, 1], y=["u", "v"]), "y")
+    with pytest.raises(InvalidInput, match="sample 3 has inf"):
+        numbers(part, "size")
+    with pytest.raises(InvalidInput, match="sample 3 has 'x'"):
+        numbers(ends, "text")
+    with pytest.raises(InvalidInput, match="sample 2 has 1e"):
+        learnt.samples(part)
+    with pytest.raises(InvalidInput, match="first is sample 3"):
+        learnt.targets(ends)
+
+
 def test_unknown_categories_are_all_zeros_and_further_columns_do_no_harm():
     learnt = Preprocessing.learn(TRAINING, "y")
     new = table(extra=["?"], colour=["violet"], same=[8], size=[2.0])
@@ -60,6 +81,8 @@ def test_what_was_learnt_of_each_column_and_what_is_unknown():
     assert learnt.learnt == {"size": False, "same": False, "colour": True, "y": False}
     codes = Preprocessing.learn(table(x=[1, 2], y=["01", "1"]), "y")
     assert codes.learnt == {"x": False, "y": True}
+    long = Preprocessing.learn(table(x=[1, 2], y=["9007199254740993", "1"]), "y")
+    assert long.learnt == {"x": False, "y": True}
     assert learnt.unknown(table(colour=["violet", "r", "", "b"])) == {"colour": ["violet", "b"]}
     assert learnt.unknown(TRAINING) == {}
 
@@ -108,7 +131,9 @@ BAD_TABLES = {
     "text to regress": ({"x": [1, 2], "y": ["a", "b"]}, "regression", "target of numbers"),
     "unknown task": ({"x": [1, 2], "y": [1, 2]}, "regresion", "Did you mean 'regression'"),
     "no inputs": ({"y": [1, 2]}, None, "beside the target"),
-    "all missing": ({"x": [np.nan, np.nan], "y": [1, 2]}, None, "--drop x"),
+    "all missing": (
+        {"x": [np.nan, np.nan], "y": [1, 2]}, None, "none of the 2 samples.*--drop x"
+    ),
     "infinite input": ({"x": [np.inf, 1], "y": [1, 2]}, None, "sample 1 has inf"),
     "too large": ({"x": [1e200, -1e200], "y": [1, 2]}, None, "finite mean and spread"),
     "decimal commas to regress": (

@@ -46,8 +46,10 @@ def note(text: str) -> None:
 
 def note_unknown(predictor: Predictor, table: Table) -> None:
     """One line on the categories that the training had not; they count as missing values do."""
+    from phalanx.data.table import shown
+
     said = [
-        f"{name!r} in {len(cells):,} of {table.n_rows:,} samples (e.g. {cells[0]!r})"
+        f"{name!r} in {len(cells):,} of {table.n_rows:,} samples (e.g. {shown(cells[0])})"
         for name, cells in predictor.preprocessing.unknown(table).items()
     ]
     if said:

@@ -12,7 +12,6 @@ from phalanx.cli.settings import Settings
 from phalanx.cli.splitting import split_index
 from phalanx.data.preprocessing import Preprocessing
 from phalanx.data.table import Table, as_text
-from phalanx.data.targets import learn_target
 from phalanx.errors import InvalidInput, PhalanxError
 from phalanx.models.mlp import MLPSpec
 from phalanx.pure.arrays import Array
@@ -69,16 +68,18 @@ class Outcome:
 def split(table: Table, target: str, task: str | None, fraction: float, seed: int) -> Split:
     """Set a share of the samples aside, each class's alike, and learn the preprocessing.
 
-    Raises InvalidInput where the table cannot be used, or is too small to be split.
+    Raises InvalidInput where the table cannot be used, or is too small to be split. Whether it can
+    be used is found by learning from all samples, so that it depends on the file alone; what is
+    kept is learnt from those to train on.
     """
-    learnt = learn_target(table.checked(), target, task)
+    whole = Preprocessing.learn(table.checked(), target, task)
     if not fraction:
-        return Split(table, None, Preprocessing.learn(table, target, learnt.task))
-    labels_B = as_text(table[target]) if learnt.task == "classification" else None
+        return Split(table, None, whole)
+    task = whole.target.task
+    labels_B = as_text(table[target]) if task == "classification" else None
     train_B, held_B = split_index(table, target, labels_B, fraction, seed)
     training = table.take(train_B)
-    preprocessing = Preprocessing.learn(training, target, learnt.task)
-    return Split(training, table.take(held_B), preprocessing)
+    return Split(training, table.take(held_B), Preprocessing.learn(training, target, task))
 
 
 def fit(
@@ -94,7 +95,8 @@ def fit(
     samples = preprocessing.samples(parts.training), preprocessing.targets(parts.training)
     if parts.held_out:
         held_out = preprocessing.samples(parts.held_out), preprocessing.targets(parts.held_out)
-        keeping["validation_data"] = held_out
+        if settings.solver != "lbfgs":  # SciPy's minimiser has no epochs to judge
+            keeping["validation_data"] = held_out
     if follower is None:
         _fit(estimator, samples, keeping)
     else:

@@ -6,8 +6,8 @@ from math import ceil
 
 import numpy as np
 
-from phalanx.data.lookalikes import commas
-from phalanx.data.table import Table, is_text
+from phalanx.data.lookalikes import resemblance
+from phalanx.data.table import Table, is_text, shown
 from phalanx.errors import InvalidInput
 from phalanx.pure.arrays import Array
 
@@ -45,11 +45,11 @@ def _too_few(n_rows: int, target: str, labels_B: Array | None, fraction: float) 
     labels, counts = np.unique(labels_B, return_counts=True)
     single = labels[counts == 1].tolist()
     if len(single) == 1:
-        return f"of {target!r} = {single[0]!r} there is only one"
+        return f"of {target!r} = {shown(single[0])} there is only one"
     if single:
         return (
             f"of {len(single):,} of the {len(labels):,} classes in {target!r}, e.g. "
-            f"{single[0]!r}, there is only one each"
+            f"{shown(single[0])}, there is only one each"
         )
     if min(n_held, n_training) < len(labels):
         return (
@@ -65,5 +65,4 @@ def _or_task(table: Table, target: str, labels_B: Array | None) -> str:
         return "."
     if not is_text(table[target]):
         return f", or --task regression if {target!r} is a number to estimate."
-    said = commas(labels_B.tolist())
-    return f". {said}" if said else "."
+    return f".{resemblance(labels_B.tolist())}"

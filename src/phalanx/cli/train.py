@@ -24,6 +24,7 @@ from phalanx.cli.options import (
     trainers_of,
 )
 from phalanx.cli.settings import Settings
+from phalanx.errors import InvalidInput
 from phalanx.pure.stopping import Reason
 
 CTRL_C = 130  # what a shell expects of a program that Ctrl-C ended, here with its work saved
@@ -150,6 +151,7 @@ def _train(
     from phalanx.data.files import read_table
     from phalanx.runs.folder import free_folder, new_run_folder, write_run
 
+    _check_kept(target, drop)
     table = read_table(data).without(drop)
     parts = split(table, target, task, settings.validation_fraction, settings.seed)
     if not speaks():  # the first of several hosts writes the folder and says what came of it
@@ -170,6 +172,15 @@ def _train(
         raise typer.Exit(CTRL_C)
 
 
+def _check_kept(target: str, drop: list[str]) -> None:
+    """Raise InvalidInput where the target is among the columns that are to be left out."""
+    if target in drop:
+        raise InvalidInput(
+            f"--target must name a column that is not left out; got --target {target} and --drop "
+            f"{target}. Leave that --drop out, or choose another --target."
+        )
+
+
 def _about(data: Path, parts: Split) -> str:
     preprocessing, held_out = parts.preprocessing, parts.held_out
     return (
@@ -183,13 +194,13 @@ def _about(data: Path, parts: Split) -> str:
 def _doubts(preprocessing: Preprocessing) -> list[str]:
     """What is text, so that it can be learnt, and was perhaps not meant to be."""
     from phalanx.data.inputs import TextInput
-    from phalanx.data.lookalikes import commas
+    from phalanx.data.lookalikes import commas, long_codes
     from phalanx.data.targets import ClassTarget
 
     texts = {c.column: c.categories for c in preprocessing.inputs if isinstance(c, TextInput)}
+    said = {name: commas(cells) or long_codes(cells) for name, cells in texts.items()}
     if isinstance(preprocessing.target, ClassTarget):
-        texts[preprocessing.target.column] = preprocessing.target.labels
-    said = {name: commas(cells) for name, cells in texts.items()}
+        said[preprocessing.target.column] = commas(preprocessing.target.labels)
     return [f"column {name!r} is taken for text. {what}" for name, what in said.items() if what]
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import csv
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from phalanx.data.lookalikes import are_codes, as_number, may_be_numbers, resemblance
-from phalanx.data.table import Table, or_drop
+from phalanx.data.lookalikes import (
+    EXACT,
+    are_codes,
+    as_number,
+    is_rounded,
+    may_be_numbers,
+    resemblance,
+)
+from phalanx.data.table import Table, or_drop, shown
 from phalanx.errors import InvalidInput
 from phalanx.pure.arrays import Array
 
@@ -29,8 +37,9 @@ def read_delimited(path: Path, learnt: Mapping[str, bool] | None = None) -> Tabl
 
     Cells such as '', 'NA' or 'nan' are missing values. A column is numbers where every other cell
     is one, else text; one that mixes both, numbers prevailing, is an error when it is used.
-    Digits with a leading zero, as 007, are a code: a column that has one is text. So are 1_000
-    and digits that are no ASCII.
+    Digits with a leading zero, as 007, are a code, and so is a whole number that float64 would
+    round, as 9007199254740993: a column that has one is text. So are 1_000 and digits that are no
+    ASCII.
     A blank line is no sample, but of a single column it is a sample whose cell is missing; one at
     the end of the file is none.
     learnt: of columns that are known, whether they are text, whatever their cells look like.
@@ -56,12 +65,12 @@ def read_delimited(path: Path, learnt: Mapping[str, bool] | None = None) -> Tabl
         name: _column(path, name, column, numbers, learnt)
         for name, column in zip(header, cells, strict=True)
     }
-    return Table(str(path), columns, len(body))
+    return Table(str(path), columns, len(body), gaps=MISSING)
 
 
 def _lines(path: Path) -> list[Line]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file, _cells_of_any_length():
             first = file.readline()
             file.seek(0)
             if "\0" in first:
@@ -78,6 +87,16 @@ def _lines(path: Path) -> list[Line]:
         raise InvalidInput(
             f"{path} must be well-formed CSV; got {error}. Check its quotes, and that it is text."
         ) from None
+
+
+@contextlib.contextmanager
+def _cells_of_any_length() -> Iterator[None]:
+    """Meanwhile csv reads cells beyond its limit of 131,072 characters, which is the process's."""
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _samples(lines: list[Line]) -> list[Line]:
@@ -135,7 +154,7 @@ def _column(
         return _text([cell.strip() for cell in raw])
     if may_be_numbers(raw):
         with contextlib.suppress(ValueError):  # most columns are whole, and this is the fast way
-            return np.fromiter(map(float, raw), np.float64, len(raw))
+            return _numbers(raw)
     cells = [cell.strip() for cell in raw]
     values = [_number(cell) for cell in cells]
     texts = [i for i, value in enumerate(values) if value is None]
@@ -146,10 +165,22 @@ def _column(
         first = texts[0]
         return InvalidInput(
             f"{path}: column {name!r} holds numbers, but line {lines[first]} has "
-            f"{cells[first]!r}{_and_more(len(texts) - 1)}. Correct the cell or leave it empty"
+            f"{shown(cells[first])}{_and_more(len(texts) - 1)}. Correct the cell or leave it empty"
             f"{or_drop(name, learnt)}.{resemblance(cells[i] for i in texts)}"
         )
     return _text(cells)
+
+
+def _numbers(raw: tuple[str, ...]) -> Array:
+    """float64, or int64 where that keeps labels apart: some are rounded, though learnt as numbers.
+
+    Raises ValueError where a cell is none.
+    """
+    values = np.fromiter(map(float, raw), np.float64, len(raw))
+    if np.abs(values).max() > 10**EXACT and any(map(is_rounded, raw)):
+        with contextlib.suppress(ValueError, OverflowError):  # some are no int64, so no labels
+            return np.array([int(cell) for cell in raw], np.int64)
+    return values
 
 
 def _text(cells: list[str]) -> Array:

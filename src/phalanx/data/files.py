@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from phalanx.data.delimited import read_delimited
+from phalanx.data.lookalikes import EXACT, are_codes
 from phalanx.data.table import Table, or_drop
 from phalanx.errors import InvalidInput, unknown_name
 from phalanx.pure.arrays import Array
@@ -23,8 +24,9 @@ def read_table(path: str | Path, learnt: Learnt = None) -> Table:
     learnt: of the columns that a network was trained on, whether they are text; None where there
     is no network yet.
 
-    CSV: see `read_delimited`. Parquet: numbers, bools and text. NPZ: each array [n] is a column of
-    its name, each array [n, F] the columns name_0 ... name_{F-1}.
+    CSV: see `read_delimited`. Parquet: numbers, bools and text; integers are codes, so text, where
+    float64 would round one. NPZ: each array [n] is a column of its name, each array [n, F] the
+    columns name_0 ... name_{F-1}.
     Raises InvalidInput for a file that is not there, cannot be read, or breaks its format's rules.
     """
     path = Path(path)
@@ -148,12 +150,26 @@ def _parquet_column(path: Path, name: str, column: Any, learnt: Learnt) -> Array
     if types.is_boolean(kind):
         cells = ["" if cell is None else str(cell) for cell in column.to_pylist()]
         return np.array(cells, object)
-    if types.is_integer(kind) or types.is_floating(kind):
+    if types.is_integer(kind):
+        return _integers(column.cast(kind), (learnt or {}).get(name))
+    if types.is_floating(kind):
         return np.asarray(column.cast("float64", safe=False).to_numpy())
     return InvalidInput(
         f"{path}: a column must hold numbers, bools or text; {name!r} holds {column.type}. "
         f"Convert it{or_drop(name, learnt)}."
     )
+
+
+def _integers(column: Any, holds_text: bool | None) -> Array:
+    """Integers of Arrow as text where they are codes, which their digits say if nothing else."""
+    if holds_text is None:
+        known = column.drop_null().to_numpy()
+        holds_text = are_codes(map(str, known[np.abs(known) > 10**EXACT].tolist()))
+    if holds_text:
+        return np.array(["" if cell is None else str(cell) for cell in column.to_pylist()], object)
+    if column.null_count:
+        column = column.cast("float64", safe=False)
+    return np.asarray(column.to_numpy())
 
 
 def _check_rows(path: Path, n_rows: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from phalanx.data.lookalikes import resemblance
 from phalanx.data.plain import field, finite, texts
-from phalanx.data.table import Table, as_text, is_text, missing
+from phalanx.data.table import Table, as_text, is_text, missing, shown
 from phalanx.errors import InvalidInput
 from phalanx.pure.arrays import Array
 
@@ -56,8 +56,9 @@ class NumberInput:
     def _too_far(self, table: Table, values_B: Array, row: int) -> InvalidInput:
         return InvalidInput(
             f"{table.source}: column {self.column!r} must hold numbers of the size that the "
-            f"network was trained on, {self.mean:.3g} ± {self.scale:.3g}; sample {row + 1} has "
-            f"{values_B[row]:.3g}. Correct it, or leave it empty for a missing value."
+            f"network was trained on, {self.mean:.3g} ± {self.scale:.3g}; sample "
+            f"{table.sample(row)} has {values_B[row]:.3g}. Correct it, or leave it empty for a "
+            "missing value."
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,16 +96,16 @@ def numbers(table: Table, name: str) -> Array:
     if is_text(column) and not missing(column).all():
         row = int(np.flatnonzero(~missing(column))[0])
         raise InvalidInput(
-            f"{table.source}: column {name!r} must hold numbers; sample {row + 1} has "
-            f"{column[row]!r}. The network was trained on numbers there: correct the column."
+            f"{table.source}: column {name!r} must hold numbers; sample {table.sample(row)} has "
+            f"{shown(column[row])}. The network was trained on numbers there: correct the column."
             f"{resemblance(column.tolist())}"
         )
     values_B = np.full(len(column), np.nan) if is_text(column) else column.astype(np.float64)
     if np.isinf(values_B).any():
         row = int(np.flatnonzero(np.isinf(values_B))[0])
         raise InvalidInput(
-            f"{table.source}: column {name!r} must hold finite numbers; sample {row + 1} has "
-            f"{values_B[row]}. Correct it, or leave it empty for a missing value."
+            f"{table.source}: column {name!r} must hold finite numbers; sample {table.sample(row)} "
+            f"has {values_B[row]}. Correct it, or leave it empty for a missing value."
         )
     return values_B
 
@@ -114,8 +115,8 @@ def learn_input(table: Table, name: str) -> Input:
     column = table[name]
     if missing(column).all():
         raise InvalidInput(
-            f"{table.source}: column {name!r} must have values to learn from; all are missing. "
-            f"Leave it out with --drop {name}."
+            f"{table.source}: column {name!r} must have values to learn from; none of the "
+            f"{table.n_rows:,} samples learnt from has one. Leave it out with --drop {name}."
         )
     return _learn_text(table, name) if is_text(column) else _learn_number(table, name)
 
@@ -143,7 +144,7 @@ def _learn_text(table: Table, name: str) -> TextInput:
     if len(categories) > MAX_CATEGORIES:
         raise InvalidInput(
             f"{table.source}: a text column must have at most {MAX_CATEGORIES} distinct values; "
-            f"{name!r} has {len(categories)}, e.g. {categories[0]!r}. "
+            f"{name!r} has {len(categories)}, e.g. {shown(categories[0])}. "
             f"Leave it out with --drop {name}.{resemblance(categories)}"
         )
     return TextInput(name, categories)

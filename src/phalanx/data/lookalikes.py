@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+
+from phalanx.data.table import shown
 
 CODE = re.compile(r"\s*0[0-9]+\s*")  # 007 and 01234: digits whose leading zeros mean something
+WHOLE = re.compile(r"[+-]?[0-9]+")
+EXACT = 15  # float64 has every whole number of so many characters
 THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
 DECIMAL_COMMA = re.compile(r"[+-]?([0-9]*|[0-9]{1,3}(\.[0-9]{3})+),[0-9]+([eE][+-]?[0-9]+)?")
 
 
 def are_codes(cells: Iterable[str]) -> bool:
-    """Whether any cell has a leading zero, by a look at its first character before a closer one.
+    """Whether any cell has a leading zero, or is a whole number that float64 would round.
 
-    >>> are_codes(["12", "0.5", "0"]), are_codes(["12", " 007"])
-    (False, True)
+    A look at its first character, at its length and for a point comes before a closer one.
+
+    >>> are_codes(["12", "0.5", "0"]), are_codes(["12", " 007"]), are_codes(["9007199254740993"])
+    (False, True, True)
     """
-    return any(cell[:1] <= "0" and CODE.fullmatch(cell) for cell in cells)
+    return any(
+        (cell[:1] <= "0" and CODE.fullmatch(cell))
+        or (len(cell) > EXACT and "." not in cell and is_rounded(cell))
+        for cell in cells
+    )
+
+
+def is_rounded(cell: str) -> bool:
+    """Whether the cell is a whole number that would be another one as float64.
+
+    >>> is_rounded("9007199254740992"), is_rounded("9007199254740993"), is_rounded("1e400")
+    (False, True, False)
+    """
+    digits = cell.strip()
+    return bool(WHOLE.fullmatch(digits)) and Decimal(digits) != float(digits)
 
 
 def may_be_numbers(cells: Iterable[str]) -> bool:
@@ -50,9 +71,8 @@ def commas(cells: Iterable[str]) -> str:
 
 def leading_zeros(cells: Iterable[str]) -> str:
     """A sentence where leading zeros alone make a column text, else nothing."""
-    known = [cell for cell in cells if cell]
-    codes = [cell for cell in known if CODE.fullmatch(cell)]
-    if not codes or not all(map(_is_number, known)):
+    codes = _among_numbers(cells, CODE.fullmatch)
+    if not codes:
         return ""
     return (
         f"It counts as text since a value has a leading zero, e.g. {codes[0]!r}; if they are "
@@ -60,10 +80,27 @@ def leading_zeros(cells: Iterable[str]) -> str:
     )
 
 
+def long_codes(cells: Iterable[str]) -> str:
+    """A sentence where only whole numbers that float64 would round make a column text."""
+    codes = _among_numbers(cells, is_rounded)
+    if not codes:
+        return ""
+    return (
+        f"It counts as text since float64 would round a whole number in it, e.g. {shown(codes[0])};"
+        " if they are measured, no codes, write them with a decimal point (Parquet: as double)."
+    )
+
+
+def _among_numbers(cells: Iterable[str], is_code: Callable[[str], object]) -> list[str]:
+    """The codes among the cells, if all of these are numbers but for the missing ones."""
+    known = [cell for cell in cells if cell]
+    return list(filter(is_code, known)) if all(map(_is_number, known)) else []
+
+
 def resemblance(cells: Iterable[str]) -> str:
     """What a column of text may have been meant to be: a sentence with a space before it."""
     cells = list(cells)
-    said = commas(cells) or leading_zeros(cells)
+    said = commas(cells) or leading_zeros(cells) or long_codes(cells)
     return f" {said}" if said else ""
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from phalanx.errors import InvalidInput
 from phalanx.pure.arrays import Array
+
+SHOWN = 80  # characters of a cell in an error: a cell may be a whole letter
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,15 @@ class Table:
 
     A column that cannot be used is kept as the error to raise where somebody asks for it, so that
     it does no harm where nobody does. `source` names the file in errors.
+    rows_B: which of the file's samples these are; None where they are all of them, in order.
+    gaps: a sentence for errors on what counts as missing in such a file, where that needs saying.
     """
 
     source: str
     columns: dict[str, Array | InvalidInput]
     n_rows: int
+    rows_B: Array | None = None
+    gaps: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -50,7 +57,7 @@ class Table:
         for name in sorted(dropped - set(self.columns)):
             raise missing_column(name, self)
         kept = {name: column for name, column in self.columns.items() if name not in dropped}
-        return Table(self.source, kept, self.n_rows)
+        return replace(self, columns=kept)
 
     def take(self, index_B: Array) -> Table:
         """The rows that `index_B` names, in its order."""
@@ -58,7 +65,12 @@ class Table:
             name: column if isinstance(column, InvalidInput) else column[index_B]
             for name, column in self.columns.items()
         }
-        return Table(self.source, taken, len(index_B))
+        rows_B = index_B if self.rows_B is None else self.rows_B[index_B]
+        return replace(self, columns=taken, n_rows=len(index_B), rows_B=rows_B)
+
+    def sample(self, row: int) -> int:
+        """The number that a row's sample has in the file, counted from 1."""
+        return 1 + int(row if self.rows_B is None else self.rows_B[row])
 
 
 def missing_column(name: str, table: Table) -> InvalidInput:
@@ -72,6 +84,17 @@ def missing_column(name: str, table: Table) -> InvalidInput:
 def or_drop(name: str, learnt: Mapping[str, bool] | None) -> str:
     """The last resort of an error about a column: none where a network is there that needs it."""
     return f", or leave the column out with --drop {name}" if learnt is None else ""
+
+
+def shown(cell: str) -> str:
+    """The cell in quotes, for errors; the middle of a long one is left out.
+
+    >>> shown("red")
+    "'red'"
+    """
+    shortener = reprlib.Repr()
+    shortener.maxstring = SHOWN
+    return shortener.repr(cell)
 
 
 def is_text(column: Array) -> bool:

@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from phalanx.data.delimited import MISSING
 from phalanx.data.inputs import mean_and_scale, numbers
 from phalanx.data.lookalikes import are_codes, resemblance
 from phalanx.data.plain import field, finite, texts
-from phalanx.data.table import Table, as_text, is_text, missing
+from phalanx.data.table import Table, as_text, is_text, missing, shown
 from phalanx.errors import InvalidInput, unknown_name
 from phalanx.pure.arrays import Array
 
@@ -39,7 +38,7 @@ class ClassTarget:
         for label in sorted(set(cells_B) - set(index)):
             raise InvalidInput(
                 f"{table.source}: the target {self.column!r} may only have the classes of the "
-                f"training data, {', '.join(map(repr, self.labels[:12]))}; got {label!r}. "
+                f"training data, {', '.join(map(shown, self.labels[:12]))}; got {shown(label)}. "
                 "Leave those samples out, or train again with samples of that class."
             )
         return np.array([index[cell] for cell in cells_B], np.intp)
@@ -80,10 +79,11 @@ def known_target(table: Table, name: str) -> Array:
     column = table[name]
     gone_B = missing(column)
     if gone_B.any():
+        first = table.sample(int(gone_B.argmax()))
         raise InvalidInput(
             f"{table.source}: every sample must have a target; {int(gone_B.sum())} of "
-            f"{len(column)} have none in {name!r}, the first is sample {int(gone_B.argmax()) + 1}. "
-            f"Leave those samples out. {MISSING}"
+            f"{len(column)} have none in {name!r}, the first is sample {first}. "
+            f"Leave those samples out. {table.gaps}".rstrip()
         )
     return column
 
@@ -105,7 +105,8 @@ def learn_classes(table: Table, name: str) -> ClassTarget:
     if len(labels) < 2:
         raise InvalidInput(
             f"{table.source}: a classification needs two classes at least; all samples have "
-            f"{name} = {labels[0]!r}. Add samples of another class, or choose another --target."
+            f"{name} = {shown(labels[0])}. Add samples of another class, or choose another "
+            "--target."
         )
     return ClassTarget(name, labels)
 
@@ -116,7 +117,7 @@ def learn_values(table: Table, name: str) -> ValueTarget:
     if is_text(column):
         raise InvalidInput(
             f"{table.source}: a regression needs a target of numbers; {name!r} holds text, e.g. "
-            f"{column[0]!r}. Choose --task classification, or another --target."
+            f"{shown(column[0])}. Choose --task classification, or another --target."
             f"{resemblance(column.tolist())}"
         )
     mean, scale = mean_and_scale(numbers(table, name), f"{table.source}: the target {name!r}")
