@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +81,17 @@ def test_train_says_what_it_did(tmp_path, data):
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["run"]["digest"] in result.stdout
     assert len(record["run"]["scores"]) == 3
+
+
+def test_a_name_that_is_no_utf8_costs_nothing(tmp_path, data):
+    odd = tmp_path / os.fsdecode(b"b\xe9d.csv")
+    shutil.copy(data, odd)
+    out = tmp_path / os.fsdecode(b"r\xe9n")
+    program = [sys.executable, "-m", "phalanx", "train", odd, "--target", "kind", *QUICK]
+    done = subprocess.run([*program, "--out", out], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"b?d.csv" in (out / "report.html").read_bytes()
+    assert json.loads((out / "run.json").read_text())["run"]["losses"]
 
 
 def test_two_workers_make_the_same_bits(tmp_path, data):

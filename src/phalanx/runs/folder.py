@@ -109,7 +109,8 @@ def write_run(path: Path, predictor: Predictor, record: Record) -> None:
     """Write all parts, each under a temporary name first. Raises RunFolderError."""
     write_file(path / WEIGHTS, _packed(predictor))
     write_file(path / PREPROCESSING, _json(predictor.preprocessing.to_json()))
-    write_file(path / REPORT, render(record).encode())
+    page = render(record).encode(errors="replace")  # a file's name need not be UTF-8
+    write_file(path / REPORT, page)
     write_file(path / RECORD, _json(record.to_json()))
 
 
