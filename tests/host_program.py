@@ -34,7 +34,8 @@ X = rng.normal(size=(120, 6)).astype(np.float32)
 y = (X[:, 0] > 0).astype(np.int64)
 torch.manual_seed(wishes.get("model_seed", 0))
 width = wishes.get("width", 8)
-module = nn.Sequential(nn.Linear(6, width), nn.Tanh(), nn.Linear(width, 2))
+activation = getattr(nn, wishes.get("activation", "Tanh"))
+module = nn.Sequential(nn.Linear(6, width), activation(), nn.Linear(width, 2))
 if "version" in wishes:
     machine.LIBRARIES += ("laboratory",)
     known = machine._version
@@ -98,6 +99,8 @@ names = (
     "clip_norm",
 )
 options |= {name: wishes[name] for name in names if name in wishes}
+if "lr" in wishes:
+    options["optimizer"] = torch.optim.Adam(module.parameters(), lr=wishes["lr"])
 status = 0
 try:
     run = phalanx.fit(module, (X, y), **options)

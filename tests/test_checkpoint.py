@@ -399,7 +399,7 @@ def test_a_failed_write_of_the_same_step_leaves_it(tmp_path, monkeypatch):
 
 def test_a_failed_first_write(tmp_path, monkeypatch):
     _failing(monkeypatch, "write", errno.ENOSPC)
-    with pytest.raises(CheckpointError, match=r"There is no earlier one\. Check"):
+    with pytest.raises(CheckpointError, match=r"No earlier one can be read there\. Check"):
         save(tmp_path, 1, ARRAYS, FACTS)
     assert not _names(tmp_path)
 

@@ -113,6 +113,8 @@ def test_an_exception_on_one_host_is_named_on_the_others(action, name, told):
         ({"wire": "bf16"}, "wire"),
         ({"exact": False}, "exact"),
         ({"sync_every": 2}, "model"),
+        ({"activation": "ReLU"}, "module: 1"),
+        ({"lr": 0.5}, "settings: lr of group 0"),
         ({"version": "1.1"}, "laboratory"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -43,6 +43,19 @@ class NoLoss(keras.Sequential):
         return None
 
 
+class Tracking(keras.Sequential):
+    """As autoencoders are wont to."""
+
+    def __init__(self, parts):
+        super().__init__(parts)
+        self.tracker = keras.metrics.Mean(name="tracked")
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = ops.mean((y - y_pred) ** 2)
+        self.tracker.update_state(loss)
+        return loss
+
+
 class Largest(keras.metrics.Metric):
     def __init__(self, name="largest", **more):
         super().__init__(name=name, **more)
@@ -113,7 +126,7 @@ MODELS = [
     (lambda: compiled(kind=OwnStep), "OwnStep overrides train_step.*compute_loss instead"),
     (lambda: compiled(kind=OwnTest), "OwnTest overrides test_step"),
     (with_own_step, "Sequential overrides train_step.*compute_loss instead"),
-    (lambda: compiled(optimizer=ema()), "Adam has use_ema=True.*Leave use_ema out"),
+    (lambda: compiled(optimizer=ema()), "has use_ema=True.*Leave use_ema out; a callback may"),
     (lambda: compiled(optimizer=accumulating()), "gradient_accumulation_steps=2.*larger batch"),
     (lambda: compiled(optimizer=optimizers.Adam(loss_scale_factor=2.0)), "loss_scale_factor=2.0"),
     (float16, "got LossScaleOptimizer.*mixed_bfloat16"),
@@ -134,6 +147,7 @@ MODELS = [
         lambda: compiled(layers.SpectralNormalization(layers.Dense(3)), layers.Dense(2)),
         "leave the weights that are trained as they are.*it changed '.*kernel'",
     ),
+    (lambda: compiled(kind=Tracking), "'tracked' is not.*updated with one value a sample"),
     (lambda: compiled(metrics=[mean_of_all]), "'mean_of_all' is not.*leave out the final mean"),
     (
         lambda: compiled(layers.Dense(3, dtype="float64"), layers.Dense(2)),
@@ -240,7 +254,7 @@ DATA = [
     (X, np.array(["yes"] * 42), "array of numbers.*Encode the values as numbers"),
     ((row for row in X), Y, "got generator.*stream"),
     (iter([(X, Y)]), None, "got list_iterator.*stream"),
-    (Batches(), None, "got Batches.*arrays"),
+    (Batches(), None, "got Batches, a PyDataset.*np.concatenate its batches"),
     ({"other": X, "more": X}, Y, "must take the data"),
     (X, [Y, Y], "must take the data"),
     (X.astype(object), Y, "array of numbers"),

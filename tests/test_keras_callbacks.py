@@ -183,6 +183,42 @@ def test_callbacks_for_batches_are_not_called_and_that_is_said():
     assert called == []
 
 
+class Validations(callbacks.Callback):
+    """What is told of validations, and of the epochs around them."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def on_test_begin(self, logs=None):
+        self.told.append("begins")
+
+    def on_test_end(self, logs=None):
+        self.told.append(set(logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.told.append(epoch)
+
+
+def test_validations_are_told_as_in_keras():
+    ours, theirs = Validations(), Validations()
+    trained(km.mlp(), callbacks=[ours], validation_freq=2, **HELD)
+    km.mlp().fit(
+        km.X, km.LABELS, epochs=2, verbose=0, callbacks=[theirs], validation_freq=2, **HELD
+    )
+    assert ours.told == theirs.told == [0, "begins", {"loss", "accuracy"}, 1]
+
+
+def test_callbacks_for_batches_of_a_validation_are_not_called_and_that_is_said():
+    class PerBatch(callbacks.Callback):
+        def on_test_batch_end(self, batch, logs=None):
+            raise AssertionError
+
+    with pytest.warns(UserWarning, match="called after each epoch") as told:
+        trained(km.mlp(), callbacks=[PerBatch()], **HELD)
+    assert {w.filename for w in told if w.category is UserWarning} == {__file__}
+
+
 def test_epochs_are_counted_from_initial_epoch():
     seen = []
     told = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))

@@ -200,6 +200,38 @@ def test_several_outputs(weights):
         np.testing.assert_allclose(predicted[name], values, rtol=1e-4, atol=1e-6)
 
 
+def with_features(losses, **more):
+    """Two outputs, of which the second has no loss."""
+    km.keras.utils.set_random_seed(7)
+    inputs = km.keras.Input((6,))
+    hidden = layers.Dense(3, name="hidden")(inputs)
+    outputs = [layers.Dense(2, name="value")(hidden), hidden]
+    return km.compiled(km.keras.Model(inputs, outputs), losses, "adam", **more)
+
+
+def test_one_target_of_several_outputs():
+    """Keras takes a target of as many rows as there are outputs for a list of targets."""
+    assert_same(lambda: with_features(["mse", None], metrics=[["mae"], None]), validation_split=0.2)
+    settings = {**SETTINGS, "workers": 1, "epochs": 2}
+    one, several = (
+        phalanx.fit(with_features(["mse", None]), X, VALUES, shards=shards, **settings).history
+        for shards in (1, 2)  # of four rows, and of two
+    )
+    np.testing.assert_allclose(one["loss"], several["loss"], rtol=1e-5)
+
+
+def test_a_loss_of_ones_own_gets_the_target_as_it_was_given():
+    class First(km.keras.Model):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return km.keras.losses.mean_squared_error(y, y_pred[0]).mean()
+
+    def make():
+        plain = with_features(["mse", None])
+        return km.compiled(First(plain.inputs, plain.outputs), None, "adam")
+
+    assert_same(make)
+
+
 @pytest.mark.parametrize("split", [0.25, None])
 def test_metrics_of_training_and_validation(split):
     more = dict(validation_split=split) if split else dict(validation_data=(X[:13], VALUES[:13]))

@@ -246,6 +246,10 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         ({"checkpoint": "{}", "checkpoint_every": True}, "positive number of steps"),
         ({"resume": True}, "checkpoint= names"),
         ({"resume": 3.5}, "True, or the path"),
+        ({"resume": ""}, "not empty"),
+        ({"checkpoint": ""}, "not empty"),
+        ({"checkpoint": "a\0b"}, "no null character"),
+        ({"checkpoint": b"bytes"}, "path of a folder"),
         ({"resume": "{}/nothing-there"}, "nothing-there"),
     ],
 )
@@ -262,8 +266,9 @@ def test_bad_arguments_are_refused_before_any_work(tmp_path, arguments, message)
 
 @pytest.mark.parametrize("argument", ["checkpoint", "callback", "resume"])
 def test_lbfgs_says_what_it_cannot_do(tmp_path, argument):
+    given = print if argument == "callback" else tmp_path
     with pytest.raises(InvalidInput, match=f"{argument} can be used where.*lbfgs"):
-        estimator("adam", solver="lbfgs").fit(X, Y, **{argument: tmp_path})
+        estimator("adam", solver="lbfgs").fit(X, Y, **{argument: given})
 
 
 def test_a_folder_that_holds_another_training_is_not_overwritten(tmp_path):
@@ -272,6 +277,87 @@ def test_a_folder_that_holds_another_training_is_not_overwritten(tmp_path):
     with pytest.raises(InvalidInput, match="already holds"):
         estimator("adam").fit(X, Y, checkpoint=tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_checkpoints_of_another_training_are_not_deleted(tmp_path):
+    """As steps are made, older checkpoints go."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    estimator("adam").fit(X, Y, checkpoint=mine)
+    estimator("adam", max_iter=2).fit(X, Y, checkpoint=other, checkpoint_every=1)
+    before = sorted(other.iterdir())
+    for resume in (mine, checkpoint.newest(mine)):
+        with pytest.raises(InvalidInput, match=f"other already holds.*goes on from {mine}"):
+            estimator("adam").fit(X, Y, checkpoint=other, resume=resume)
+    assert sorted(other.iterdir()) == before
+    (tmp_path / "link").symlink_to(mine)
+    estimator("adam").fit(X, Y, checkpoint=tmp_path / "link", resume=mine)
+    estimator("adam").fit(X, Y, checkpoint=tmp_path / "new", resume=mine)
+
+
+def test_another_random_state_is_refused(tmp_path):
+    estimator("adam").fit(X, Y, checkpoint=tmp_path)
+    with pytest.raises(CheckpointError, match="began with another one than 6"):
+        estimator("adam", random_state=6).fit(X, Y, resume=tmp_path)
+
+
+def test_a_callback_changes_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+
+    def leave(epoch, record):
+        os.chdir(tmp_path / "elsewhere")
+
+    more = {"checkpoint": "kept", "checkpoint_every": 1}
+    clf = estimator("adam").fit(X, Y, callback=leave, **more)
+    assert checkpoint.load(tmp_path / "kept").step == clf.run_.steps
+    assert "checkpoint failed" not in [event.what for event in clf.run_.events]
+
+
+def test_a_last_checkpoint_that_fails_is_said(tmp_path):
+    folder = tmp_path / "gone"
+    with pytest.warns(UserWarning, match="last checkpoint.*could not be written.*No earlier one"):
+        clf = estimator("adam").fit(
+            X, Y, checkpoint=folder, callback=lambda *_: folder.exists() and folder.rmdir()
+        )
+    assert clf.run_.events[-1].what == "checkpoint failed"
+
+
+def test_nothing_is_written_any_more_when_a_fit_has_raised(tmp_path, monkeypatch):
+    begun, raised, save = threading.Event(), threading.Event(), checkpoint.save
+
+    def slow(*args, **more):
+        begun.set()
+        raised.wait(1)
+        return save(*args, **more)
+
+    def fail(epoch, record):
+        if begun.is_set():
+            raised.set()
+            raise ArithmeticError("mine")
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    with pytest.raises(ArithmeticError, match="mine"):
+        estimator("adam", max_iter=9999).fit(
+            X, Y, checkpoint=tmp_path, checkpoint_every="1 step", callback=fail
+        )
+    assert "phalanx-keeper" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_folder_belongs_to_one_training_at_a_time(tmp_path):
+    """To the next one, too, when the first has raised."""
+    errors = []
+
+    def another(epoch, record):
+        with pytest.raises(CheckpointError, match="belongs to one training at a time") as raised:
+            estimator("adam").fit(X, Y, checkpoint=tmp_path)
+        errors.append(raised.value)
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        estimator("adam").fit(X, Y, checkpoint=tmp_path, callback=another)
+    assert len(errors) == 1
+    assert not list(tmp_path.iterdir())
+    estimator("adam").fit(X, Y, checkpoint=tmp_path)
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])

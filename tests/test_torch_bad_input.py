@@ -63,7 +63,6 @@ NUMBERS = [
     ("workers", 0, "workers must not be 0.*got 0.*-1 for one"),
     ("workers", "two", "workers must be an integer; got 'two'"),
     ("workers", None, "workers must be a positive integer.*got None"),
-    ("workers", -999, "workers=-999.*leaves nobody"),
     ("seed", -1, "seed must be an integer at least 0"),
     ("clip_norm", 0, "clip_norm must be a number above 0.*Or None"),
     ("clip_value", float("nan"), "clip_value must be a number above 0"),
@@ -166,6 +165,15 @@ def a_pair(module, batch):
     return "loss", 1
 
 
+def of_turned(module, batch):
+    return functional.cross_entropy(module(batch[0].T), batch[1])
+
+
+def compiled():
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        return torch.compile(of_turned)
+
+
 OBJECTIVES = [
     ({"optimizer": of_another()}, "must be over parameters of the module; 4 of its 4 are others"),
     ({"optimizer": Odd}, "each parameter from its own gradient.*Odd gives another.*clip_norm="),
@@ -195,6 +203,13 @@ OBJECTIVES = [
     ({"step": a_pair}, "either loss.*or step.*got both"),
     ({"loss": None, "step": "forward"}, "step must be a function.*got 'forward'"),
     ({"loss": None, "step": a_pair}, "one floating-point number.*a_pair returned a str"),
+    ({"loss": None, "step": of_turned}, r"step\(module, batch\) must take.*Try it yourself, with"),
+    (
+        {"loss": None, "step": lambda module: compiled()},
+        "step must be a function.*been through torch.compile. Pass the function uncompiled",
+    ),
+    ({"optimizer": [of_another()] * 2}, "one optimizer; got a list of 2.*ModuleDict"),
+    ({"optimizer": of_another()}, "a loss with parameters of its own can be a part of the module"),
     ({"loss": None, "step": a_pair, "metrics": "accuracy"}, "with step= there are none. Leave"),
     (
         {"metrics": mean_accuracy, "validation": (X, CLASSES)},
@@ -266,7 +281,17 @@ def hooked(register):
     return make
 
 
+class Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 3, dtype=torch.cfloat))
+
+    def forward(self, x):
+        return (x.to(torch.cfloat) @ self.weight).abs()
+
+
 MODULES = [
+    (Complex, "must be real; got complex ones.*torch.complex64.*torch.view_as_real"),
     (hooked("register_hook"), "must have no hooks.*'2.weight' has one.*Take it off"),
     (hooked("register_post_accumulate_grad_hook"), "must have no hooks.*'2.weight' has one"),
     (lambda: nn.LazyLinear(3), "must have their shapes; 'weight' is not initialised.*Call the mod"),
@@ -394,6 +419,7 @@ def test_evaluations(options, message):
 
 PREDICTIONS = [
     (models.mlp, X[:, :5].contiguous(), {}, "must take the data; a trial with 4 samples"),
+    (models.mlp, (X, CLASSES), {}, "The data have 2 parts.*pass the inputs alone"),
     (models.mlp, X, {"workers": 1.5}, "workers must be an integer"),
     (models.mlp, X, {"device": "nowhere"}, "device must be one"),
     (models.mlp, X, {"batch_size": 3}, "no argument 'batch_size'"),
@@ -425,9 +451,39 @@ class Queue(torch.nn.Module):
         return out
 
 
+class Masked(torch.nn.Module):
+    """Makes a buffer when it is called first."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 2)
+        self.register_buffer("mask", None)
+
+    def forward(self, x):
+        if self.mask is None:
+            self.mask = torch.ones(2)
+        return self.linear(x.float()) * self.mask
+
+
+class Followed(torch.nn.Module):
+    """With a copy of its weights that follows them."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.copied = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+        self.copied.requires_grad_(False)
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.copied.weight.lerp_(self.linear.weight, 0.1)
+        return self.linear(x.float()) + self.copied(x.float())
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (Masked, "'mask'.*call the module once on the longest batch before, or keep it as a plain"),
+        (Followed, "changed 'copied.weight'.*keep the copy's weights as buffers"),
         (renormed, "leave the parameters as they are.*changed '0.weight'.*max_norm"),
         (Queue, "buffer must keep its name and shape.*'seen'.*full size"),
     ],

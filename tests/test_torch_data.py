@@ -443,6 +443,21 @@ def test_nothing_is_drawn_from_the_callers_generators():
     assert seeded(lambda: fitted(models.Augmented())) == untouched
 
 
+FIRST_FIT = """
+import random, torch, phalanx
+random.seed(0)
+before = random.getstate()
+data = torch.zeros(8, 2), torch.zeros(8, 1)
+phalanx.fit(torch.nn.Linear(2, 1), data, loss="mse", workers=1)
+assert random.getstate() == before
+"""
+
+
+def test_the_first_fit_of_a_process_draws_nothing_either():
+    """Libraries that it imports do."""
+    subprocess.run([sys.executable, "-c", FIRST_FIT], check=True)
+
+
 # -- evaluate and predict ------------------------------------------------------------------------
 
 

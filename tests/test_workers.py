@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 import psutil
 import pytest
+from scipy.sparse import csr_matrix
 from sklearn.exceptions import ConvergenceWarning
 
 from phalanx import InvalidInput, MLPClassifier
@@ -35,6 +36,29 @@ def undisturbed(**more):
 
 def kinds(run):
     return [event.what for event in run.events]
+
+
+@pytest.mark.parametrize("what", ["replaced", "deleted"])
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_who_joins_reads_the_file_that_the_caller_has_mapped(tmp_path, what, is_sparse):
+    """Whatever has its name by then."""
+    path, csr = tmp_path / "x.npy", csr_matrix(X)
+    np.save(path, csr.data if is_sparse else X)
+    mapped = np.load(path, mmap_mode="r")
+    x = csr_matrix((mapped, csr.indices, csr.indptr), X.shape) if is_sparse else mapped
+
+    def callback(epoch, record):
+        if epoch == 2:
+            path.unlink()
+            if what == "replaced":
+                np.save(path, np.zeros_like(mapped))
+            clf.resize(4)
+
+    clf = MLPClassifier(**SETTINGS, n_jobs=2)
+    run = clf.fit(x, Y, callback=callback).run_
+    assert "worker joined" in kinds(run)
+    base = MLPClassifier(**SETTINGS).fit(csr if is_sparse else X, Y).run_
+    assert run.digest == base.digest
 
 
 @pytest.mark.parametrize("n_jobs", [None, 1, 2, 5])

@@ -32,6 +32,12 @@ class CallerPart:
         """The array as a worker reads it through a copy of the descriptor `memory`."""
         return CallerRows(self, os.dup(memory))
 
+    def copied(self, memory: int) -> Array:
+        """The whole array, in memory of the worker's own."""
+        array = np.empty(self.shape, self.dtype)
+        read_fully(memory, memoryview(array.reshape(-1).view(np.uint8)), self.address)  # type: ignore[arg-type]
+        return array
+
 
 class CallerRows:
     """Stands in for an ndarray where only rows are taken. Owns the descriptor `memory`."""

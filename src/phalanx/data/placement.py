@@ -1,6 +1,7 @@
 """Where the samples of a job lie for the workers. One copy a host, whichever way.
 
-- In a file: samples that the caller has as `numpy.memmap` are mapped by each worker.
+- In a file: samples that the caller has as `numpy.memmap` are mapped by each worker; out of the
+  caller's memory, by a worker that comes after the file was replaced or deleted.
 - In the caller's memory: large samples are read from there, row by row (caller.py).
 - In the arena: everything else is copied there once for all workers.
 """
@@ -8,6 +9,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,16 +23,25 @@ from phalanx.pure.arrays import Array
 
 @dataclass(frozen=True)
 class FilePart:
-    """A C-ordered array inside a file."""
+    """A C-ordered array inside a file, of which nothing but rows may be wanted.
+
+    file: which one (device, inode), whatever has its name by now. here: the array in the caller's
+    memory.
+    """
 
     path: str
+    file: tuple[int, int]
     offset: int
-    shape: tuple[int, ...]
-    dtype: str
+    here: CallerPart
+    by_rows: bool
 
-    def attach(self, memory: int) -> Array:
-        """The array, mapped read-only; the caller's memory is not needed."""
-        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+    def attach(self, memory: int) -> Any:
+        """The array, mapped read-only. Where the file has no longer its name, what the caller has
+        mapped is there still, and is read through the descriptor `memory`."""
+        with suppress(OSError), open(self.path, "rb") as file:
+            if _identity(os.fstat(file.fileno())) == self.file:
+                return np.memmap(file, self.here.dtype, "r", self.offset, self.here.shape)
+        return self.here.attach(memory) if self.by_rows else self.here.copied(memory)
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,8 @@ class Placement:
         """Decide for each array where workers are to find it."""
         elsewhere: dict[str, FilePart | CallerPart] = {}
         for name, array in samples.arrays.items():
-            part = file_part(array) or (caller_part(array) if name in samples.by_rows else None)
+            by_rows = name in samples.by_rows
+            part = file_part(array, by_rows) or (caller_part(array) if by_rows else None)
             if part is not None:
                 elsewhere[name] = part
         in_arena = tuple(name for name in samples.arrays if name not in elsewhere)
@@ -76,20 +88,27 @@ class Placement:
         return replace(self.bare, arrays=arrays)
 
 
-def file_part(array: Array) -> FilePart | None:
+def file_part(array: Array, by_rows: bool) -> FilePart | None:
     """The file that an array is a mapping of, or None if it is not one as it stands."""
     mapped = _memmap_under(array)
     if mapped is None or not array.flags.c_contiguous or mapped.filename is None:
         return None
     path = os.fspath(mapped.filename)
-    if mapped.mode not in ("r", "r+") or not _is_still_mapped(path, mapped):
+    file = _still_mapped(path, mapped) if mapped.mode in ("r", "r+") else None
+    if file is None:
         return None
-    start = array.__array_interface__["data"][0] - mapped.__array_interface__["data"][0]
-    return FilePart(path, mapped.offset + start, array.shape, array.dtype.str)
+    address = array.__array_interface__["data"][0]
+    offset = mapped.offset + address - mapped.__array_interface__["data"][0]
+    here = CallerPart(address, array.shape, array.dtype.str)
+    return FilePart(path, file, offset, here, by_rows)
 
 
-def _is_still_mapped(path: str, mapped: np.memmap[Any, Any]) -> bool:
-    """Whether the file of this name is the one that was mapped, and no other that replaced it."""
+def _identity(file: os.stat_result) -> tuple[int, int]:
+    return file.st_dev, file.st_ino
+
+
+def _still_mapped(path: str, mapped: np.memmap[Any, Any]) -> tuple[int, int] | None:
+    """The file of this name, if it is the one that was mapped, and no other that replaced it."""
     address = mapped.__array_interface__["data"][0]
     try:
         file = os.stat(path)
@@ -99,11 +118,11 @@ def _is_still_mapped(path: str, mapped: np.memmap[Any, Any]) -> bool:
                 first, last = (int(bound, 16) for bound in bounds.split("-"))
                 if first <= address < last:
                     major, minor = (int(part, 16) for part in device.split(":"))
-                    found = (int(inode), major, minor)
-                    return found == (file.st_ino, os.major(file.st_dev), os.minor(file.st_dev))
+                    found = (os.makedev(major, minor), int(inode))
+                    return found if found == _identity(file) else None
     except OSError:
-        return False
-    return False
+        return None
+    return None
 
 
 def _memmap_under(array: Array) -> np.memmap[Any, Any] | None:

@@ -319,7 +319,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         extra = {"random_state": packed_state(self._random_state)}
         kept = keeping(wishes.checkpoint, wishes.checkpoint_every, wishes.resume, extra)
         if kept.saved is not None:
-            self._random_state = random_state_of(kept.saved)
+            self._random_state = random_state_of(kept.saved, self.random_state)
         shows = bool(self.verbose) and speaks()
         stale = self._stale_words() if isinstance(schedule_of(self), Adaptive) else None
         return Following(

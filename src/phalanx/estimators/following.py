@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
+from numbers import Integral
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -144,10 +145,11 @@ def packed_state(random_state: Any) -> list[Any]:
     return [kind, keys.tolist(), *rest]
 
 
-def random_state_of(saved: Saved) -> np.random.RandomState:
+def random_state_of(saved: Saved, asked: Any) -> np.random.RandomState:
     """The random state that the checkpoint's own fit began with, so that all draws are the same.
 
-    Raises CheckpointError where the checkpoint is not one of an estimator's fit.
+    asked: the estimator's parameter. Raises CheckpointError where that is a number and the
+    checkpoint began with another, or where the checkpoint is not one of an estimator's fit.
     """
     try:
         kind, keys, *rest = saved.facts["extra"]["random_state"]
@@ -158,7 +160,18 @@ def random_state_of(saved: Saved) -> np.random.RandomState:
             f"a fit can go on from a checkpoint that a fit wrote; {saved.path} has no random state "
             "of one. Pass another checkpoint."
         ) from error
+    if isinstance(asked, Integral):
+        _check_number(saved, state, asked)
     return state
+
+
+def _check_number(saved: Saved, state: np.random.RandomState, asked: Integral) -> None:
+    if packed_state(state) != packed_state(np.random.RandomState(int(asked))):
+        raise CheckpointError(
+            "a fit goes on from a checkpoint with the random_state that it was begun with; "
+            f"{saved.path} began with another one than {asked}. Use that of the checkpoint, or "
+            "start anew without resume."
+        )
 
 
 def tuned(control: Control, watch: Watch | None) -> Watch:

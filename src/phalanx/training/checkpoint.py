@@ -100,7 +100,7 @@ def save(
         last = _last_whole(folder)
         raise CheckpointError(
             f"a checkpoint needs a folder that can be written; got {path}: {_reason(error)}. "
-            f"{f'The last good one is {last}' if last else 'There is no earlier one'}. "
+            f"{f'The last good one is {last}' if last else 'No earlier one can be read there'}. "
             "Check the rights and the space on that disk."
         ) from error
     _forget_older(path, keep)

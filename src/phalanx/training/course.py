@@ -159,11 +159,12 @@ class Course:
             self.arena["settings"][...] = agenda.settings(lease.first_epoch)
             if self.group is not None:
                 lead(self.group, self.arena["settings"])
+            self.standing.settings[lease.first_epoch] = self.arena["settings"][0].tolist()
         self.ledger.begin(progress)
         self.door[LAST] = NEVER
         if self.keeper is not None:
             timetable = self.job.timetable(lease)
-            self.keeper.begin(self.job, self.arena, timetable, list(self.standing.records))
+            self.keeper.begin(self.job, self.arena, timetable, self.standing)
         self.session.run(lease, self._watch())
         if self.keeper is not None:
             self.keeper.look(self.arena)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +14,7 @@ from phalanx.pure.arrays import Array
 from phalanx.pure.cadence import Cadence
 from phalanx.run import EpochRecord
 from phalanx.training.checkpoint import Saved
+from phalanx.training.facts import Told
 
 REFUSE, FLAG = "refuse", "flag"  # hosts that differ in what decides the last bits
 
@@ -71,7 +72,8 @@ class Following:
     where wishes about the number of workers come from. checkpoints: where, how often, and what
     else is to be written there. resume: what to go on from. mirror: shows the parameters to
     on_epoch. agenda: the optimiser's settings. hosts: who trains together; None for those that the
-    program was launched on. mixed: whether hosts may differ in what decides the last bits.
+    program was launched on. mixed: whether hosts may differ in what decides the last bits. told:
+    what can be said of the caller's own objects, which hosts and checkpoints must have in common.
     """
 
     on_epoch: OnEpoch | None = None
@@ -85,3 +87,4 @@ class Following:
     hosts: Hosts | None = None
     cluster: RemoteCluster | None = None
     mixed: str = REFUSE
+    told: Told = field(default_factory=dict)

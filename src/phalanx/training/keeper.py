@@ -7,6 +7,7 @@ thread of the driver writes the copy while the training goes on. What fails beco
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -28,9 +29,11 @@ from phalanx.pure.stopping import Progress, Reason
 from phalanx.pure.timetable import Timetable
 from phalanx.run import EpochRecord, Event
 from phalanx.training import checkpoint
+from phalanx.training.facts import Told, differing
 from phalanx.training.state import Standing, State
 
 RULES = 6  # raised with whatever makes other bits of the same job; see tests/test_rules.py
+FAILED = "checkpoint failed"
 FINAL = (Reason.MAX_EPOCHS, Reason.LOSS_THRESHOLD, Reason.NO_IMPROVEMENT)
 
 
@@ -48,11 +51,10 @@ class Keeper:
         self._last = monotonic()
         self._due: int | None = None
 
-    def begin(
-        self, job: Job, arena: Arena, timetable: Timetable, before: list[EpochRecord]
-    ) -> None:
-        """A lease begins; `before` are the epochs that were completed earlier."""
-        self._job, self._arena, self._timetable, self._before = job, arena, timetable, before
+    def begin(self, job: Job, arena: Arena, timetable: Timetable, standing: Standing) -> None:
+        """A lease begins; `standing` has the epochs that were completed earlier."""
+        self._job, self._arena, self._timetable = job, arena, timetable
+        self._before, self._settings = list(standing.records), dict(standing.settings)
         self._due = None
         if self._thread is None or not self._thread.is_alive():
             self._ask(timetable.tick)  # else `look` asks, once the copy is written
@@ -69,16 +71,27 @@ class Keeper:
         elif self._due is None:
             self._ask(int(door[OPENED]))
 
+    def wait(self) -> None:
+        """Wait until nothing is being written any more."""
+        if self._thread is not None:
+            self._thread.join()
+
     def close(self, standing: Standing) -> None:
         """The training is over: write the last one, for whoever wants to go on from here."""
         if self._thread is not None:
-            self._thread.join()
+            self.wait()
             self._report()
         facts = facts_of(standing)
         self._write(
             arrays_of(standing.state), {"identity": self.identity, "extra": self.extra, **facts}
         )
+        written = self._written
         self._report()
+        if written is not None and written.what == FAILED:
+            warnings.warn(
+                f"the last checkpoint of the training could not be written: {written.detail}",
+                stacklevel=2,
+            )
 
     def _ask(self, tick: int) -> None:
         """Say from which tick on the leader is to take the next copy."""
@@ -109,7 +122,8 @@ class Keeper:
             sums = {name: arena[f"snapshot_{name}"] for name in EPOCH_SUMS}
             arrays |= {name: array for name, array in sums.items() if array.size}
         position = (moment.epoch, place, moment.updates)
-        standing = _facts(position, ledger.progress(moment.row), records, None)
+        progress = ledger.progress(moment.row)
+        standing = _facts(position, progress, records, None, self._settings)
         facts = {"identity": self.identity, "extra": self.extra, **standing}
         self._last = monotonic()
         self._thread = threading.Thread(
@@ -122,7 +136,7 @@ class Keeper:
         try:
             path = checkpoint.save(self.folder, step, arrays, facts)
         except CheckpointError as error:
-            self._written = Event("checkpoint failed", step, str(error), at=begun)
+            self._written = Event(FAILED, step, str(error), at=begun)
         else:
             took = 1000 * (monotonic() - begun)
             detail = f"{path.name}, written beside the training in {took:.0f} ms"
@@ -152,7 +166,8 @@ def facts_of(standing: Standing) -> dict[str, Any]:
     """What a checkpoint keeps beside the arrays."""
     state = standing.state
     position = (state.epochs, state.place, state.updates)
-    return _facts(position, standing.progress, standing.records, standing.reason)
+    progress, records = standing.progress, standing.records
+    return _facts(position, progress, records, standing.reason, standing.settings)
 
 
 def _facts(
@@ -160,18 +175,22 @@ def _facts(
     progress: Progress,
     records: list[EpochRecord],
     reason: Reason | None,
+    settings: dict[int, list[list[float]]],
 ) -> dict[str, Any]:
     return {
         "position": dict(zip(("epoch", "place", "updates"), position, strict=True)),
         "progress": list(progress),
         "records": [_packed(record) for record in records],
         "reason": reason,
+        "settings": list(settings.items()),
     }
 
 
-def identity_of(job: Job, training: Samples, validation: Samples | None) -> dict[str, Any]:
+def identity_of(
+    job: Job, training: Samples, validation: Samples | None, told: Told
+) -> dict[str, Any]:
     """What a training must have in common with a checkpoint to go on from it: all that decides
-    the answer, less how long it is to run."""
+    the answer, less how long it is to run. told: see following.Following."""
     plan, rule = job.plan, job.rule
     return {
         "rules": RULES,
@@ -197,6 +216,7 @@ def identity_of(job: Job, training: Samples, validation: Samples | None) -> dict
         "early_stopping": rule.by_score,
         "data": fingerprint(training),
         "validation_data": fingerprint(validation),
+        **{kind: dict(facts) for kind, facts in told.items()},
     }
 
 
@@ -210,7 +230,7 @@ def _blocks_of_replicas(job: Job) -> dict[str, int]:
 
 def resume(saved: checkpoint.Saved, identity: dict[str, Any]) -> Standing:
     """Go on from a checkpoint. Raises CheckpointError where it is of another training."""
-    _check_identity(saved, identity)
+    check_same(saved, identity)
     return standing_of(saved)
 
 
@@ -235,20 +255,16 @@ def standing_of(saved: checkpoint.Saved) -> Standing:
         _progress(saved.facts["progress"]),
         records,
         Reason(reason) if reason in FINAL else None,
+        dict(saved.facts.get("settings", [])),
     )
 
 
-def _check_identity(saved: checkpoint.Saved, identity: dict[str, Any]) -> None:
-    known = saved.facts.get("identity", {})
-    differing = [
-        f"{name} ({known.get(name)} there, {identity.get(name)} here)"
-        for name in known | identity
-        if known.get(name) != identity.get(name)
-    ]
-    if differing:
+def check_same(saved: checkpoint.Saved, identity: dict[str, Any]) -> None:
+    """Raise CheckpointError where the checkpoint is of another training."""
+    if found := differing(saved.facts.get("identity", {}), identity):
         raise CheckpointError(
             "a checkpoint can be gone on from with the data and parameters that it was made with; "
-            f"{saved.path} differs in {'; '.join(differing)}. Use those of the checkpoint "
+            f"{saved.path} differs in {'; '.join(found)}. Use those of the checkpoint "
             "(for other rules, the version of Phalanx that wrote it), or start anew without resume."
         )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from time import monotonic
+from typing import Any
 
 from phalanx.clusters.control import Control
 from phalanx.clusters.hosts.launched import Hosts
@@ -17,7 +18,9 @@ from phalanx.exchange.group import Group
 from phalanx.job import Job
 from phalanx.pure.hosts import ALONE
 from phalanx.run import Event, digest
+from phalanx.training.claim import claimed
 from phalanx.training.course import Course, History, telling
+from phalanx.training.facts import flat
 from phalanx.training.following import FLAG, Following
 from phalanx.training.handover import hand_over
 from phalanx.training.keeper import Keeper, identity_of, resume
@@ -44,6 +47,13 @@ class Sessions:
         self.tell = telling(history, following)
         self._has_resumed = self._is_interrupted = False
         self._keeper: Keeper | None = None
+        self._held = ExitStack()
+
+    def close(self) -> None:
+        """Leave the folder of checkpoints, when nothing is being written to it any more."""
+        if self._keeper is not None:
+            self._keeper.wait()
+        self._held.close()
 
     def begin(
         self, standing: Standing, hosts: Hosts, group: Group | None
@@ -65,12 +75,15 @@ class Sessions:
             standing = self._resumed(standing)
         return self.regroup(standing, hosts, group, lost)
 
+    def _identity(self) -> dict[str, Any]:
+        return identity_of(self.job, self.training, self.validation, self.following.told)
+
     def _resumed(self, standing: Standing) -> Standing:
         """Where the checkpoint stands, if there is one and it has not been gone on from."""
         saved = self.following.resume
         if saved is None or self._has_resumed:
             return standing
-        standing = resume(saved, identity_of(self.job, self.training, self.validation))
+        standing = resume(saved, self._identity())
         standing.reason = reason_to_end(self.job.rule, standing)
         if standing.reason is not None:
             standing.state.take_best()
@@ -153,8 +166,11 @@ class Sessions:
         if following.checkpoints is None or not (group is None or group.place.is_first):
             return None
         if self._keeper is None:
-            self._keeper = Keeper(*following.checkpoints, self.tell)
-            self._keeper.identity = identity_of(self.job, self.training, self.validation)
+            keeper = Keeper(*following.checkpoints, self.tell)
+            if following.hosts is None:  # else the caller has claimed it, for all hosts
+                self._held.enter_context(claimed(keeper.folder))
+            self._keeper = keeper
+            self._keeper.identity = self._identity()
         return self._keeper
 
     def keep(self, standing: Standing, group: Group | None) -> None:
@@ -188,7 +204,7 @@ def agreed(
 
     Raises HostsDiffer.
     """
-    facts = identity_of(job, training, validation) | {
+    facts = flat(identity_of(job, training, validation, following.told)) | {
         "max_epochs": job.rule.max_epochs,
         "loss_threshold": job.rule.loss_threshold,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from phalanx.clusters.base import Forward
-from phalanx.clusters.hosts.launched import launched
+from phalanx.clusters.hosts.launched import Hosts, launched
 from phalanx.data.samples import Samples
+from phalanx.exchange.group import Group
 from phalanx.job import Job, chunk_bounds
 from phalanx.models.base import ModelSpec
 from phalanx.pure.arrays import Array
@@ -19,6 +21,7 @@ from phalanx.pure.registry import name_of
 from phalanx.pure.rounding import EXACT
 from phalanx.pure.stopping import Progress, Reason
 from phalanx.run import EpochRecord, Event, Run, digest, shares_of
+from phalanx.training.claim import claimed
 from phalanx.training.course import History
 from phalanx.training.following import Following
 from phalanx.training.sessions import Sessions, telling_others
@@ -57,7 +60,9 @@ def train(
         cluster, following = following.cluster, replace(following, cluster=None)
         job = for_hosts(job, cluster.n_workers)
         arguments = job, start, training, validation, progress, following
-        trained: Trained = cluster.train(train, *arguments)
+        kept = following.checkpoints
+        with nullcontext() if kept is None else claimed(kept.folder):
+            trained: Trained = cluster.train(train, *arguments)
         trained.state = trained.state.own()  # what comes from elsewhere need not be writable
         return trained
     begun, first_update = monotonic(), 0 if following.resume else start.updates
@@ -66,7 +71,19 @@ def train(
     with telling_others(group):
         job = replace(job, keeps_snapshots=following.checkpoints is not None)
         sessions = Sessions(job, start, training, validation, following, history)
-    standing, group = sessions.begin(Standing(start, progress), hosts, group)
+    with closing(sessions):
+        standing = run_through(sessions, Standing(start, progress), hosts, group)
+    steps = standing.state.updates - first_update
+    run = record_run(sessions.job, standing, history, monotonic() - begun, steps)
+    assert standing.reason is not None
+    return Trained(standing.state, standing.records, standing.progress, standing.reason, run)
+
+
+def run_through(
+    sessions: Sessions, standing: Standing, hosts: Hosts, group: Group | None
+) -> Standing:
+    """Session after session, until there is a reason to end; where it then stands."""
+    standing, group = sessions.begin(standing, hosts, group)
     while standing.reason is None:
         with telling_others(group):
             standing, lost = sessions.run(standing, group)
@@ -76,12 +93,9 @@ def train(
             group, before = sessions.next_group(standing, hosts, group, lost), group
             if group is not before:
                 standing, group = sessions.regroup(standing, hosts, group, lost)
-    if history.spans:
+    if sessions.history.spans:
         sessions.keep(standing, group)
-    steps = standing.state.updates - first_update
-    run = record_run(sessions.job, standing, history, monotonic() - begun, steps)
-    assert standing.reason is not None
-    return Trained(standing.state, standing.records, standing.progress, standing.reason, run)
+    return standing
 
 
 def record_run(job: Job, standing: Standing, history: History, seconds: float, steps: int) -> Run:

@@ -93,16 +93,17 @@ def _check_losses(model: Any) -> None:
 
 def _check_optimizer(optimizer: Any) -> None:
     unfit = {
-        "use_ema": optimizer.use_ema,
-        "gradient_accumulation_steps": optimizer.gradient_accumulation_steps,
-        "loss_scale_factor": optimizer.loss_scale_factor,
+        "use_ema": "a callback may average model.get_weights() in on_epoch_end",
+        "gradient_accumulation_steps": "a larger batch_size takes its place",
+        "loss_scale_factor": "the policy 'mixed_bfloat16' needs none",
     }
-    for name, value in unfit.items():
+    for name, instead in unfit.items():
+        value = getattr(optimizer, name)
         if value:
             raise InvalidInput(
                 f"an optimizer must change the variables at every step, and by the gradient alone; "
-                f"this {type(optimizer).__name__} has {name}={value!r}. Leave {name} out; a larger "
-                "batch_size takes the place of accumulation."
+                f"this {type(optimizer).__name__} has {name}={value!r}. Leave {name} out; "
+                f"{instead}."
             )
     if hasattr(optimizer, "inner_optimizer"):
         raise InvalidInput(

@@ -29,11 +29,18 @@ class KerasData:
     @classmethod
     def of(cls, x: Any, y: Any = None, sample_weight: Any = None) -> KerasData:
         """Raises InvalidInput."""
-        if isinstance(x, (keras.utils.PyDataset, str, bytes)) or _is_text(x):
+        if isinstance(x, keras.utils.PyDataset):
+            raise InvalidInput(
+                "x must be samples that can be taken one by one: an array, a list or dict of "
+                f"arrays, or a torch Dataset; got {type(x).__name__}, a PyDataset, whose parts are "
+                "batches. Make arrays of them: np.concatenate its batches, e.g. "
+                "np.concatenate([data[i][0] for i in range(len(data))]) for x."
+            )
+        if isinstance(x, (str, bytes)) or _is_text(x):
             raise InvalidInput(
                 "x must be samples as numbers: an array, a list or dict of arrays, or a torch "
-                f"Dataset or DataLoader; got {type(x).__name__}. Put batches together into arrays, "
-                "and encode text first, e.g. by keras.layers.TextVectorization."
+                f"Dataset or DataLoader; got {type(x).__name__}. Open what is in a file, and "
+                "encode text first, e.g. by keras.layers.TextVectorization."
             )
         if isinstance(x, DataLoader):
             return cls(*unpacked(x))

@@ -5,6 +5,7 @@ Whatever backend the user's process has: only its own variables are read and ass
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import cloudpickle
@@ -14,23 +15,22 @@ import torch
 
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
+from phalanx.fitting.keras3.alike import check_alike
 from phalanx.fitting.keras3.arrays import as_numpy, assign, dtype_of, empty_like, numpy_of
+from phalanx.fitting.keras3.carried import carried, check_kept
 from phalanx.fitting.keras3.optimizer import DescribedOptimizer
 from phalanx.fitting.keras3.trial import Trial
 from phalanx.fitting.pytorch.arguments import settings_of
 from phalanx.models.keras3.blueprint import Blueprint, compiled_of, config_of, custom_of
 from phalanx.models.keras3.generators import undisturbed
 from phalanx.models.keras3.network import KerasSpec
+from phalanx.models.pytorch.generators import seed_everything
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array
 from phalanx.pure.layout import Region
 from phalanx.training.state import State
 
-PLAIN = (bool, int, float, str)
-OWN = (
-    "name", "built", "compiled", "loss", "training", "stop_training", "jit_compile", "run_eagerly",
-    "steps_per_execution", "seed",
-)  # fmt: skip
+ELSEWHERE = 7_182_818  # seeds what a copy draws: the user's seed could draw the user's numbers
 
 
 class DescribedModel:
@@ -105,6 +105,7 @@ class DescribedModel:
             keras.config.dtype_policy().name,
             keras.config.image_data_format(),
             keras.config.epsilon(),
+            _output_names(model),
         )
 
     @property
@@ -117,10 +118,9 @@ class DescribedModel:
     def _packed(self, blueprint: Blueprint) -> bytes:
         """Raises InvalidInput where a worker could not create the model, or another one."""
         try:
-            packed: bytes = cloudpickle.dumps(blueprint)
             if blueprint.custom:
-                with undisturbed():
-                    _check_alike(blueprint.build(), self.model)
+                blueprint = self._completed(blueprint)
+            packed: bytes = cloudpickle.dumps(blueprint)
         except InvalidInput:
             raise
         except Exception as error:
@@ -131,6 +131,19 @@ class DescribedModel:
                 "arguments, as for model.save(), and create inside what cannot be pickled."
             ) from error
         return packed
+
+    def _completed(self, blueprint: Blueprint) -> Blueprint:
+        """With what the model would lack. Raises InvalidInput where it would be another one."""
+        with undisturbed():
+            seed_everything(ELSEWHERE)
+            copy = blueprint.build()
+            if found := carried(copy, self.model):
+                blueprint = replace(blueprint, carried=found)
+                copy = blueprint.build()
+            if self.trial.is_measured:
+                check_kept(copy, self.model)
+            check_alike(copy, self.model)
+        return blueprint
 
     # to and from the flat vector
 
@@ -178,29 +191,7 @@ class DescribedModel:
             self.optimizer.take(self.spec.regions, state_MN, scalars_KC)
 
 
-def _check_alike(copy: Any, model: Any) -> None:
-    """Raise InvalidInput where a model created anew has other weights than the user's."""
-    shapes = [[tuple(weight.shape) for weight in one.weights] for one in (copy, model)]
-    if shapes[0] != shapes[1]:
-        raise InvalidInput(
-            "a model that is created anew from its class and arguments must have the same weights; "
-            f"{type(model).__name__} then has {len(shapes[0])} of other shapes than its "
-            f"{len(shapes[1])}. Implement get_config() and from_config()."
-        )
-    for one, other in zip(copy._flatten_layers(), model._flatten_layers(), strict=True):
-        for name, value in vars(other).items():
-            found = vars(one).get(name, value)
-            if name in OWN or name.startswith("_") or not _is_plain(value) or found == value:
-                continue
-            raise InvalidInput(
-                "a model that is created anew from its class and arguments must be the same; "
-                f"{name} of {type(other).__name__} then is {found!r} instead of {value!r}. "
-                "Implement get_config() and from_config()."
-            )
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether it is a number, a text or the like, or several of them."""
-    if isinstance(value, (list, tuple)):
-        return all(type(part) in PLAIN for part in value)
-    return type(value) in PLAIN
+def _output_names(model: Any) -> tuple[str, ...] | None:
+    """Of a functional model, which names its outputs by the layers that make them."""
+    names = vars(model).get("output_names")
+    return tuple(names) if names else None

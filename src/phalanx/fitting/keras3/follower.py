@@ -21,7 +21,10 @@ from phalanx.run import EpochRecord
 from phalanx.training.keeper import record_from
 from phalanx.training.train import Trained
 
-PER_BATCH = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+PER_BATCH = (
+    "on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end",
+    "on_test_batch_begin", "on_test_batch_end",
+)  # fmt: skip
 
 
 class KerasFollower:
@@ -117,7 +120,11 @@ class KerasFollower:
     def epoch_ended(self, count: int, record: EpochRecord) -> bool:
         """Tell the callbacks; whether one wants to stop."""
         epoch, self._n_told = self._first_epoch + count - 1, count
-        self.callbacks.on_epoch_end(epoch, self.logs(record, epoch))
+        validation = self._validation(record, epoch)
+        if validation:
+            self.callbacks.on_test_begin()
+            self.callbacks.on_test_end(validation)
+        self.callbacks.on_epoch_end(epoch, self._logs(record, validation))
         stops = bool(self.model.stop_training)
         if not stops and record.reason is None and self.is_followed:
             self._unchanged.check()
@@ -125,12 +132,18 @@ class KerasFollower:
 
     def logs(self, record: EpochRecord, epoch: int) -> dict[str, Any]:
         """An epoch's figures by name, as Keras calls them."""
+        return self._logs(record, self._validation(record, epoch))
+
+    def _logs(self, record: EpochRecord, validation: dict[str, Any]) -> dict[str, Any]:
         logs = self.described.trial.figures(record.loss, list(record.measures))
-        if record.sums and self._is_validated(epoch):
-            total, weight, *measures = record.sums
-            validation = self.described.trial.figures(total / weight, measures)
-            logs |= {f"val_{name}": value for name, value in validation.items()}
-        return logs
+        return {**logs, **{f"val_{name}": value for name, value in validation.items()}}
+
+    def _validation(self, record: EpochRecord, epoch: int) -> dict[str, Any]:
+        """An epoch's figures of the validation data; none where there was no validation."""
+        if not record.sums or not self._is_validated(epoch):
+            return {}
+        total, weight, *measures = record.sums
+        return self.described.trial.figures(total / weight, measures)
 
     def _is_validated(self, epoch: int) -> bool:
         wanted = self._validation_freq
@@ -222,7 +235,7 @@ def _checked(callbacks: Any) -> list[Any]:
         warnings.warn(
             "callbacks are called after each epoch; what they define for single batches "
             "(on_train_batch_end ...) is not called.",
-            stacklevel=4,
+            stacklevel=5,
         )
     return list(given)
 

@@ -19,8 +19,10 @@ from phalanx.fitting.keras3.arguments import (
 )
 from phalanx.fitting.keras3.data import KerasData, split_off
 from phalanx.fitting.keras3.described import DescribedModel
+from phalanx.fitting.keras3.doubts import warn_unless_mean
 from phalanx.fitting.keras3.factoring import factored
 from phalanx.fitting.keras3.follower import KerasFollower
+from phalanx.fitting.keras3.told import told_of
 from phalanx.fitting.pytorch.loaders import batch_size_of
 from phalanx.fitting.wishes import Wishes, n_workers
 from phalanx.fitting.worth import counts_of, taped
@@ -30,6 +32,7 @@ from phalanx.models.keras3.network import flat_outputs
 from phalanx.pure import checks
 from phalanx.pure.plan import Plan
 from phalanx.pure.stopping import Progress
+from phalanx.training.keeper import check_same, identity_of
 from phalanx.training.train import predict as pass_over
 from phalanx.training.train import train
 
@@ -77,6 +80,8 @@ def fit(
     n_parameters = described.spec.n_parameters
     plan = wishes.plan(training.n_samples, n_parameters, data.labels, steps_per_epoch)
     check_visits(plan)
+    if plan.n_shards > 1:
+        warn_unless_mean(described.trial)
     if wishes.may_leave_factors:
         described.spec = factored(described, plan)
     job = _job(wishes, described, plan, validating)
@@ -84,8 +89,10 @@ def fit(
         described, plan, callbacks, verbose, initial_epoch, epochs, validation_freq
     )
     following = wishes.following(follower, plan)
-    following.mirror = follower
+    following.mirror, following.told = follower, told_of(model)
     following.on_epoch = follower.epoch_ended if follower.is_followed else None
+    if following.resume is not None:  # before callbacks hear of it
+        check_same(following.resume, identity_of(job, training, validating, following.told))
     follower.begin(following.resume)
     state = described.start()  # with what a callback has made of the model at the beginning
     state.epochs = initial_epoch

@@ -10,10 +10,13 @@ import numpy as np
 import torch
 
 from phalanx.errors import InvalidInput
+from phalanx.fitting.keras3.alike import check_optimizer
 from phalanx.fitting.keras3.arrays import assign, numpy_of
+from phalanx.models.keras3.configs import completed
 from phalanx.models.keras3.optimizers import (
     ELEMENT_WISE,
     LARGEST_BLOCK,
+    RATE,
     KerasOptimizer,
     OptimizerKind,
     is_own,
@@ -24,6 +27,8 @@ from phalanx.models.pytorch.describing import blocks_within
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array
 from phalanx.pure.layout import Region, blocks_of
+
+ANY_SCHEDULE = keras.optimizers.schedules.ExponentialDecay(0.001, 1, 1.0)
 
 
 class DescribedOptimizer:
@@ -72,18 +77,43 @@ class DescribedOptimizer:
 
     def _packed(self) -> bytes:
         """What a worker makes it from, without what the engine does: rates and clipping."""
-        config = {**_untracked(self.live.get_config()), "learning_rate": 0.001}
+        config = {**_untracked(self._config()), "learning_rate": 0.001}
         config |= {"clipvalue": None, "global_clipnorm": None}
         starts = [start for start, _ in self.vector.params]
         paths = {start: v.path for start, v in zip(starts, self.variables, strict=True)}
         constraints = {
-            start: keras.saving.serialize_keras_object(v.constraint)
+            start: v.constraint
             for start, v in zip(starts, self.variables, strict=True)
             if v.constraint is not None
         }
         kind = OptimizerKind.of(self.live)
+        if kind.kind is not None:
+            self._check_alike(kind, config)
         packed: bytes = cloudpickle.dumps((kind, config, constraints, paths))
         return packed
+
+    def _config(self) -> dict[str, Any]:
+        """Raises InvalidInput where it has none."""
+        try:
+            config = config_of(self.live)
+        except Exception as error:
+            raise InvalidInput(
+                "an optimizer must say what it was made with, so that workers can have their own; "
+                f"{type(self.live).__name__} does not ({type(error).__name__}: {error}). Implement "
+                "get_config()."
+            ) from error
+        return config if is_own(self.live) else completed(config, self.live)
+
+    def _check_alike(self, kind: OptimizerKind, config: dict[str, Any]) -> None:
+        """Raise InvalidInput where workers could not have the user's, or would have another."""
+        try:
+            copy = kind.from_config(dict(config))
+        except Exception as error:
+            raise InvalidInput(
+                "an optimizer must be such that workers can create it from its config; "
+                f"{kind.name} cannot be ({type(error).__name__}: {error}). Implement get_config()."
+            ) from error
+        check_optimizer(copy, self.live)
 
     def _decays(self, variable: Any) -> bool:
         optimizer = self.live
@@ -136,3 +166,16 @@ def _untracked(nest: Any) -> Any:
         parts = [_untracked(part) for part in nest]
         return tuple(parts) if isinstance(nest, tuple) else parts
     return nest
+
+
+def config_of(optimizer: Any) -> dict[str, Any]:
+    """An optimiser's config but for a schedule, which need not be serialisable: rates come from
+    the user's process."""
+    held, rate = vars(optimizer), optimizer._learning_rate
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        held[RATE] = ANY_SCHEDULE
+    try:
+        config: dict[str, Any] = optimizer.get_config()
+    finally:
+        held[RATE] = rate
+    return config

@@ -14,7 +14,7 @@ from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.arrays import as_numpy, as_tensors, numpy_of
 from phalanx.models.keras3.generators import seed_states, undisturbed
-from phalanx.models.keras3.network import unpacked
+from phalanx.models.keras3.network import targets_of, unpacked
 from phalanx.models.pytorch.batches import first_rows
 from phalanx.pure.arrays import Array
 
@@ -61,6 +61,7 @@ class Trial:
     def _call_all(self) -> None:
         """All that a training, or an evaluation, calls."""
         self.predicted = self._call(self.x, training=False)
+        self.y = targets_of(self.model, self.y, self.predicted)
         if self.is_trained:
             self._call(self.x, training=True)  # which also adds the losses of layers
         if self.is_measured:
@@ -153,7 +154,8 @@ class Trial:
                 raise InvalidInput(
                     "a metric's state must be sums over samples, so that those of shards can be "
                     f"added; {owner[id(variable)]!r} is not. A function must return one value a "
-                    "sample: leave out the final mean. Else use metrics of Keras, or compute it "
+                    "sample: leave out the final mean. A tracker (keras.metrics.Mean) must be "
+                    "updated with one value a sample. Else use metrics of Keras, or compute it "
                     "from predictions."
                 )
 
@@ -163,6 +165,7 @@ class Trial:
         try:
             with torch.no_grad(), np.errstate(all="ignore"):
                 predicted = self._call(x, training=False)
+                y = targets_of(self.model, y, predicted)
                 self.model._compute_loss(
                     x=x, y=y, y_pred=predicted, sample_weight=weight, training=False
                 )

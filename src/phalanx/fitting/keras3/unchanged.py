@@ -10,6 +10,7 @@ import numpy as np
 
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.arrays import numpy_of
+from phalanx.fitting.keras3.optimizer import config_of
 
 NEXT = "End this fit (self.model.stop_training = True), {}, and call fit again with initial_epoch."
 
@@ -54,5 +55,5 @@ class Unchanged:
 
 def settings_of(optimizer: Any) -> dict[str, Any]:
     """All settings of an optimiser but the learning rate, each as plain values."""
-    config = optimizer.get_config()
+    config = config_of(optimizer)
     return {name: value for name, value in config.items() if name != "learning_rate"}

@@ -9,7 +9,7 @@ import torch
 
 from phalanx.errors import InvalidInput
 from phalanx.models.pytorch.describing import Described
-from phalanx.models.pytorch.optimizers import numbers_of
+from phalanx.models.pytorch.optimizers import numbers_of, set_numbers
 from phalanx.pure import checks
 from phalanx.pure.arrays import Array
 from phalanx.pure.plan import Plan
@@ -47,6 +47,15 @@ class ModuleAgenda:
             self._known = {epoch: self._worked_out()}
             self._rates[epoch] = self._rate_in(self._known[epoch])
         return self._known[epoch]
+
+    def recall(self, numbers_GX: list[list[float]] | None) -> None:
+        """Let the optimiser have the settings that an epoch began with, if these are known; of a
+        round of steps, those of the first."""
+        settings = self._described.described.settings
+        groups = self._described.live.param_groups
+        for group, numbers in zip(groups, numbers_GX or (), strict=False):
+            if numbers_of(group, settings) != numbers[: len(settings)]:
+                set_numbers(group, settings, numbers[: len(settings)])
 
     def rate(self, epoch: int) -> float:
         """The learning rate with which an epoch ended, of the first group."""

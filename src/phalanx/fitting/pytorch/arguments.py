@@ -79,6 +79,12 @@ def dtype_of(params: Sequence[torch.Tensor]) -> torch.dtype:
     dtypes = {p.dtype for p in params}
     if len(dtypes) != 1 or not dtypes <= {torch.float32, torch.float64}:
         kinds = ", ".join(sorted(str(dtype) for dtype in dtypes))
+        if any(dtype.is_complex for dtype in dtypes):
+            raise InvalidInput(
+                f"parameters must be real; got complex ones ({kinds}). Keep "
+                "torch.view_as_real(weight) as the parameter, and let forward() take "
+                "torch.view_as_complex(parameter)."
+            )
         raise InvalidInput(
             f"all parameters must be of one dtype, float32 or float64; got {kinds}. Call "
             "module.float(), and pass precision='bf16' to compute in bfloat16."
@@ -95,6 +101,7 @@ def objective_of(loss: Any, step: Any, metrics: Any) -> Objective:
         )
     if step is not None and not callable(step):
         raise InvalidInput(f"step must be a function (module, batch) -> loss; got {step!r}.")
+    _check_not_compiled(loss, step)
     chosen: Any = None if loss is None else choose("loss", loss, LOSSES)
     _check_reduction(chosen)
     _check_smoothing(chosen)
@@ -104,6 +111,16 @@ def objective_of(loss: Any, step: Any, metrics: Any) -> Objective:
             "metrics out, or pass loss= instead of step=."
         )
     return Objective(chosen, step, metrics_of(metrics))
+
+
+def _check_not_compiled(loss: Any, step: Any) -> None:
+    for name, function in (("loss", loss), ("step", step)):
+        if hasattr(function, "_torchdynamo_orig_callable"):
+            raise InvalidInput(
+                f"{name} must be a function that can be pickled, since workers have their own; got "
+                "one that has been through torch.compile. Pass the function uncompiled, or compile "
+                "the module instead."
+            )
 
 
 def _check_reduction(loss: Any) -> None:

@@ -112,10 +112,14 @@ class Follower:
         return logs
 
     def catch_up(self, saved: Any) -> None:
-        """Bring the schedule to where the checkpoint is."""
-        for epoch, record in enumerate(map(record_from, saved.facts["records"]), 1):
+        """Bring the optimiser's settings to where the checkpoint is: callbacks, which may have
+        changed them, are not called again."""
+        records, settings = saved.facts["records"], dict(saved.facts.get("settings", []))
+        for epoch, record in enumerate(map(record_from, records), 1):
+            self.agenda.recall(settings.get(epoch - 1))
             self.agenda.settings(epoch - 1)
             self.agenda.epoch_ended(self.logs(record, epoch))
+        self.agenda.recall(settings.get(len(records)))
 
     def take(self, trained: Trained) -> Run:
         """Put what was learnt into the user's module and optimiser; returns the run."""

@@ -19,13 +19,19 @@ from phalanx.fitting.pytorch.arguments import (
     settings_of,
 )
 from phalanx.fitting.pytorch.data import labels_of, samples_of
-from phalanx.fitting.pytorch.doubts import warn_unless_mean, warn_unless_settled
+from phalanx.fitting.pytorch.doubts import (
+    warn_if_unlike,
+    warn_if_untrained,
+    warn_unless_mean,
+    warn_unless_settled,
+)
 from phalanx.fitting.pytorch.factoring import factored
+from phalanx.fitting.pytorch.first_trial import first_trial
 from phalanx.fitting.pytorch.follower import Follower
 from phalanx.fitting.pytorch.known import example_of
 from phalanx.fitting.pytorch.loaders import batch_size_of
+from phalanx.fitting.pytorch.told import told_of
 from phalanx.fitting.pytorch.trials import (
-    changing_buffers,
     check_one_row,
     first_rows_of,
     tried,
@@ -43,6 +49,7 @@ from phalanx.pure import checks
 from phalanx.pure.plan import Plan
 from phalanx.pure.stopping import Progress
 from phalanx.run import Run
+from phalanx.training.keeper import check_same, identity_of
 from phalanx.training.train import train
 
 NORM_EPSILON = 1e-6  # what torch.nn.utils.clip_grad_norm_ adds
@@ -76,6 +83,7 @@ def fit_module(
     check_hooks(module)
     objective = objective_of(loss, step, metrics)
     described = Described(module, optimizer_of(optimizer, module))
+    warn_if_untrained(objective.loss, module, described.params)
     dtype = dtype_of(described.params)
     training = samples_of(data, collate, dtype)
     warn_unless_settled(training)
@@ -88,10 +96,11 @@ def fit_module(
     is_local = wishes.sync_every > 1
     follower = Follower(module, described, spec, agenda, objective, calls, verbose, is_local)
     following = wishes.following(agenda, plan)
-    following.mirror = follower
+    following.mirror, following.told = follower, told_of(module, objective, described)
     is_followed = calls or verbose or agenda.waits_for_epochs
     following.on_epoch = follower.epoch_ended if is_followed else None
     if following.resume is not None:
+        check_same(following.resume, identity_of(job, training, validating, following.told))
         follower.catch_up(following.resume)
     start = follower.start()
     if validating is not None:
@@ -163,7 +172,8 @@ def spec_of(
         settings,
         described.trained,
     )
-    changing = changing_buffers(spec, described.params, batch)
-    buffers = {name: b for name, b in module.named_buffers() if name in changing}
+    found = first_trial(spec, described.params, batch)
+    warn_if_unlike(found.unlike, batch.count)
+    buffers = {name: b for name, b in module.named_buffers() if name in found.changing}
     whole = Vector.of(described.params, buffers, dtype_of(described.params))
     return replace(spec, vector=whole, regions=described.regions(whole))

@@ -40,7 +40,7 @@ def predict_module(
     count = n_workers(workers)
     spec, values_N, samples = _described(module, data, collate, precision, device, None)
     model = spec.build(values_N.copy())
-    trial = tried(model.outputs, samples)
+    trial = tried(model.outputs, samples, is_input=True)
     return predict(spec, values_N, samples, count, trial.shape[1:], trial.dtype)
 
 

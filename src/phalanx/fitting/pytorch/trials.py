@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.modules.batchnorm import _NormBase
 
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput, UserFunctionError
 from phalanx.models.pytorch.batches import Batch, first_rows
 from phalanx.models.pytorch.generators import undisturbed
-from phalanx.models.pytorch.network import TorchSpec, differ, moved
-from phalanx.models.pytorch.objective import Objective
+from phalanx.models.pytorch.network import TorchSpec, moved
 from phalanx.models.pytorch.packing import unpacked
 from phalanx.pure.arrays import Array
 from phalanx.pure.plan import Plan
@@ -27,50 +24,6 @@ def first_rows_of(samples: Samples) -> Batch:
     """A few samples for the trial."""
     with undisturbed():
         return first_rows(samples, TRIAL_ROWS)
-
-
-def changing_buffers(spec: TorchSpec, params: Sequence[torch.Tensor], batch: Batch) -> set[str]:
-    """Names of the buffers that a forward pass changes, found by a trial on a copy."""
-    with undisturbed():
-        try:
-            module, objective, _ = unpacked(spec.packed, [p.detach().clone() for p in params])
-        except Exception as error:
-            raise InvalidInput(
-                "a module must be the same after it was pickled and loaded again; loading raised "
-                f"{type(error).__name__}: {error}. Look at its __getstate__ and __reduce__."
-            ) from error
-        module.to(spec.settings.device)
-        before = {name: b.clone() for name, b in module.named_buffers()}
-        values = {name: p.detach().clone() for name, p in module.named_parameters()}
-        try:
-            with spec.settings.autocast():
-                loss, _ = objective.of_batch(module, batch.content, batch.count)
-            everything = list(module.parameters())
-            torch.autograd.grad(loss, [everything[i] for i in spec.trained], allow_unused=True)
-        except UserFunctionError:
-            raise
-        except Exception as error:
-            raise InvalidInput(
-                f"the module and the loss must take the data; a trial with {batch.count} samples "
-                f"raised {type(error).__name__}: {error}. Try loss(module(x[:4]), y[:4]) yourself."
-            ) from error
-        _check_unchanged(module, values)
-        _call_with_others(module, objective, batch)
-        after = dict(module.named_buffers())
-        _check_shapes(before, after)
-        changed = {name for name, b in after.items() if differ(b, before.get(name))}
-        return changed | _statistics_of(module)
-
-
-def _statistics_of(module: torch.nn.Module) -> set[str]:
-    """Names of the running statistics of normalisations, which training changes although the first
-    rows may leave them as they are: the mean of zeros is zero."""
-    return {
-        f"{path}.{name}" if path else name
-        for path, part in module.named_modules()
-        if isinstance(part, _NormBase) and part.training and part.track_running_stats
-        for name, _ in part.named_buffers(recurse=False)
-    }
 
 
 def check_one_row(
@@ -96,39 +49,9 @@ def check_one_row(
             ) from error
 
 
-def _call_with_others(module: torch.nn.Module, objective: Objective, batch: Batch) -> None:
-    """Another pass, with other parameters: what a buffer follows may stand still with the first
-    ones, as the power iterations of a spectral norm do once they have converged."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad(), suppress(Exception):  # the first ones are what must work
-        for param in module.parameters():
-            noise = torch.rand(param.shape, generator=generator, dtype=torch.float32)
-            param.mul_((0.8 + 0.4 * noise).to(param))
-        objective.of_batch(module, batch.content, batch.count)
-
-
-def _check_unchanged(module: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
-    for name, param in module.named_parameters():
-        if differ(param.detach(), values[name]):
-            raise InvalidInput(
-                "a forward pass must leave the parameters as they are, since all workers share "
-                f"them; it changed {name!r}. Change them by the optimizer, or by a parametrization "
-                "in forward(); of an Embedding, leave out max_norm."
-            )
-
-
-def _check_shapes(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> None:
-    for name, buffer in after.items():
-        if name not in before or buffer.shape != before[name].shape:
-            raise InvalidInput(
-                "a buffer must keep its name and shape, so that those of shards can be put "
-                f"together; a forward pass made {name!r} {tuple(buffer.shape)}. Register it with "
-                "its full size."
-            )
-
-
-def tried(function: Callable[[Batch], Any], samples: Samples) -> Array:
-    """What a pass gives for a few samples. Raises InvalidInput where it fails."""
+def tried(function: Callable[[Batch], Any], samples: Samples, is_input: bool = False) -> Array:
+    """What a pass gives for a few samples. is_input: whether a sample is nothing but the module's
+    input. Raises InvalidInput where it fails."""
     batch = first_rows_of(samples)
     with undisturbed():
         try:
@@ -138,5 +61,14 @@ def tried(function: Callable[[Batch], Any], samples: Samples) -> Array:
         except Exception as error:
             raise InvalidInput(
                 f"the module must take the data; a trial with {batch.count} samples raised "
-                f"{type(error).__name__}: {error}. Try module(x[:4]) yourself."
+                f"{type(error).__name__}: {error}. {_advice(batch.content if is_input else None)}"
             ) from error
+
+
+def _advice(inputs: Any) -> str:
+    if isinstance(inputs, (tuple, list)) and len(inputs) > 1:
+        return (
+            f"The data have {len(inputs)} parts, and the module is called with all of them; if "
+            "some are targets, pass the inputs alone."
+        )
+    return "Try module(x[:4]) yourself."

@@ -9,21 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
 
 from phalanx.errors import InvalidInput
+from phalanx.models.keras3.configs import created, kept_arguments, portable, restored
 from phalanx.pure.arrays import Array
 
 LAMBDA = "<lambda>"
-
-
-@dataclass(frozen=True)
-class Serialised:
-    """An object of Keras in its own config."""
-
-    config: Any
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,9 @@ class Blueprint:
     (x, y, weight), for a model that is built when it is first called. trainable,
     trainable_weights: whether each of the layers is, and each of `model.weights`. use_cudnn: of
     each layer that has it, else None. constants: values of the weights that training does not
-    change, by place among `model.weights`.
+    change, by place among `model.weights`. output_names: what the losses of a functional model's
+    outputs are called by. carried: attributes that the user has given to layers and that creating
+    them anew does not, by the layer's place.
     """
 
     config: Any
@@ -57,6 +53,8 @@ class Blueprint:
     policy: str
     image_data_format: str
     epsilon: float
+    output_names: tuple[str, ...] | None = None
+    carried: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def build(self) -> Any:
         """The model in this process."""
@@ -69,10 +67,36 @@ class Blueprint:
         keras.config.set_epsilon(self.epsilon)
         with keras.saving.custom_object_scope(self.custom):
             model = self._created()
-            arguments = _restored(self.compiled)
+            if self.output_names is not None:
+                model.output_names = list(self.output_names)  # those of other layers, else
+            arguments = restored(self.compiled, self.custom)
             keras.Model.compile(model, optimizer=None, **arguments)
-        if not model.built:
-            model(self.example[0])
+            self._carry(model, of_model=True)  # which its `call` may need
+            if not model.built:
+                model(self.example[0])
+            self._carry(model, of_model=False)
+        self._set_flags(model)
+        weights = model.weights
+        for place, value in self.constants.items():
+            weights[place].assign(value)
+        return model
+
+    def _created(self) -> Any:
+        if isinstance(self.config, Constructed):
+            arguments = restored(self.config.arguments, self.custom)
+            return self.custom[self.config.name](**arguments)
+        return created(self.config, self.custom)
+
+    def _carry(self, model: Any, of_model: bool) -> None:
+        """Give the model, or its layers, what they would lack."""
+        layers = model._flatten_layers()
+        for place, attributes in self.carried.items():
+            if (place == 0) is of_model:
+                for name, value in restored(attributes, self.custom).items():
+                    setattr(layers[place], name, value)
+
+    def _set_flags(self, model: Any) -> None:
+        """Set what configs lack of layers and weights."""
         layers = model._flatten_layers()
         for layer, trainable, use_cudnn in zip(
             layers, self.trainable, self.use_cudnn, strict=False
@@ -81,20 +105,9 @@ class Blueprint:
                 layer.trainable = trainable
             if getattr(layer, "use_cudnn", None) != use_cudnn:
                 layer.use_cudnn = use_cudnn  # which the configs of recurrent layers lack
-        weights = model.weights
-        for weight, trainable in zip(weights, self.trainable_weights, strict=True):
+        for weight, trainable in zip(model.weights, self.trainable_weights, strict=True):
             if weight.trainable is not trainable:
                 weight.trainable = trainable
-        for place, value in self.constants.items():
-            weights[place].assign(value)
-        return model
-
-    def _created(self) -> Any:
-        import keras
-
-        if isinstance(self.config, Constructed):
-            return self.custom[self.config.name](**_restored(self.config.arguments))
-        return keras.saving.deserialize_keras_object(self.config, safe_mode=False)
 
 
 def config_of(model: Any) -> Any:
@@ -104,9 +117,8 @@ def config_of(model: Any) -> Any:
     kind = type(model)
     if kind.get_config is keras.Model.get_config:
         known = getattr(model, "_auto_config", None)
-        arguments = known.config if known else {}  # the defaults: Keras keeps nothing else
-        kept = {key: vars(model).get(key, value) for key, value in arguments.items()}
-        return Constructed(kind.__name__, _portable(kept))
+        defaults = known.config if known else {}  # Keras keeps nothing else
+        return Constructed(kind.__name__, portable({**defaults, **kept_arguments(model)}))
     was_compiled, model.compiled = model.compiled, False
     try:
         with _named(functions_of(model)):
@@ -126,7 +138,7 @@ def compiled_of(model: Any) -> dict[str, Any]:
     """The arguments of `compile` but the optimiser, ready to be pickled."""
     kept = model._compile_config.config
     names = ("loss", "loss_weights", "metrics", "weighted_metrics")
-    return {name: _portable(kept[name]) for name in names if kept.get(name) is not None}
+    return {name: portable(kept[name]) for name in names if kept.get(name) is not None}
 
 
 def custom_of(model: Any) -> dict[str, Any]:
@@ -139,7 +151,7 @@ def custom_of(model: Any) -> dict[str, Any]:
     things = [*named.values()]
     for value in _parts(model, kept):
         thing = value if isinstance(value, (type, FunctionType)) else type(value)
-        if _is_users(thing):
+        if is_users(thing):
             named.setdefault(thing.__name__, thing)
             things.append(thing)
     registered = {keras.saving.get_registered_name(thing): thing for thing in things}
@@ -151,7 +163,7 @@ def functions_of(model: Any) -> dict[str, FunctionType]:
     found: dict[str, FunctionType] = {}
     for layer in model._flatten_layers():
         for value in _held(layer).values():
-            if isinstance(value, FunctionType) and _is_users(value):
+            if isinstance(value, FunctionType) and is_users(value):
                 name = value.__name__
                 if name == LAMBDA or found.get(name, value) is not value:
                     name = f"function_{len(found)}"
@@ -174,7 +186,8 @@ def _named(functions: dict[str, FunctionType]) -> Iterator[None]:
             function.__name__ = name
 
 
-def _is_users(thing: Any) -> bool:
+def is_users(thing: Any) -> bool:
+    """Whether a class or function is the user's, or of some other library's."""
     module = getattr(thing, "__module__", "") or ""
     return module.split(".")[0] not in (
         "keras", "builtins", "numpy", "torch", "jax", "tensorflow",
@@ -200,6 +213,8 @@ def _parts(model: Any, kept: dict[str, Any]) -> Iterator[Any]:
         keras.initializers.Initializer,
         keras.regularizers.Regularizer,
         keras.constraints.Constraint,
+        keras.losses.Loss,
+        keras.metrics.Metric,
     )
     for layer in model._flatten_layers():
         yield layer
@@ -217,28 +232,3 @@ def _leaves(nest: Any) -> Iterator[Any]:
             yield from _leaves(part)
     elif nest is not None:
         yield nest
-
-
-def _portable(nest: Any) -> Any:
-    """A nest with the objects of Keras as configs."""
-    import keras
-
-    if isinstance(nest, dict):
-        return {key: _portable(part) for key, part in nest.items()}
-    if isinstance(nest, (list, tuple)):
-        return [_portable(part) for part in nest]
-    if isinstance(nest, (keras.losses.Loss, keras.metrics.Metric, keras.Layer)):
-        return Serialised(keras.saving.serialize_keras_object(nest))
-    return nest
-
-
-def _restored(nest: Any) -> Any:
-    import keras
-
-    if isinstance(nest, dict):
-        return {key: _restored(part) for key, part in nest.items()}
-    if isinstance(nest, list):
-        return [_restored(part) for part in nest]
-    if isinstance(nest, Serialised):
-        return keras.saving.deserialize_keras_object(nest.config, safe_mode=False)
-    return nest

@@ -241,6 +241,7 @@ class KerasModel:
         return self.model(x, training=training) if self._takes_training else self.model(x)
 
     def _loss(self, x: Any, y: Any, predicted: Any, weight: Any, training: bool) -> Any:
+        y = targets_of(self.model, y, predicted)
         loss = self.model._compute_loss(
             x=x, y=y, y_pred=predicted, sample_weight=weight, training=training
         )
@@ -253,6 +254,7 @@ class KerasModel:
 
     def _measured(self, x: Any, y: Any, weight: Any, predicted: Any) -> list[float]:
         """The variables of the metrics after these samples alone."""
+        y = targets_of(self.model, y, predicted)
         if not self._is_measured:
             self.model.compute_metrics(x, y, predicted, sample_weight=weight)
             self._metrics, self._is_measured = self._known_metrics(), True
@@ -281,6 +283,22 @@ class KerasModel:
 def unpacked(content: Any) -> tuple[Any, Any, Any]:
     """x, y and sample weights of a batch; None for what there is none of."""
     return (*content, None, None)[:3] if len(content) < 3 else content
+
+
+def targets_of(model: Any, y: Any, predicted: Any) -> Any:
+    """The targets as Keras should have them. Of several outputs it takes a single target apart
+    where that has as many rows as there are outputs, as a shard may; a list of it, it does not.
+    Losses and metrics of the user's own get what the user has given."""
+    import keras
+
+    kind = type(model)
+    is_several = isinstance(predicted, (list, tuple, dict)) and len(predicted) > 1
+    is_single = y is not None and not isinstance(y, (list, tuple, dict))
+    is_own = (
+        kind.compute_loss is not keras.Model.compute_loss
+        or kind.compute_metrics is not keras.Model.compute_metrics
+    )
+    return [y] if is_several and is_single and not is_own else y
 
 
 def flat_outputs(outputs: Any) -> list[Any]:

@@ -98,10 +98,7 @@ class Machine:
         self.variable = keras.Variable(at.params_n.reshape(shape), dtype=at.params_n.dtype)
         kind, config, constraints, paths = pickle.loads(described.packed)
         place = at.block.start
-        if constraints.get(place) is not None:
-            self.variable.constraint = keras.saving.deserialize_keras_object(
-                constraints[place], safe_mode=False
-            )
+        self.variable.constraint = constraints.get(place)
         self.variable._path = paths.get(place, self.variable.path)  # some are treated by name
         self.optimizer = kind.from_config(config)
         if at.block.group == UNDECAYED:

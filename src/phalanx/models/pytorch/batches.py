@@ -155,7 +155,8 @@ def _filled(nest: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 class NestedGatherer:
-    """Takes rows of every array into buffers of its own, which the next call overwrites."""
+    """Takes rows of every array into buffers of its own, which the next call overwrites. What holds
+    them is new each time: a step may ask for gradients, or take something out."""
 
     def __init__(self, samples: NestedSamples, max_rows: int) -> None:
         self.arrays, self.nest = samples.arrays, samples.nest
@@ -163,17 +164,14 @@ class NestedGatherer:
             name: aligned_empty((max_rows, *array.shape[1:]), array.dtype)
             for name, array in samples.arrays.items()
         }
-        self._batches: dict[int, Any] = {}
 
     def rows(self, index_B: Array, key: Key | None = None) -> Batch:
         """The samples that `index_B` names, in its order."""
         count = len(index_B)
         for name, array in self.arrays.items():
             array.take(index_B, axis=0, out=self._buffers[name][:count], mode="clip")
-        if count not in self._batches:
-            views = {name: torch.from_numpy(b[:count]) for name, b in self._buffers.items()}
-            self._batches[count] = _filled(self.nest, views)
-        return Batch(self._batches[count], count)
+        views = {name: torch.from_numpy(b[:count]) for name, b in self._buffers.items()}
+        return Batch(_filled(self.nest, views), count)
 
 
 @dataclass(frozen=True)

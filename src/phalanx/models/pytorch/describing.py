@@ -56,7 +56,9 @@ class Described:
         if foreign:
             raise InvalidInput(
                 f"the optimizer must be over parameters of the module; {len(foreign)} of its "
-                f"{len(groups)} are others. Create it from this module's parameters()."
+                f"{len(groups)} are others. Create it from this module's parameters(); a loss "
+                "with parameters of its own can be a part of the module, with step= instead of "
+                "loss=."
             )
         self.trained = tuple(
             i for i, p in enumerate(everything) if id(p) in groups and p.requires_grad
@@ -225,6 +227,12 @@ def _check_fits(name: str, value: torch.Tensor, shape: tuple[int, ...], optimize
 
 def check_optimizer(optimizer: Any) -> None:
     """Raise InvalidInput for what is no optimiser that can be distributed exactly."""
+    if isinstance(optimizer, (list, tuple)):
+        raise InvalidInput(
+            f"a module is trained by one optimizer; got a {type(optimizer).__name__} of "
+            f"{len(optimizer)}. Make one, with a group of parameters for each, over one module "
+            "that holds all parts (torch.nn.ModuleDict)."
+        )
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise InvalidInput(
             "optimizer must be a torch.optim.Optimizer over the module's parameters, a name such "

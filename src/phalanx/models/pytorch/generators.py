@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+LOWER = {"cpu": torch.bfloat16, "cuda": torch.float16}  # what autocast has in a new process
 _turn = threading.RLock()
 os.register_at_fork(after_in_child=lambda: globals().update(_turn=threading.RLock()))
 
@@ -28,8 +29,33 @@ def seed_everything(seed: int) -> None:
 def as_guest() -> Iterator[None]:
     """Within it, a model computes in the user's process as it does in a worker: to nobody's harm,
     and not by the precision that the user may have chosen around it."""
-    with undisturbed(), torch.autocast("cpu", enabled=False), _keeping_denormals():
+    with undisturbed(), _outside_of_autocast(), _keeping_denormals():
         yield
+
+
+@contextmanager
+def _outside_of_autocast() -> Iterator[None]:
+    """Within it, torch.autocast is as in a new process: not in force, and whatever a step enters is
+    outermost. At the end of an outermost one alone torch forgets the weights that it has cast,
+    which the next step has changed."""
+    mine = {k: (torch.is_autocast_enabled(k), torch.get_autocast_dtype(k)) for k in LOWER}
+    is_caching, depth = torch.is_autocast_cache_enabled(), torch.autocast_increment_nesting()
+    _set_autocast({kind: (False, dtype) for kind, dtype in LOWER.items()}, True)
+    for _ in range(depth):
+        torch.autocast_decrement_nesting()
+    try:
+        yield
+    finally:
+        _set_autocast(mine, is_caching)
+        for _ in range(depth - 1):
+            torch.autocast_increment_nesting()
+
+
+def _set_autocast(kinds: dict[str, tuple[bool, torch.dtype]], is_caching: bool) -> None:
+    for kind, (is_enabled, dtype) in kinds.items():
+        torch.set_autocast_enabled(kind, is_enabled)
+        torch.set_autocast_dtype(kind, dtype)
+    torch.set_autocast_cache_enabled(is_caching)
 
 
 @contextmanager

@@ -28,6 +28,12 @@ from phalanx.pure.layout import Region
 from phalanx.pure.randomness import Key
 
 Example = Sequence[Array]  # the leaves of a few samples
+BY_ROW, BY_COLUMN = ("crow_indices", "col_indices"), ("ccol_indices", "row_indices")
+PARTS = {  # of a sparse tensor: the methods that give the dense ones which it consists of
+    torch.sparse_coo: ("_indices", "_values"),
+    **dict.fromkeys((torch.sparse_csr, torch.sparse_bsr), (*BY_ROW, "values")),
+    **dict.fromkeys((torch.sparse_csc, torch.sparse_bsc), (*BY_COLUMN, "values")),
+}
 OUTPUT_SEED = 0  # of a module that draws while it predicts
 
 
@@ -137,8 +143,7 @@ class TorchModel:
             for param, view in zip(self.params, self._host, strict=True):
                 param.data = view
         self.buffers = Buffers(self.module, spec.vector, values_N)
-        self._flags = [(part, part.training) for part in self.module.modules()]
-        self._is_training = True
+        self._modes = [(part, part.training) for part in self.module.modules()]
         self._slots: dict[int, tuple[Array, list[torch.Tensor], dict[str, torch.Tensor]]] = {}
         self._gradients = LeftGradients(self.params)
         self._factors = LeftFactors(self.params, spec.factoring) if spec.factoring else None
@@ -215,10 +220,7 @@ class TorchModel:
         return np.array(sums)
 
     def _prepare(self, training: bool) -> None:
-        if self._is_training != training:
-            for part, flag in self._flags:
-                part.training = flag and training
-            self._is_training = training
+        set_modes(self._modes, training)
         if not training:
             seed_everything(OUTPUT_SEED)
         self.buffers.load()
@@ -286,10 +288,27 @@ class Buffers:
         return buffer
 
 
+def set_modes(modes: Sequence[tuple[torch.nn.Module, bool]], training: bool) -> None:
+    """Have all parts of a module train, or none, but for those that the user has in eval(). Before
+    each pass, since a step may have called train() or eval()."""
+    for part, is_training in modes:
+        wanted = is_training and training
+        if part.training is not wanted:  # to set it costs ten times as much as to look
+            part.training = wanted
+
+
 def differ(one: torch.Tensor, other: torch.Tensor | None) -> bool:
     """Whether two buffers differ in any bit. The version counter does not tell: batch
     normalisation changes its statistics without it."""
-    return other is None or one.shape != other.shape or not torch.equal(one, other)
+    if other is None or one.shape != other.shape or one.layout != other.layout:
+        return True
+    return not all(map(torch.equal, _dense_parts(one), _dense_parts(other)))
+
+
+def _dense_parts(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """What holds the values of a tensor: itself, if it is dense."""
+    names = PARTS.get(tensor.layout)
+    return [tensor] if names is None else [getattr(tensor, name)() for name in names]
 
 
 def moved(content: Any, device: torch.device) -> Any:
