@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import keras
@@ -12,10 +11,10 @@ import torch
 
 from phalanx.fitting.keras3.arrays import numpy_of
 from phalanx.fitting.keras3.trial import Trial
+from phalanx.fitting.warning import warn_caller
 from phalanx.models.keras3.generators import undisturbed
 
 SAME, SAME_IN_HALF = 1e-3, 3e-2  # of the loss, in float32 and in 16 bits
-CALLER = 4  # frames up: who has called phalanx.fit
 
 
 def warn_unless_mean(trial: Trial) -> None:
@@ -33,12 +32,11 @@ def warn_unless_mean(trial: Trial) -> None:
             return
         if _loss(trial, slice(None)) != whole:
             return  # it draws, so that no two of its values are equal
-    warnings.warn(
+    warn_caller(
         f"the loss of {count} samples is {whole:.6g} and the mean of its halves' is {mean:.6g}: it "
         "is not a mean over samples, and the loss of a batch is the mean of its shards' losses. "
         "With masks, a shard's is the mean over what counts in it. For the loss of whole batches, "
-        "as Keras has it, pass shards=1.",
-        stacklevel=CALLER,
+        "as Keras has it, pass shards=1."
     )
 
 

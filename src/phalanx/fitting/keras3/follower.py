@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from phalanx.clusters.hosts.launch import speaks
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.described import DescribedModel
 from phalanx.fitting.keras3.unchanged import Unchanged
+from phalanx.fitting.warning import warn_caller
 from phalanx.pure import checks
 from phalanx.pure.arrays import Array
 from phalanx.pure.plan import Plan
@@ -232,10 +232,9 @@ def _checked(callbacks: Any) -> list[Any]:
                 "save_freq='epoch', or checkpoint= with checkpoint_every='100 steps'."
             )
     if any(_looks_at_batches(callback) for callback in given):
-        warnings.warn(
+        warn_caller(
             "callbacks are called after each epoch; what they define for single batches "
-            "(on_train_batch_end ...) is not called.",
-            stacklevel=5,
+            "(on_train_batch_end ...) is not called."
         )
     return list(given)
 

@@ -28,7 +28,7 @@ from phalanx.fitting.wishes import Wishes, n_workers
 from phalanx.fitting.worth import counts_of, taped
 from phalanx.job import Job
 from phalanx.models.base import OwnScore
-from phalanx.models.keras3.network import flat_outputs
+from phalanx.models.keras3.network import KerasSpec, flat_outputs
 from phalanx.pure import checks
 from phalanx.pure.plan import Plan
 from phalanx.pure.stopping import Progress
@@ -80,10 +80,7 @@ def fit(
     n_parameters = described.spec.n_parameters
     plan = wishes.plan(training.n_samples, n_parameters, data.labels, steps_per_epoch)
     check_visits(plan)
-    if plan.n_shards > 1:
-        warn_unless_mean(described.trial)
-    if wishes.may_leave_factors:
-        described.spec = factored(described, plan)
+    described.spec = _in_shards(described, plan, wishes)
     job = _job(wishes, described, plan, validating)
     follower = KerasFollower(
         described, plan, callbacks, verbose, initial_epoch, epochs, validation_freq
@@ -98,6 +95,14 @@ def fit(
     state.epochs = initial_epoch
     trained = train(job, state, training, validating, Progress(0.0), following)
     return follower.take(trained)
+
+
+def _in_shards(described: DescribedModel, plan: Plan, wishes: Wishes) -> KerasSpec:
+    """The description as the plan's shards are to be computed, each by itself; warns where they
+    need not add up to the batch."""
+    if plan.n_shards > 1:
+        warn_unless_mean(described.trial)
+    return factored(described, plan) if wishes.may_leave_factors else described.spec
 
 
 def _job(wishes: Wishes, described: DescribedModel, plan: Plan, validating: Samples | None) -> Job:

@@ -5,8 +5,6 @@ over samples."""
 from __future__ import annotations
 
 import math
-import sys
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from phalanx.data.samples import Samples
+from phalanx.fitting.warning import warn_caller
 from phalanx.models.pytorch.batches import DatasetSamples, first_rows
 from phalanx.models.pytorch.generators import as_guest, seed_everything, undisturbed
 from phalanx.models.pytorch.network import TorchSpec, moved
@@ -28,7 +27,6 @@ DOUBLE = 0.15  # relative: how far from the double a sum may be in which chance 
 SMALL = 1e-6
 ROWS, KEY = 4, Key(0, 0, 0)
 COUNTS = range(4, 8)  # rows of trials that must all agree: what one of them says may be by chance
-US = __name__.partition(".")[0] + "."
 
 
 def warn_unless_settled(samples: Samples) -> None:
@@ -40,7 +38,7 @@ def warn_unless_settled(samples: Samples) -> None:
         gatherer, index_B = samples.gatherer(ROWS), np.arange(min(ROWS, samples.n_samples))
         first, second = (tree_leaves(gatherer.rows(index_B, KEY).content) for _ in range(2))
     if any(map(_are_others, first, second)):
-        _warn(
+        warn_caller(
             f"samples must be the same when they are read again; {type(gatherer.dataset).__name__} "
             "gave others. What it draws from a generator of its own, or counts, is each worker's "
             "own, so the answer will depend on the workers. Draw from torch, numpy.random or "
@@ -51,7 +49,7 @@ def warn_unless_settled(samples: Samples) -> None:
 def warn_if_unlike(unlike: str | None, count: int) -> None:
     """Warn of a step that remembers others. unlike: what a trial has found; see first_trial."""
     if unlike is not None:
-        _warn(
+        warn_caller(
             "a step must be made of its samples, the parameters and the buffers alone; with all of "
             f"them as before, {count} samples had {unlike}. What the module, the loss or step= "
             "keep between two calls, or draw from a generator of their own, is each worker's own, "
@@ -71,7 +69,7 @@ def warn_if_untrained(loss: Any, module: torch.nn.Module, params: Sequence[torch
     known = {id(p) for p in (*module.parameters(), *params)}
     left = [n for n, p in loss.named_parameters() if p.requires_grad and id(p) not in known]
     if left:
-        _warn(
+        warn_caller(
             f"what is trained is the module; the loss, {type(loss).__name__}, has parameters of "
             f"its own ({left[0]!r}{', ...' * (len(left) > 1)}), which stay as they are. To train "
             "them, make the loss a part of the module, and pass step=, e.g. lambda module, batch: "
@@ -97,7 +95,7 @@ def warn_unless_mean(
             told = doubt_of(module, objective, moved(batch.content, device), batch.count)
             if not told:
                 return
-    _warn(told)
+    warn_caller(told)
 
 
 def _doubt_of_loss(module: Any, objective: Objective, content: Any, count: int) -> str:
@@ -138,14 +136,6 @@ def _doubt_of_step(module: Any, objective: Objective, content: Any, count: int) 
         "losses. Let step= return the mean, with reduction='mean', or divide by the samples; for "
         "the sum over whole batches, pass shards=1."
     )
-
-
-def _warn(message: str) -> None:
-    """Warn, and name the line that called phalanx.fit."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(US):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, stacklevel=level)
 
 
 def _are_others(one: Any, other: Any) -> bool:

@@ -1,0 +1,16 @@
+"""Warnings before a fit, which name the user's own line, however deep they come from."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+US = __name__.partition(".")[0] + "."
+
+
+def warn_caller(message: str) -> None:
+    """Warn, and name the line that called phalanx."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(US):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
