@@ -15,6 +15,7 @@ NAN, INF = float("nan"), float("inf")
 
 PARAMETERS = [
     ("n_jobs", 0, "n_jobs must not be 0.*got 0.*None or 1"),
+    ("n_jobs", -999, "leaves nobody"),
     ("n_jobs", 1.5, r"n_jobs must be an integer; got 1\.5 of type float"),
     ("n_jobs", "two", "n_jobs must be an integer; got 'two' of type str"),
     ("n_jobs", True, "n_jobs must be an integer; got True"),
@@ -322,19 +323,15 @@ def test_unfitted_and_foreign_samples():
 
 @pytest.mark.parametrize(
     ("n_jobs", "cores", "workers"),
-    [
-        (None, 8, 1),
-        (1, 8, 1),
-        (3, 2, 3),
-        (-1, 8, 8),
-        (-2, 8, 7),
-        (-8, 8, 1),
-        (-2, 1, 1),
-        (-9, 2, 1),
-    ],
+    [(None, 8, 1), (1, 8, 1), (3, 2, 3), (-1, 8, 8), (-2, 8, 7), (-8, 8, 1)],
 )
 def test_n_jobs_means_what_it_means_in_scikit_learn(n_jobs, cores, workers):
     assert workers_of(n_jobs, cores) == workers
+
+
+def test_minus_nine_jobs_of_two_cores():
+    with pytest.raises(InvalidInput, match=r"all 2 cores but 8, which leaves nobody.*-2"):
+        workers_of(-9, 2)
 
 
 def test_a_parameter_error_starts_no_process():

@@ -63,6 +63,7 @@ NUMBERS = [
     ("workers", 0, "workers must not be 0.*got 0.*-1 for one"),
     ("workers", "two", "workers must be an integer; got 'two'"),
     ("workers", None, "workers must be a positive integer.*got None"),
+    ("workers", -999, "workers=-999.*leaves nobody"),
     ("seed", -1, "seed must be an integer at least 0"),
     ("clip_norm", 0, "clip_norm must be a number above 0.*Or None"),
     ("clip_value", float("nan"), "clip_value must be a number above 0"),

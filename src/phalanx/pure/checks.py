@@ -83,11 +83,10 @@ def name_or_function(name: str, value: Any, known: Collection[str], signature: s
 
 
 def workers_of(n_jobs: Any, cores: int) -> int:
-    """scikit-learn's `n_jobs` as a number of workers: None is 1, -1 all cores, -2 all but one ...,
-    but one at least.
+    """scikit-learn's `n_jobs` as a number of workers: None is 1, -1 all cores, -2 all but one ...
 
     "auto" begins with all cores.
-    Raises InvalidInput for 0, and for what is no integer.
+    Raises InvalidInput for 0, for what is no integer, and where a negative number leaves nobody.
     """
     if n_jobs is None:
         return 1
@@ -100,4 +99,10 @@ def workers_of(n_jobs: Any, cores: int) -> int:
     number("n_jobs", n_jobs, integer=True, hint=hint)
     if n_jobs == 0:
         raise InvalidInput(f"n_jobs must not be 0: nobody would do the work; got 0. {hint}")
-    return int(n_jobs) if n_jobs > 0 else max(1, cores + 1 + int(n_jobs))
+    workers = int(n_jobs) if n_jobs > 0 else cores + 1 + int(n_jobs)
+    if workers < 1:
+        raise InvalidInput(
+            f"n_jobs={n_jobs} means all {cores} cores but {-1 - int(n_jobs)}, which leaves nobody; "
+            f"the lowest value on this machine is {-cores}. {hint}"
+        )
+    return workers
