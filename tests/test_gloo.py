@@ -1,9 +1,12 @@
 """Waiting for gloo's operations: one that ends just as a look's time is up has not failed."""
 
+import sys
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from phalanx.clusters.hosts import gloo  # noqa: E402
 from phalanx.clusters.hosts.gloo import _Pending  # noqa: E402 - torch is an extra
 from phalanx.errors import HostLost  # noqa: E402
 
@@ -37,7 +40,7 @@ class Beats:
 @pytest.mark.parametrize("ends_in_wait", [0, 1, 3])
 def test_an_operation_is_done(ends_in_wait):
     looks, done = [], []
-    pending = _Pending(Work(False, ends_in_wait), Beats(), lambda: done.append(1))
+    pending = _Pending(Work(False, ends_in_wait), (), Beats(), lambda: done.append(1))
     pending.wait(lambda: looks.append(1))
     assert len(looks) == ends_in_wait
     pending.wait(lambda: looks.append(1))
@@ -46,7 +49,32 @@ def test_an_operation_is_done(ends_in_wait):
 
 @pytest.mark.parametrize("ends_in_wait", [0, 1, 3])
 def test_an_operation_fails(ends_in_wait):
-    pending = _Pending(Work(True, ends_in_wait), Beats(), lambda: None)
+    pending = _Pending(Work(True, ends_in_wait), (), Beats(), lambda: None)
     with pytest.raises(HostLost, match="the connection was closed"):
         pending.wait(lambda: None)
     assert pending.is_done
+
+
+def test_what_is_stuck_is_given_back_later(monkeypatch):
+    """Not by waiting for it; and kept for gloo's thread, should the process end before."""
+    given_back = []
+
+    class Group:
+        def shutdown(self):
+            given_back.append(self)
+
+    stuck, free = Group(), Group()
+    tensor = torch.zeros(1)
+    pending = _Pending(Work(False, ends_in_wait=2), (tensor,), Beats(), lambda: None)
+    monkeypatch.setattr(gloo, "_left", [(stuck, [pending]), (free, [])])
+    gloo._give_back()
+    assert given_back == [free]
+    (view,) = pending.views
+    assert view._base is tensor
+    before = sys.getrefcount(view), sys.getrefcount(stuck)
+    gloo._abandon()
+    assert (sys.getrefcount(view), sys.getrefcount(stuck)) == tuple(n + 1 for n in before)
+    gloo._give_back()
+    gloo._give_back()
+    assert given_back == [free, stuck]
+    assert not gloo._left

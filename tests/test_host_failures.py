@@ -81,6 +81,15 @@ def test_a_host_that_stands_still_is_lost(victim):
         assert name == "HostLost"
 
 
+def test_an_exchange_that_ends_while_the_program_does(tmp_path):
+    """It holds arrays, which only a whole interpreter can free."""
+    path = str(tmp_path / "pid")
+    only = {"0": {"kills": path}, "1": {"call": 41, "action": "stop", "pid": path}}
+    with launched(2, {"PHALANX_HOST_SECONDS": "1"}, epochs=400, only=only) as hosts:
+        assert error_of(hosts[0])[0] == "HostLost"
+        hosts[1].ends(-signal.SIGKILL)
+
+
 @pytest.mark.parametrize(
     ("action", "name", "told"),
     [

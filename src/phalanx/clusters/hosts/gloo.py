@@ -7,6 +7,7 @@ long (beats.py); an operation itself has no bound, since a host may compute for 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import socket
@@ -33,6 +34,8 @@ UNBOUNDED = timedelta(days=7)
 THREADS = 2
 LARGE = 2**20  # bytes of a piece; below, a collective is quicker than to send it by itself
 TAGS = 65_536  # far more than there are exchanges under way
+
+Tensors = tuple[torch.Tensor, ...]
 
 
 class GlooGroup:
@@ -71,8 +74,9 @@ class GlooGroup:
         sizes, sizes_in = [*map(len, pieces)], [*map(len, places)]
         row_n = np.concatenate(pieces)
         into_n = np.empty(sum(sizes_in), row_n.dtype)
+        into, row = tensor(into_n), tensor(row_n)
         options = dist.AllToAllOptions()
-        work = self._gloo.alltoall_base(tensor(into_n), tensor(row_n), sizes_in, sizes, options)
+        work = self._gloo.alltoall_base(into, row, sizes_in, sizes, options)
 
         def put() -> None:
             for each in large:
@@ -82,7 +86,7 @@ class GlooGroup:
                 place_n[...] = into_n[at : at + len(place_n)]
                 at += len(place_n)
 
-        return self._begun(work, put)
+        return self._begun(work, (into, row), put)
 
     def _send_large(self, pieces_H: Sequence[Array], places_H: Sequence[Array]) -> list[Any]:
         """Those that travel by themselves; first of all, that I am ready for them."""
@@ -97,10 +101,12 @@ class GlooGroup:
             raise self._beats.lost(str(error)) from error
 
     def all_gather(self, row_n: Array, into_Hn: Array) -> _Pending:
-        return self._begun(self._gloo._allgather_base(tensor(into_Hn.reshape(-1)), tensor(row_n)))
+        into, row = tensor(into_Hn.reshape(-1)), tensor(row_n)
+        return self._begun(self._gloo._allgather_base(into, row), (into, row))
 
     def broadcast(self, array_n: Array, host: int) -> _Pending:
-        return self._begun(self._gloo.broadcast(tensor(array_n), host))
+        array = tensor(array_n)
+        return self._begun(self._gloo.broadcast(array, host), (array,))
 
     def check(self) -> None:
         self._beats.check()
@@ -113,29 +119,29 @@ class GlooGroup:
         self._beats.interrupt(why)
 
     def leave(self) -> None:
-        """Give the sockets and threads back.
-
-        An operation that is stuck would keep this process for as long as it may last; then the
-        process group is left to the end of the process.
-        """
+        """Give the sockets and threads back: at once, or when nothing is stuck there any more."""
         self._beats.close()
-        if all(pending.is_over() for pending in self._pending):
-            self._gloo.shutdown()
-        else:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._gloo))
+        _left.append((self._gloo, self._pending))
         del self._gloo
+        _give_back()
 
-    def _begun(self, work: Any, then: Look = lambda: None) -> _Pending:
-        pending = _Pending(work, self._beats, then)
+    def _begun(self, work: Any, tensors: Tensors, then: Look = lambda: None) -> _Pending:
+        pending = _Pending(work, tensors, self._beats, then)
         self._pending = [p for p in self._pending if not p.is_done] + [pending]
         return pending
 
 
 class _Pending:
-    """See exchange/group.py: Pending. then: what is to be done with what has come."""
+    """See exchange/group.py: Pending.
 
-    def __init__(self, work: Any, beats: Beats, then: Look) -> None:
+    tensors: what the operation is about. then: what is to be done with what has come.
+    """
+
+    def __init__(self, work: Any, tensors: Tensors, beats: Beats, then: Look) -> None:
         self._work, self._beats, self._then, self.is_done = work, beats, then, False
+        # a view holds its base in C++: so the thread of gloo's that ends the operation need not ask
+        # Python to free a tensor, which aborts the process if Python is about to end
+        self.views = [tensor.view_as(tensor) for tensor in tensors]
 
     def wait(self, look: Look) -> None:
         self._wait_awake()
@@ -174,6 +180,27 @@ class _Pending:
         except RuntimeError:
             return bool(self._work.is_completed())
         return True
+
+
+_left: list[tuple[Any, list[_Pending]]] = []  # process groups, and what was under way in them
+
+
+def _give_back() -> None:
+    """Those in which nothing is under way; one that is stuck would keep this process for as long
+    as that may last."""
+    for each in [*_left]:
+        group, pending = each
+        if all(operation.is_over() for operation in pending):
+            group.shutdown()
+            _left.remove(each)
+
+
+@atexit.register
+def _abandon() -> None:
+    """What is stuck may end while Python does, or not at all."""
+    for group, pending in _left:
+        for kept in (group, *(view for operation in pending for view in operation.views)):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
 
 
 def is_large(array: Array) -> bool:
