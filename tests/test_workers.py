@@ -255,6 +255,25 @@ def test_fits_in_a_callback_have_the_same_workers_until_the_outer_one_ends():
     assert pool._pool.is_sound(), "those of the outer one stay"
 
 
+def test_workers_forked_before_a_library_was_loaded_are_replaced():
+    """They would each have to load it for themselves."""
+    fit = MLPClassifier(**SETTINGS, n_jobs=2).fit
+    first = fit(X, Y).run_
+    before = [member.pid for member in pool._pool.members]
+    with pool.further_pool() as other:
+        other.load(("colorsys",))
+        assert [member.pid for member in pool._set_aside[0].members] == before, "of another job"
+    pool.end_further_pools()
+    pool._pool.load(("colorsys",))
+    assert not any(psutil.pid_exists(pid) for pid in before)
+    second = fit(X, Y).run_
+    after = [member.pid for member in pool._pool.members]
+    pool._pool.load(("colorsys",))
+    assert [member.pid for member in pool._pool.members] == after
+    assert second.digest == first.digest
+    assert not second.events
+
+
 def test_many_predictions_in_the_callback_of_a_fit():
     known = MLPClassifier(**SETTINGS, n_jobs=2).fit(X, Y)
     many = np.tile(X, (200, 1))

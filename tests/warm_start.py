@@ -6,6 +6,7 @@ N` is that process; it is told over the socket N what to run.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -141,4 +142,5 @@ def run(told, writing):
 if __name__ == "__main__":
     for library in LIBRARIES:
         __import__(library)
+    gc.freeze()  # so that programs do not copy all this to look through it, in turn, when they end
     run(*serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -59,10 +59,15 @@ class Pool:
         wire.send(mine, self.path)
 
     def load(self, libraries: tuple[str, ...]) -> None:
-        """Have the fork server load what the workers of a job need, before they are forked."""
+        """Have the fork server load what the workers of a job need, before they are forked.
+
+        Those there are, forked before, are ended: each would take as long to load it as the server.
+        """
         if set(libraries) - set(self._libraries):
             self._libraries = tuple(dict.fromkeys(self._libraries + libraries))
             self._ask_to_load()
+            for member in [*self.members]:
+                self.bury(member)
 
     def _ask_to_load(self) -> None:
         if not self._libraries:
