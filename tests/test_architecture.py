@@ -21,7 +21,7 @@ FLOORS = [
     ["job", "local"],
     ["exchange", "models"],
     ["data", "run", "arena", "testing"],
-    ["pure", "errors"],
+    ["pure", "errors", "warning"],
 ]  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(reversed(FLOORS)) for name in names}
 PURE = [SOURCE / "errors.py", *sorted((SOURCE / "pure").rglob("*.py"))]

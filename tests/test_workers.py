@@ -309,8 +309,16 @@ def test_an_estimator_is_fitted_by_one_call_at_a_time(n_jobs):
 
 
 @pytest.mark.filterwarnings("default::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_a_warning_points_at_the_users_call(solver):
-    with pytest.warns(ConvergenceWarning) as caught:
-        MLPClassifier((3,), max_iter=2, solver=solver, random_state=0).fit(X, Y)
-    assert caught[0].filename == __file__
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        ({"solver": "adam"}, [ConvergenceWarning]),
+        ({"solver": "lbfgs"}, [ConvergenceWarning]),
+        ({"batch_size": 10**6}, [UserWarning, ConvergenceWarning]),
+    ],
+)
+def test_a_warning_points_at_the_users_call(options, kinds):
+    with pytest.warns(UserWarning) as caught:
+        MLPClassifier((3,), max_iter=2, random_state=0, **options).fit(X, Y)
+    assert [each.category for each in caught] == kinds
+    assert {each.filename for each in caught} == {__file__}

@@ -6,7 +6,6 @@ Behaviour, attributes and random numbers of the initial weights follow scikit-le
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,33 +14,20 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from phalanx.clusters.control import Control
-from phalanx.clusters.hosts.launch import cores, speaks
+from phalanx.clusters.hosts.launch import cores
 from phalanx.data.samples import Samples, TableSamples
 from phalanx.errors import InvalidInput
-from phalanx.estimators.following import (
-    Wishes,
-    keeping,
-    packed_state,
-    printing,
-    random_state_of,
-    tuned,
-)
+from phalanx.estimators.following import Wishes, keeping, packed_state, random_state_of, tuned
 from phalanx.estimators.initial import initial_weights
 from phalanx.estimators.labelled import Labelled, Target, set_aside
 from phalanx.estimators.one_fit import one_fit
 from phalanx.estimators.parameters import check_parameters, hidden_sizes
-from phalanx.estimators.recipe import (
-    lbfgs_job,
-    limits_of,
-    plan_of,
-    schedule_of,
-    stochastic_job,
-)
+from phalanx.estimators.recipe import lbfgs_job, limits_of, plan_of, stochastic_job
+from phalanx.estimators.saying import printing, say_end, say_minimum, shows
 from phalanx.job import Job
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.losses import LOSSES
@@ -49,15 +35,12 @@ from phalanx.pure.arrays import Array
 from phalanx.pure.checks import AUTO, workers_of
 from phalanx.pure.metrics import Metric
 from phalanx.pure.registry import name_of
-from phalanx.pure.schedules import Adaptive
-from phalanx.pure.stopping import Progress, Reason
+from phalanx.pure.stopping import Progress
 from phalanx.run import Run, fewer_workers
 from phalanx.training.following import Following
 from phalanx.training.lbfgs import minimize
 from phalanx.training.state import State
 from phalanx.training.train import Trained, predict, train
-
-STACK_TO_CALLER = 7  # frames between a warning here and the user's call of fit
 
 
 @dataclass
@@ -280,37 +263,13 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         if trained.run.scores:
             self.validation_scores_ = (self.validation_scores_ or []) + trained.run.scores
         self._keep_run(trained.run)
-        self._tell(trained.reason, incremental)
+        say_end(self, trained.reason, incremental)
 
     def _keep_run(self, run: Run) -> None:
         asked = workers_of(self.n_jobs, cores())
         if run.workers < asked:
             run.events.append(fewer_workers(run, asked))
         self.run_ = run
-
-    def _tell(self, reason: Reason, incremental: bool) -> None:
-        """What scikit-learn says when a training ends."""
-        if reason is Reason.INTERRUPTED:
-            warnings.warn("Training interrupted by user.", stacklevel=STACK_TO_CALLER)
-        elif reason is Reason.MAX_EPOCHS and not incremental:
-            warnings.warn(
-                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
-                "optimization hasn't converged yet.",
-                ConvergenceWarning,
-                stacklevel=STACK_TO_CALLER,
-            )
-        elif reason is Reason.NO_IMPROVEMENT and self.verbose and speaks():
-            is_adaptive = isinstance(schedule_of(self), Adaptive)
-            why = "Learning rate too small. " if is_adaptive else ""
-            print(f"{self._stale_words()} {why}Stopping.")
-
-    def _stale_words(self) -> str:
-        """scikit-learn's, of epochs that made nothing better."""
-        what = "Validation score" if self.early_stopping else "Training loss"
-        return (
-            f"{what} did not improve more than tol={self.tol:f} for "
-            f"{self.n_iter_no_change} consecutive epochs."
-        )
 
     def _following(self, wishes: Wishes) -> Following:
         """Who follows the fit; the random state is put back to where a resumed one began."""
@@ -320,12 +279,10 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         kept = keeping(wishes.checkpoint, wishes.checkpoint_every, wishes.resume, extra)
         if kept.saved is not None:
             self._random_state = random_state_of(kept.saved, self.random_state)
-        shows = bool(self.verbose) and speaks()
-        stale = self._stale_words() if isinstance(schedule_of(self), Adaptive) else None
         return Following(
-            on_epoch=printing(wishes.callback, stale) if shows else wishes.callback,
+            on_epoch=printing(self, wishes.callback) if shows(self) else wishes.callback,
             watch=getattr(self, "_watch", None),
-            on_event=getattr(self, "_tell_event", print if shows else None),
+            on_event=getattr(self, "_tell_event", print if shows(self) else None),
             checkpoints=kept.checkpoints,
             resume=kept.saved,
             cluster=wishes.cluster,
@@ -371,16 +328,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         self._unpack(spec, minimum.trained.state.params_N.copy())
         self.n_iter_, self.loss_ = minimum.iterations, np.float64(minimum.loss)
         self._keep_run(minimum.trained.run)
-        if minimum.trained.reason is Reason.INTERRUPTED:
-            warnings.warn("Training interrupted by user.", stacklevel=STACK_TO_CALLER - 2)
-        elif minimum.status != 0:
-            warnings.warn(
-                f"lbfgs failed to converge after {minimum.iterations} iteration(s) "
-                f"(status={minimum.status}): {minimum.message}. Increase max_iter or max_fun, or "
-                "scale the data.",
-                ConvergenceWarning,
-                stacklevel=STACK_TO_CALLER - 2,
-            )
+        say_minimum(minimum)
 
     def _unpack(self, spec: MLPSpec, params_N: Array) -> None:
         """params_N: of which nobody else keeps a view; the weights are views of it."""

@@ -19,7 +19,6 @@ from phalanx.errors import CheckpointError, InvalidInput
 from phalanx.exchange.board import OPENED
 from phalanx.pure.cadence import parse_cadence
 from phalanx.pure.tuner import Tuner
-from phalanx.run import EpochRecord
 from phalanx.training import checkpoint
 from phalanx.training.checkpoint import Saved
 from phalanx.training.following import Checkpoints, OnEpoch
@@ -186,23 +185,3 @@ def tuned(control: Control, watch: Watch | None) -> Watch:
             control.resize(wanted)
 
     return look
-
-
-def printing(callback: OnEpoch | None, stale: str | None) -> OnEpoch:
-    """scikit-learn's line for an epoch, and the user's callback, if any.
-
-    stale: what to say of the epochs before, where the learning rate is lower than it was.
-    """
-    rate = 0.0
-
-    def print_epoch(epoch: int, record: EpochRecord) -> bool | None:
-        nonlocal rate
-        if stale is not None and record.rate < rate:
-            print(f"{stale} Setting learning rate to {record.rate:f}")
-        rate = record.rate
-        print(f"Iteration {epoch}, loss = {record.loss:.8f}")
-        if record.score is not None:
-            print(f"Validation score: {record.score:f}")
-        return callback(epoch, record) if callback else None
-
-    return print_epoch

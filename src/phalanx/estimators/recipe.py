@@ -5,7 +5,6 @@ Functions take the estimator as `params` and only read constructor parameters fr
 
 from __future__ import annotations
 
-import warnings
 from math import inf
 from typing import Any
 
@@ -41,6 +40,7 @@ from phalanx.pure.schedules import Adaptive, Constant, InverseScaling, Schedule
 from phalanx.pure.stopping import Rule
 from phalanx.training.lbfgs import Limits
 from phalanx.training.staffing import seats_for
+from phalanx.warning import warn_caller
 
 AUTO_BATCH = 200  # rows, as scikit-learn's
 
@@ -90,9 +90,8 @@ def batch_size_of(params: Any, n_samples: int) -> int:
     if params.batch_size == "auto":
         return min(AUTO_BATCH, n_samples)
     if params.batch_size > n_samples:
-        warnings.warn(
-            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped.",
-            stacklevel=6,
+        warn_caller(
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped."
         )
     return min(int(params.batch_size), n_samples)
 

@@ -7,7 +7,6 @@ thread of the driver writes the copy while the training goes on. What fails beco
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -31,6 +30,7 @@ from phalanx.run import EpochRecord, Event
 from phalanx.training import checkpoint
 from phalanx.training.facts import Told, differing
 from phalanx.training.state import Standing, State
+from phalanx.warning import warn_caller
 
 RULES = 6  # raised with whatever makes other bits of the same job; see tests/test_rules.py
 FAILED = "checkpoint failed"
@@ -88,9 +88,8 @@ class Keeper:
         written = self._written
         self._report()
         if written is not None and written.what == FAILED:
-            warnings.warn(
-                f"the last checkpoint of the training could not be written: {written.detail}",
-                stacklevel=2,
+            warn_caller(
+                f"the last checkpoint of the training could not be written: {written.detail}"
             )
 
     def _ask(self, tick: int) -> None:

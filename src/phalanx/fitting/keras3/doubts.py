@@ -11,8 +11,8 @@ import torch
 
 from phalanx.fitting.keras3.arrays import numpy_of
 from phalanx.fitting.keras3.trial import Trial
-from phalanx.fitting.warning import warn_caller
 from phalanx.models.keras3.generators import undisturbed
+from phalanx.warning import warn_caller
 
 SAME, SAME_IN_HALF = 1e-3, 3e-2  # of the loss, in float32 and in 16 bits
 

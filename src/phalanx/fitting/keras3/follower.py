@@ -13,13 +13,13 @@ from phalanx.clusters.hosts.launch import speaks
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.described import DescribedModel
 from phalanx.fitting.keras3.unchanged import Unchanged
-from phalanx.fitting.warning import warn_caller
 from phalanx.pure import checks
 from phalanx.pure.arrays import Array
 from phalanx.pure.plan import Plan
 from phalanx.run import EpochRecord
 from phalanx.training.keeper import record_from
 from phalanx.training.train import Trained
+from phalanx.warning import warn_caller
 
 PER_BATCH = (
     "on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end",

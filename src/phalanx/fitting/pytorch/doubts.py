@@ -13,7 +13,6 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from phalanx.data.samples import Samples
-from phalanx.fitting.warning import warn_caller
 from phalanx.models.pytorch.batches import DatasetSamples, first_rows
 from phalanx.models.pytorch.generators import as_guest, seed_everything, undisturbed
 from phalanx.models.pytorch.network import TorchSpec, moved
@@ -21,6 +20,7 @@ from phalanx.models.pytorch.objective import Objective, outputs_of
 from phalanx.models.pytorch.packing import unpacked
 from phalanx.models.pytorch.weighing import ignored_by
 from phalanx.pure.randomness import Key
+from phalanx.warning import warn_caller
 
 SAME = 1e-3  # relative: how far apart two means of the same samples may be
 DOUBLE = 0.15  # relative: how far from the double a sum may be in which chance has a part
