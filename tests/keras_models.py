@@ -70,6 +70,26 @@ def cnn():
     return compiled(model, metrics=["accuracy"])
 
 
+def images(rate=0.0):
+    """Classes of IMAGES by whatever Keras has for images."""
+    keras.utils.set_random_seed(9)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Conv2D(4, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(3, 1),
+            layers.DepthwiseConv2D(2),
+            layers.Dropout(rate),
+            layers.Conv2DTranspose(3, 2, activation="tanh"),
+            layers.AveragePooling2D(2, 1, padding="same"),
+            layers.SeparableConv2D(4, 2, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(3, "softmax"),
+        ]
+    )
+    return compiled(model)
+
+
 def lstm():
     """Classes of SERIES."""
     keras.utils.set_random_seed(4)

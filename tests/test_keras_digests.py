@@ -41,6 +41,7 @@ def assert_same_for_any_workers(make, x, y=km.LABELS, workers=(2, 3, 4), **more)
 MODELS = {
     "mlp": (km.mlp, km.X),
     "cnn": (km.cnn, km.IMAGES),
+    "images": (lambda: km.images(0.3), km.IMAGES),
     "lstm": (km.lstm, km.SERIES),
     "transformer": (km.transformer, km.TOKENS),
     "tied": (km.tied, km.X),

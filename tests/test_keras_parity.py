@@ -299,6 +299,10 @@ def test_batch_normalisation(use_bias, optimizer):
     assert_same(make, weights=1e-4, validation_split=0.2)
 
 
+def test_images():
+    assert_same(km.images, km.IMAGES[:N], LABELS)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_evaluate_and_predict(workers):
     model = km.plain(metrics=["mae", metrics.R2Score()])

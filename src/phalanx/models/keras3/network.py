@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from phalanx.models.keras3.generators import (
     share,
     shared,
 )
+from phalanx.models.keras3.images import keep_as_they_lie, kept_as_they_lie
 from phalanx.models.pytorch.generators import seed_everything, undisturbed
 from phalanx.models.pytorch.network import Settings
 from phalanx.models.pytorch.uses import Factoring
@@ -77,8 +78,10 @@ class KerasSpec:
         """What a checkpoint knows the model by; its code may change."""
         return f"KerasSpec({self.vector}{', leaves factors' if self.factoring else ''})"
 
-    def as_guest(self) -> AbstractContextManager[None]:
-        return as_guest()
+    @contextmanager
+    def as_guest(self) -> Iterator[None]:
+        with as_guest(), kept_as_they_lie():
+            yield
 
     def build(self, params_N: Array) -> KerasModel:
         os.environ["KERAS_BACKEND"] = "torch"  # in a worker, before Keras is imported
@@ -89,6 +92,7 @@ class KerasSpec:
             blueprint = pickle.loads(self.packed)
             model = blueprint.build()
             use_torch_lstm(model)
+            keep_as_they_lie()
             share()
             return KerasModel(self, model, params_N, blueprint.example)
 
