@@ -99,6 +99,20 @@ def lstm():
     return compiled(model)
 
 
+def recurrent():
+    """Classes of SERIES, read both ways."""
+    keras.utils.set_random_seed(10)
+    model = keras.Sequential(
+        [
+            keras.Input((5, 3)),
+            layers.Bidirectional(layers.GRU(4, return_sequences=True, dropout=0.1)),
+            layers.SimpleRNN(4),
+            layers.Dense(3, "softmax"),
+        ]
+    )
+    return compiled(model)
+
+
 def transformer():
     """Classes of TOKENS."""
     keras.utils.set_random_seed(5)

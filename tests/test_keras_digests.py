@@ -43,6 +43,7 @@ MODELS = {
     "cnn": (km.cnn, km.IMAGES),
     "images": (lambda: km.images(0.3), km.IMAGES),
     "lstm": (km.lstm, km.SERIES),
+    "recurrent": (km.recurrent, km.SERIES),
     "transformer": (km.transformer, km.TOKENS),
     "tied": (km.tied, km.X),
 }

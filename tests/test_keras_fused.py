@@ -105,7 +105,7 @@ def outputs_of(make, by_torch):
     inputs = keras.Input((5, 3))
     model = keras.Model(inputs, make()(inputs))
     if by_torch:
-        recurrent.use_torch_lstm(model)
+        recurrent.use_torch_recurrence(model)
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((4, 5, 3)).astype("float32"))
     torch.manual_seed(0)
     found = keras.tree.flatten(model(x, training=True))
@@ -114,45 +114,69 @@ def outputs_of(make, by_torch):
     return [part.detach() for part in [*found, *grads]]
 
 
-LSTMS = {
-    "last output": lambda: keras.layers.LSTM(4),
-    "sequences": lambda: keras.layers.LSTM(4, return_sequences=True),
-    "states": lambda: keras.layers.LSTM(4, return_state=True, return_sequences=True),
-    "backwards": lambda: keras.layers.LSTM(4, go_backwards=True, return_sequences=True),
-    "dropout": lambda: keras.layers.LSTM(4, dropout=0.5, seed=1),
-    "both ways": lambda: keras.layers.Bidirectional(keras.layers.LSTM(4, return_sequences=True)),
+RECURRENT = {
+    "last output": {},
+    "sequences": dict(return_sequences=True),
+    "states": dict(return_state=True, return_sequences=True),
+    "backwards": dict(go_backwards=True, return_sequences=True),
+    "dropout": dict(dropout=0.5, seed=1),
 }
+KINDS = [keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN]
 
 
-@pytest.mark.parametrize("name", LSTMS)
-def test_an_lstm_by_torch_is_keras_own_to_rounding(name):
-    by_keras, by_torch = (outputs_of(LSTMS[name], way) for way in (False, True))
+def assert_same_by_torch(make):
+    by_keras, by_torch = (outputs_of(make, way) for way in (False, True))
     assert any(not torch.equal(*pair) for pair in zip(by_keras, by_torch, strict=True))
     for pair in zip(by_keras, by_torch, strict=True):
         torch.testing.assert_close(*pair, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", RECURRENT)
+def test_a_recurrent_layer_by_torch_is_keras_own_to_rounding(kind, name):
+    assert_same_by_torch(lambda: kind(4, **RECURRENT[name]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_ways(kind):
+    assert_same_by_torch(lambda: keras.layers.Bidirectional(kind(4, return_sequences=True)))
+
+
+def test_a_simple_layer_may_have_relu():
+    assert_same_by_torch(lambda: keras.layers.SimpleRNN(4, activation="relu"))
+
+
 @pytest.mark.parametrize(
-    "settings",
+    ("kind", "settings"),
     [
-        dict(activation="relu"),
-        dict(use_bias=False),
-        dict(unroll=True),
-        dict(recurrent_dropout=0.1),
-        dict(use_cudnn=False),
-        dict(dtype="float64"),
+        *(
+            (kind, settings)
+            for kind in KINDS
+            for settings in (
+                dict(activation="elu"),
+                dict(use_bias=False),
+                dict(unroll=True),
+                dict(recurrent_dropout=0.1),
+                dict(dtype="float64"),
+            )
+        ),
+        (keras.layers.LSTM, dict(recurrent_activation="hard_sigmoid")),
+        (keras.layers.LSTM, dict(use_cudnn=False)),
+        (keras.layers.GRU, dict(use_cudnn=False)),
+        (keras.layers.GRU, dict(reset_after=False)),
+        (keras.layers.GRU, dict(dropout=0.1, implementation=1)),
     ],
     ids=str,
 )
-def test_other_lstms_are_left_to_keras(settings):
-    layer = keras.layers.LSTM(4, **settings)
+def test_others_are_left_to_keras(kind, settings):
+    layer = kind(4, **settings)
     by_keras = layer.inner_loop
     model = keras.Sequential([keras.Input((5, 3)), layer])
-    recurrent.use_torch_lstm(model)
+    recurrent.use_torch_recurrence(model)
     assert layer.inner_loop == by_keras
 
 
-def test_who_says_no_to_cudnn_says_no_to_torchs_lstm_in_the_workers_too():
+def test_who_says_no_to_cudnn_says_no_in_the_workers_too():
     model = keras.Sequential([keras.Input((5, 3)), keras.layers.LSTM(4, use_cudnn=False)])
     model.compile("adam", "mse")
     spec = DescribedModel(
@@ -163,40 +187,43 @@ def test_who_says_no_to_cudnn_says_no_to_torchs_lstm_in_the_workers_too():
     assert "inner_loop" not in vars(built.layers[0])
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("by_torch", [False, True])
-def test_one_state_for_all_sequences(by_torch):
+def test_one_state_for_all_sequences(by_torch, kind):
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((5, 3)), keras.layers.LSTM(4)])
+    model = keras.Sequential([keras.Input((5, 3)), kind(4)])
     if by_torch:
-        recurrent.use_torch_lstm(model)
+        recurrent.use_torch_recurrence(model)
     layer, x = model.layers[0], torch.ones(8, 5, 3)
-    one = [torch.full((1, 4), 0.5), torch.full((1, 4), -0.5)]
+    one = [torch.full((1, 4), 0.5), torch.full((1, 4), -0.5)][: 1 + (kind is keras.layers.LSTM)]
     all_alike = [state.repeat(8, 1) for state in one]
-    assert torch.equal(layer(x, initial_state=one), layer(x, initial_state=all_alike))
+    torch.testing.assert_close(layer(x, initial_state=one), layer(x, initial_state=all_alike))
     if by_torch:
         with pytest.raises(RuntimeError, match="expand"):
-            layer.inner_loop(x, [torch.zeros(3, 4), torch.zeros(3, 4)], None)
+            layer.inner_loop(x, [torch.zeros(3, 4) for _ in one], None)
 
 
-def test_sequences_of_integers():
+@pytest.mark.parametrize("kind", KINDS)
+def test_sequences_of_integers(kind):
     found = []
     for by_torch in (False, True):
         keras.utils.set_random_seed(0)
-        model = keras.Sequential([keras.Input((5, 3)), keras.layers.LSTM(4)])
+        model = keras.Sequential([keras.Input((5, 3)), kind(4)])
         if by_torch:
-            recurrent.use_torch_lstm(model)
+            recurrent.use_torch_recurrence(model)
         found.append(model.layers[0](torch.arange(30).reshape(2, 5, 3)))
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
 
 
-def test_a_mask_is_left_to_keras():
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mask_is_left_to_keras(kind):
     def masked(by_torch):
         keras.utils.set_random_seed(0)
         model = keras.Sequential(
-            [keras.Input((5,)), keras.layers.Embedding(3, 2, mask_zero=True), keras.layers.LSTM(4)]
+            [keras.Input((5,)), keras.layers.Embedding(3, 2, mask_zero=True), kind(4)]
         )
         if by_torch:
-            recurrent.use_torch_lstm(model)
+            recurrent.use_torch_recurrence(model)
         return model(np.array([[1, 2, 1, 0, 0], [2, 0, 0, 0, 0]]))
 
     assert torch.equal(masked(True), masked(False))

@@ -86,12 +86,12 @@ class KerasSpec:
     def build(self, params_N: Array) -> KerasModel:
         os.environ["KERAS_BACKEND"] = "torch"  # in a worker, before Keras is imported
         with undisturbed():  # a layer that is made draws a seed from Python's generator
-            from phalanx.models.keras3.recurrent import use_torch_lstm
+            from phalanx.models.keras3.recurrent import use_torch_recurrence
 
             self.settings.apply()
             blueprint = pickle.loads(self.packed)
             model = blueprint.build()
-            use_torch_lstm(model)
+            use_torch_recurrence(model)
             keep_as_they_lie()
             share()
             return KerasModel(self, model, params_N, blueprint.example)
