@@ -102,3 +102,13 @@ def test_the_callers_keras_is_as_before(fails):
         assert fails
     assert seen == [before] * (1 if fails else 2), "callbacks have Keras' own"
     assert nn._transpose_spatial_inputs is before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_evaluate_and_predict(workers):
+    model = km.images()
+    expected = model.predict(km.IMAGES, verbose=0)
+    found = phalanx.predict(model, km.IMAGES, workers=workers)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    loss = phalanx.evaluate(model, km.IMAGES, km.LABELS, workers=workers)
+    assert loss == pytest.approx(model.evaluate(km.IMAGES, km.LABELS, verbose=0), rel=1e-5)
