@@ -142,6 +142,18 @@ def test_both_ways(kind):
     assert_same_by_torch(lambda: keras.layers.Bidirectional(kind(4, return_sequences=True)))
 
 
+def test_an_activation_of_ones_own_may_be_unhashable():
+    class Activation:
+        __hash__ = None
+
+        def __call__(self, x):
+            return torch.tanh(x)
+
+    layer = keras.layers.SimpleRNN(4, activation=Activation())
+    recurrent.use_torch_recurrence(keras.Sequential([keras.Input((5, 3)), layer]))
+    assert "inner_loop" not in vars(layer)
+
+
 def test_a_simple_layer_may_have_relu():
     assert_same_by_torch(lambda: keras.layers.SimpleRNN(4, activation="relu"))
 

@@ -15,10 +15,10 @@ Loop = Callable[..., tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]]
 
 
 class ByTorch(NamedTuple):
-    """How torch computes a kind of layer. has: whether it computes a layer of that kind at all.
-    weights: torch's four, of Keras' kernel, recurrent kernel and bias. loop: of a layer."""
+    """How torch computes a kind of layer. does: whether it does, with a layer's settings. weights:
+    torch's four, of Keras' kernel, recurrent kernel and bias. loop: of a layer."""
 
-    has: Callable[[Any], bool]
+    does: Callable[[Any], bool]
     weights: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], list[torch.Tensor]]
     loop: Callable[[Any], Callable[..., Any]]
 
@@ -29,7 +29,7 @@ def use_torch_recurrence(model: Any) -> None:
     known = _known()
     for layer in model._flatten_layers():
         by_torch = known.get(type(layer))
-        if by_torch is not None and _is_standard(layer) and by_torch.has(layer):
+        if by_torch is not None and _is_standard(layer) and by_torch.does(layer):
             layer.inner_loop = _loop(layer, layer.inner_loop, by_torch)
 
 
@@ -49,7 +49,7 @@ def _known() -> dict[type[Any], ByTorch]:
             lambda layer: torch._VF.gru,
         ),
         layers.SimpleRNN: ByTorch(
-            lambda layer: layer.activation in loops,
+            lambda layer: layer.activation in tuple(loops),  # which may be unhashable
             _of_one_bias,
             lambda layer: loops[layer.activation],
         ),
