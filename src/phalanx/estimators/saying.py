@@ -13,9 +13,7 @@ from phalanx.pure.stopping import Reason
 from phalanx.run import EpochRecord
 from phalanx.training.following import OnEpoch
 from phalanx.training.lbfgs import Minimum
-from phalanx.warning import warn_caller
-
-INTERRUPTED = "Training interrupted by user."
+from phalanx.warning import warn_caller, warn_interrupted
 
 
 def shows(params: Any) -> bool:
@@ -44,7 +42,7 @@ def printing(params: Any, callback: OnEpoch | None) -> OnEpoch:
 def say_end(params: Any, reason: Reason, incremental: bool) -> None:
     """Of a training step by step; incremental: by one call of partial_fit."""
     if reason is Reason.INTERRUPTED:
-        warn_caller(INTERRUPTED)
+        warn_interrupted()
     elif reason is Reason.MAX_EPOCHS and not incremental:
         warn_caller(
             f"Stochastic Optimizer: Maximum iterations ({params.max_iter}) reached and the "
@@ -59,7 +57,7 @@ def say_end(params: Any, reason: Reason, incremental: bool) -> None:
 def say_minimum(minimum: Minimum) -> None:
     """Of a training by L-BFGS."""
     if minimum.trained.reason is Reason.INTERRUPTED:
-        warn_caller(INTERRUPTED)
+        warn_interrupted()
     elif minimum.status != 0:
         warn_caller(
             f"lbfgs failed to converge after {minimum.iterations} iteration(s) "

@@ -10,7 +10,7 @@ from typing import Any
 from phalanx.errors import InvalidInput
 from phalanx.pure import checks
 from phalanx.pure.stopping import Reason
-from phalanx.warning import warn_caller
+from phalanx.warning import warn_interrupted
 
 HINT = (
     "help(phalanx.fit) names them; learning rate, momentum and the like are set in the optimizer, "
@@ -97,7 +97,7 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
     """
     made = _front(model).fit(model, *data, **options)
     if getattr(made, "run", made).reason == Reason.INTERRUPTED:
-        warn_caller("Training interrupted by user.")
+        warn_interrupted()
     return made
 
 
