@@ -6,8 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from phalanx.clusters.hosts import gloo  # noqa: E402
+from phalanx.clusters.hosts import left_groups  # noqa: E402
 from phalanx.clusters.hosts.gloo import _Pending  # noqa: E402 - torch is an extra
+from phalanx.clusters.hosts.left_groups import give_back  # noqa: E402
 from phalanx.errors import HostLost  # noqa: E402
 
 
@@ -63,18 +64,18 @@ def test_what_is_stuck_is_given_back_later(monkeypatch):
         def shutdown(self):
             given_back.append(self)
 
-    stuck, free = Group(), Group()
+    stuck, free, last = Group(), Group(), Group()
     tensor = torch.zeros(1)
-    pending = _Pending(Work(False, ends_in_wait=2), (tensor,), Beats(), lambda: None)
-    monkeypatch.setattr(gloo, "_left", [(stuck, [pending]), (free, [])])
-    gloo._give_back()
+    pending = _Pending(Work(False, ends_in_wait=3), (tensor,), Beats(), lambda: None)
+    monkeypatch.setattr(left_groups, "_left", [])
+    give_back(stuck, [pending])
+    give_back(free, [])
     assert given_back == [free]
     (view,) = pending.views
     assert view._base is tensor
     before = sys.getrefcount(view), sys.getrefcount(stuck)
-    gloo._abandon()
+    left_groups._abandon()
     assert (sys.getrefcount(view), sys.getrefcount(stuck)) == tuple(n + 1 for n in before)
-    gloo._give_back()
-    gloo._give_back()
-    assert given_back == [free, stuck]
-    assert not gloo._left
+    give_back(last, [])
+    assert given_back == [free, stuck, last]
+    assert not left_groups._left

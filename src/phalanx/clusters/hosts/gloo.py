@@ -7,8 +7,6 @@ long (beats.py); an operation itself has no bound, since a host may compute for 
 
 from __future__ import annotations
 
-import atexit
-import ctypes
 import os
 import socket
 from collections.abc import Sequence
@@ -20,6 +18,7 @@ import torch
 import torch.distributed
 
 from phalanx.clusters.hosts.beats import Beats, brief
+from phalanx.clusters.hosts.left_groups import give_back
 from phalanx.errors import HostLost, InvalidInput
 from phalanx.exchange.board import YIELDS
 from phalanx.exchange.group import Look
@@ -121,9 +120,8 @@ class GlooGroup:
     def leave(self) -> None:
         """Give the sockets and threads back: at once, or when nothing is stuck there any more."""
         self._beats.close()
-        _left.append((self._gloo, self._pending))
+        give_back(self._gloo, self._pending)
         del self._gloo
-        _give_back()
 
     def _begun(self, work: Any, tensors: Tensors, then: Look = lambda: None) -> _Pending:
         pending = _Pending(work, tensors, self._beats, then)
@@ -180,27 +178,6 @@ class _Pending:
         except RuntimeError:
             return bool(self._work.is_completed())
         return True
-
-
-_left: list[tuple[Any, list[_Pending]]] = []  # process groups, and what was under way in them
-
-
-def _give_back() -> None:
-    """Those in which nothing is under way; one that is stuck would keep this process for as long
-    as that may last."""
-    for each in [*_left]:
-        group, pending = each
-        if all(operation.is_over() for operation in pending):
-            group.shutdown()
-            _left.remove(each)
-
-
-@atexit.register
-def _abandon() -> None:
-    """What is stuck may end while Python does, or not at all."""
-    for group, pending in _left:
-        for kept in (group, *(view for operation in pending for view in operation.views)):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
 
 
 def is_large(array: Array) -> bool:
