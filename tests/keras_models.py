@@ -113,6 +113,21 @@ def recurrent():
     return compiled(model)
 
 
+def masked():
+    """Classes of TOKENS, of which some are padding."""
+    keras.utils.set_random_seed(11)
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Embedding(12, 8, mask_zero=True),
+            layers.Bidirectional(layers.LSTM(4, return_sequences=True, dropout=0.1)),
+            layers.GRU(4),
+            layers.Dense(3, "softmax"),
+        ]
+    )
+    return compiled(model)
+
+
 def transformer():
     """Classes of TOKENS."""
     keras.utils.set_random_seed(5)

@@ -44,6 +44,7 @@ MODELS = {
     "images": (lambda: km.images(0.3), km.IMAGES),
     "lstm": (km.lstm, km.SERIES),
     "recurrent": (km.recurrent, km.SERIES),
+    "masked": (km.masked, km.TOKENS),
     "transformer": (km.transformer, km.TOKENS),
     "tied": (km.tied, km.X),
 }

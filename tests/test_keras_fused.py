@@ -15,6 +15,7 @@ from phalanx.models.keras3.optimizers import (
     scalar_names,
     slot_names,
 )
+from phalanx.models.pytorch.tape import Tape
 from phalanx.pure.layout import Region
 from phalanx.pure.optimizers import Slice
 from phalanx.pure.timetable import Moment
@@ -121,7 +122,8 @@ RECURRENT = {
     "backwards": dict(go_backwards=True, return_sequences=True),
     "dropout": dict(dropout=0.5, seed=1),
 }
-KINDS = [keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN]
+LSTM = keras.layers.LSTM
+KINDS = [LSTM, keras.layers.GRU, keras.layers.SimpleRNN]
 
 
 def assert_same_by_torch(make):
@@ -227,15 +229,76 @@ def test_sequences_of_integers(kind):
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
 
 
+MASK = torch.tensor(
+    [
+        [True, True, True, True, True],
+        [True, True, False, False, False],
+        [False, False, False, True, True],
+        [True, False, True, False, True],
+        [False, False, False, False, False],
+    ]
+)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_mask_is_left_to_keras(kind):
-    def masked(by_torch):
+@pytest.mark.parametrize("is_begun", [False, True])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        dict(return_sequences=True),
+        dict(return_sequences=True, go_backwards=True),
+        dict(return_sequences=True, zero_output_for_mask=True),
+        dict(zero_output_for_mask=True),
+    ],
+    ids=str,
+)
+def test_masked_steps(kind, is_begun, settings):
+    """Padding on either side, holes, and sequences of which nothing counts."""
+    states = [torch.full((5, 4), 0.5), torch.full((5, 4), -0.5)][: 1 + (kind is LSTM)]
+
+    def found(by_torch):
         keras.utils.set_random_seed(0)
-        model = keras.Sequential(
-            [keras.Input((5,)), keras.layers.Embedding(3, 2, mask_zero=True), kind(4)]
-        )
+        layer = kind(4, **settings)
+        model = keras.Sequential([keras.Input((5, 3)), layer])
         if by_torch:
             recurrent.use_torch_recurrence(model)
-        return model(np.array([[1, 2, 1, 0, 0], [2, 0, 0, 0, 0]]))
+        x = torch.arange(75.0).reshape(5, 5, 3).sin().requires_grad_()
+        outputs = layer(x, mask=MASK, initial_state=states if is_begun else None)
+        variables = [variable._value for variable in layer.trainable_variables]
+        weights = torch.arange(outputs.numel()).reshape(outputs.shape)
+        return [outputs, *torch.autograd.grad((outputs * weights).sum(), [x, *variables])]
 
-    assert torch.equal(masked(True), masked(False))
+    torch.testing.assert_close(found(True), found(False), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("settings", "mask"),
+    [
+        (dict(return_state=True), MASK),
+        (dict(return_sequences=True, return_state=True), MASK),
+        ({}, MASK.unsqueeze(-1)),
+    ],
+    ids=["state", "sequences", "column"],
+)
+def test_masks_that_are_left_to_keras(kind, settings, mask):
+    def found(by_torch):
+        keras.utils.set_random_seed(0)
+        layer = kind(4, **settings)
+        model = keras.Sequential([keras.Input((5, 3)), layer])
+        if by_torch:
+            recurrent.use_torch_recurrence(model)
+        return layer(torch.ones(5, 5, 3), mask=mask)
+
+    torch.testing.assert_close(found(True), found(False), rtol=0, atol=0)
+
+
+def test_a_masked_layer_is_recorded():
+    """So that its steps are played: Keras' own loop looks at numbers, which no tape can."""
+    model = keras.Sequential(
+        [keras.Input((5,)), keras.layers.Embedding(3, 2, mask_zero=True), keras.layers.LSTM(4)]
+    )
+    recurrent.use_torch_recurrence(model)
+    tokens = torch.tensor([[1, 2, 1, 0, 0], [2, 0, 0, 0, 0]])
+    assert Tape(lambda x: [model(x)], [tokens]).calls

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from phalanx.models.keras3.masked import to_front, to_their_places
+
 Loop = Callable[..., tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]]
 
 
@@ -101,25 +103,48 @@ def _loop(layer: Any, by_keras: Loop, by_torch: ByTorch) -> Loop:
     def inner_loop(
         sequences: torch.Tensor, initial_state: Any, mask: Any, training: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        if mask is not None or sequences.device.type != "cpu":
+        mask = mask[0] if _is_several(mask) else mask  # of the sequences; then those of states
+        if sequences.device.type != "cpu" or not _may_have(mask, layer):
             return by_keras(sequences, initial_state, mask, training=training)
-        cell, kernel = layer.cell, layer.cell.kernel.value
-        sequences = sequences.to(kernel.dtype)  # what a user's own `call` hands on may be integers
-        if training and layer.dropout:
-            sequences = sequences * cell.get_dropout_mask(sequences[:, 0, :]).unsqueeze(1)
-        if layer.go_backwards:
-            sequences = sequences.flip(1)
-        weights = by_torch.weights(kernel, cell.recurrent_kernel.value, cell.bias.value)
-        size = len(sequences), layer.units  # torch's layers would read beyond a smaller state
-        states = [
-            state.to(kernel.dtype).expand(size).contiguous().unsqueeze(0)
-            for state in (initial_state if _is_several(initial_state) else [initial_state])
-        ]
+        sequences, mask = _in_turn(layer, sequences, mask, training)
+        states = _states(layer, initial_state, len(sequences))
+        cell = layer.cell
+        weights = by_torch.weights(cell.kernel.value, cell.recurrent_kernel.value, cell.bias.value)
         settings = True, 1, 0.0, torch.is_grad_enabled(), False, True
         outputs, *states = run(sequences, states if states[1:] else states[0], weights, *settings)
+        if mask is not None:
+            outputs = to_their_places(outputs, mask, layer.zero_output_for_mask)
         return outputs[:, -1], outputs, [state.squeeze(0) for state in states]
 
     return inner_loop
+
+
+def _may_have(mask: torch.Tensor | None, layer: Any) -> bool:
+    """torch's last states are those after all steps, masked ones too; nobody may ask for them."""
+    return mask is None or (mask.ndim == 2 and not (layer.return_state or layer.stateful))
+
+
+def _in_turn(
+    layer: Any, sequences: torch.Tensor, mask: torch.Tensor | None, training: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The steps in the order in which the layer takes them, and which of them count."""
+    sequences = sequences.to(layer.cell.kernel.value.dtype)  # a user's `call` may give integers
+    if training and layer.dropout:
+        sequences = sequences * layer.cell.get_dropout_mask(sequences[:, 0, :]).unsqueeze(1)
+    mask = None if mask is None else mask.to(torch.bool)
+    if layer.go_backwards:
+        sequences, mask = sequences.flip(1), None if mask is None else mask.flip(1)
+    return sequences if mask is None else to_front(sequences, mask), mask
+
+
+def _states(layer: Any, initial_state: Any, count: int) -> list[torch.Tensor]:
+    """Those that so many sequences begin with, [1, batch, units] each."""
+    dtype, size = layer.cell.kernel.value.dtype, (count, layer.units)
+    return [
+        # torch's loop would read beyond a smaller state
+        state.to(dtype).expand(size).contiguous().unsqueeze(0)
+        for state in (initial_state if _is_several(initial_state) else [initial_state])
+    ]
 
 
 def _is_several(states: Any) -> bool:
