@@ -611,7 +611,7 @@ def test_what_is_no_run(tmp_path, data):
 def test_predictions_need_the_columns_and_a_place(run, data, tmp_path):
     (tmp_path / "d.csv").write_text(as_csv(flowers(), without=("width",)))
     refused(call("predict", run, tmp_path / "d.csv"), "must have a column 'width'")
-    refused(call("predict", run, data, "--out", tmp_path / "no" / "p.csv"), "must be writable")
+    refused(call("predict", run, data, "--out", tmp_path / "no" / "p.csv"), "there is no folder")
 
 
 def test_an_unknown_class_is_named(run, data, tmp_path):

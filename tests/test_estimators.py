@@ -162,6 +162,11 @@ def test_arguments_out_of_range():
         ours.MLPRegressor().fit(X, csr_matrix(X[:, :2]))
 
 
+def test_each_evaluation_of_lbfgs_visits_all_samples():
+    run = ours.MLPClassifier(solver="lbfgs", **SHORT).fit(X, KINDS).run_
+    assert run.samples == run.steps * len(X)
+
+
 def test_the_record_names_lbfgs():
     assert ours.MLPClassifier(solver="lbfgs", **SHORT).fit(X, KINDS).run_.strategies[
         "optimizer"

@@ -184,6 +184,7 @@ OPTIONS = [
     ({"batch_size": 2.5}, "batch_size must be an integer"),
     ({"steps_per_epoch": 0}, "steps_per_epoch must be an integer at least 1; got 0"),
     ({"steps_per_epoch": 1, "shuffle": False}, "would never be seen.*or shuffle"),
+    ({"steps_per_epoch": 1, "data_distribution": "strided"}, "would never be seen.*or shuffle"),
     ({"validation_split": 0.5, "validation_steps": 0}, "validation_steps must be.*at least 1"),
     ({"validation_split": 1.5}, "validation_split must be a number.*below 1; got 1.5"),
     ({"validation_split": 0.99}, "must leave samples on both sides"),

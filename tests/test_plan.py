@@ -73,6 +73,16 @@ def test_random_differs_by_epoch_and_seed_and_by_nothing_else():
     assert not np.array_equal(plan.order(3), Plan(50, 10, 2, 8, random).order(3))
 
 
+@pytest.mark.parametrize("max_steps", [None, 2])
+def test_visits_are_the_batches_of_all_steps(max_steps):
+    plan = Plan(10, 4, 2, 0, sequential, max_steps=max_steps)
+    made = 0
+    for step in range(9):
+        assert plan.visits(step) == made
+        start, stop = plan.batch(step % plan.n_steps)
+        made += stop - start
+
+
 def test_strided_takes_every_nth_sample():
     assert Plan(10, 2, 1, 0, strided).order(0).tolist() == [0, 5, 1, 6, 2, 7, 3, 8, 4, 9]
 

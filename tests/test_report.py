@@ -12,7 +12,7 @@ import pytest
 
 from phalanx.cli.settings import Settings
 from phalanx.report import render
-from phalanx.report.charts import curve
+from phalanx.report.charts import MOST_POINTS, _points, curve
 from phalanx.report.marks import CELL, marks
 from phalanx.report.markup import tag
 from phalanx.report.scale import Scale, round_steps
@@ -130,6 +130,11 @@ def test_a_long_training_makes_no_long_page(made):
     page = render(replace(recorded(made), run=run))
     checked(page)
     assert len(page) < 250_000
+
+
+def test_a_curve_has_no_more_points_than_a_screen():
+    for n in (499, 500, 501, 999, 1000, 5000):
+        assert len(_points([1.0] * n)) <= MOST_POINTS + 1  # and the last epoch's
 
 
 def test_merging_spans_loses_no_time():

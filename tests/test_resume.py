@@ -158,6 +158,18 @@ def test_the_random_state_is_the_checkpoints(tmp_path, random_state):
     assert resumed.run_.digest == first.run_.digest
 
 
+@pytest.mark.parametrize("kind", [np.random.PCG64, np.random.Philox])
+def test_the_random_state_may_be_of_any_kind(tmp_path, kind):
+    def estimator():
+        random_state = np.random.RandomState(kind(3))
+        return MLPClassifier(**{**SETTINGS, "random_state": random_state, "early_stopping": True})
+
+    first = estimator().fit(X, Y, checkpoint=tmp_path, checkpoint_every="9 steps")
+    resumed = MLPClassifier(**{**SETTINGS, "random_state": None, "early_stopping": True})
+    resumed.fit(X, Y, resume=sorted(tmp_path.iterdir())[0])
+    assert resumed.run_.digest == first.run_.digest == estimator().fit(X, Y).run_.digest
+
+
 def test_a_regressor_and_its_validation_data(tmp_path):
     target = X[:, 0] * 2 + X[:, 1]
     settings = {**SETTINGS, "early_stopping": True}

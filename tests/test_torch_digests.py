@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -64,6 +65,16 @@ def backwards(epoch):
     return np.arange(epoch.n_samples)[::-1]
 
 
+@dataclass
+class Turned:
+    """Another, which has no hash."""
+
+    by: int = 7
+
+    def __call__(self, epoch):
+        return np.roll(np.arange(epoch.n_samples), self.by)
+
+
 def to_the_last(n_tasks, speeds_W):
     """A user's assignment."""
     return [len(speeds_W) - 1] * n_tasks
@@ -74,10 +85,11 @@ def signs(grads_Sn, weights_S):
     return np.sign(grads_Sn).mean(axis=0)
 
 
-@pytest.mark.parametrize("distribution", [*sorted(DISTRIBUTIONS), backwards])
+@pytest.mark.parametrize("distribution", [*sorted(DISTRIBUTIONS), backwards, Turned()], ids=str)
 def test_any_distribution(distribution):
     alone = assert_same_for_any_workers("mlp", workers=(2, 4), data_distribution=distribution)
-    assert alone.strategies["data_distribution"] in (distribution, "backwards")
+    assert alone.strategies["data_distribution"] in (distribution, "backwards", "Turned")
+    assert alone.strategies["optimizer"] == "adam"
 
 
 @pytest.mark.parametrize("assignment", [*sorted(ASSIGNMENTS), to_the_last])

@@ -130,8 +130,15 @@ def test_a_wish_for_more_than_there_is_work_for_changes_nothing(n_jobs):
 @pytest.mark.parametrize("wish", [0, -1, 1.5, True, "2", None])
 def test_bad_wishes(wish):
     clf = MLPClassifier(**SETTINGS, n_jobs=2)
-    with pytest.raises(InvalidInput, match="must be a positive integer"):
+    with pytest.raises(InvalidInput, match="number of workers must be an integer at least 1"):
         clf.fit(X, Y, callback=lambda epoch, record: clf.resize(wish))
+
+
+def test_a_wish_may_be_a_number_of_numpy():
+    clf = MLPClassifier(**SETTINGS)
+    run = clf.fit(X, Y, callback=lambda epoch, record: clf.resize(np.int64(2))).run_
+    assert run.workers == 2
+    assert run.digest == undisturbed().digest
 
 
 def test_a_wish_when_nothing_runs():

@@ -137,7 +137,7 @@ def anonymous_file() -> int:
 def _no_room(nbytes: int, error: OSError) -> MemoryError:
     return MemoryError(
         f"no room for {nbytes / 2**20:.0f} MiB of shared memory: {error}. "
-        "Use fewer shards, or n_jobs=1, which shares nothing."
+        "Use fewer shards, or one worker, which shares nothing."
     )
 
 

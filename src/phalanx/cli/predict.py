@@ -52,6 +52,11 @@ def predict(
 
 def _check_out(out: Path, data: Path, overwrite: bool) -> None:
     """Raise InvalidInput where the predictions would replace what is to be kept."""
+    if not out.parent.is_dir():
+        raise InvalidInput(
+            f"--out must be writable; there is no folder {out.parent} for {out.name}. Make it "
+            "first, or choose another --out."
+        )
     if not out.exists():
         return
     if data.exists() and out.samefile(data):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Protocol
 
-from phalanx.errors import InvalidInput
+from phalanx.pure import checks
 
 
 class Resizable(Protocol):
@@ -35,15 +35,11 @@ class Control:
 
         Raises InvalidInput unless it is a positive integer.
         """
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-            raise InvalidInput(
-                f"the number of workers must be a positive integer; got {workers!r}. "
-                "One worker is the least."
-            )
+        checks.number("the number of workers", workers, integer=True, at_least=1)
         with self._lock:
-            self._workers = workers
+            self._workers = int(workers)
             if self._session is not None:
-                self._session.resize(workers)
+                self._session.resize(self._workers)
 
     def pause(self) -> None:
         """Have all hosts halt after the same step, to go on in another session."""

@@ -35,7 +35,7 @@ def pack(message: object) -> bytes:
         raise UserFunctionError(
             "functions that workers call must be picklable, with everything that they refer to; "
             f"got {type(error).__name__}: {error}. Create what cannot be pickled inside the "
-            "function, or use n_jobs=1."
+            "function, or use one worker."
         ) from error
 
 

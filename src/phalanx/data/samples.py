@@ -36,6 +36,9 @@ class Samples(Protocol):
     @property
     def by_rows(self) -> tuple[str, ...]: ...
 
+    def glimpse(self) -> bytes:
+        """What is to be known of the samples beside their arrays, to know them again."""
+
     def gatherer(self, max_rows: int) -> Any:
         """What takes at most so many samples at a time, for a model to use."""
 
@@ -71,6 +74,9 @@ class TableSamples:
     @property
     def is_dense(self) -> bool:
         return ROWS in self.arrays
+
+    def glimpse(self) -> bytes:
+        return b""
 
     def gatherer(self, max_rows: int) -> Gatherer:
         """What takes at most so many rows at a time."""

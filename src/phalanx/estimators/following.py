@@ -138,10 +138,10 @@ def _saved(resume: Any, where: Path | None) -> Saved | None:
     return None if checkpoint.newest(where) is None else checkpoint.load(where)
 
 
-def packed_state(random_state: Any) -> list[Any]:
+def packed_state(random_state: np.random.RandomState) -> dict[str, Any]:
     """A random state as plain JSON, for `random_state_of`."""
-    kind, keys, *rest = random_state.get_state()
-    return [kind, keys.tolist(), *rest]
+    packed: dict[str, Any] = _plain(random_state.get_state(legacy=False))
+    return packed
 
 
 def random_state_of(saved: Saved, asked: Any) -> np.random.RandomState:
@@ -151,10 +151,10 @@ def random_state_of(saved: Saved, asked: Any) -> np.random.RandomState:
     checkpoint began with another, or where the checkpoint is not one of an estimator's fit.
     """
     try:
-        kind, keys, *rest = saved.facts["extra"]["random_state"]
-        state = np.random.RandomState()
-        state.set_state((kind, np.array(keys, np.uint32), *rest))
-    except (KeyError, TypeError, ValueError) as error:
+        packed = saved.facts["extra"]["random_state"]
+        state = np.random.RandomState(getattr(np.random, packed["bit_generator"])())
+        state.set_state(_in_arrays(packed))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"a fit can go on from a checkpoint that a fit wrote; {saved.path} has no random state "
             "of one. Pass another checkpoint."
@@ -162,6 +162,18 @@ def random_state_of(saved: Saved, asked: Any) -> np.random.RandomState:
     if isinstance(asked, Integral):
         _check_number(saved, state, asked)
     return state
+
+
+def _plain(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {name: _plain(value) for name, value in part.items()}
+    return np.asarray(part).tolist()
+
+
+def _in_arrays(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {name: _in_arrays(value) for name, value in part.items()}
+    return np.array(part, np.uint64) if isinstance(part, list) else part
 
 
 def _check_number(saved: Saved, state: np.random.RandomState, asked: Integral) -> None:

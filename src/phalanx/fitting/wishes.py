@@ -25,7 +25,7 @@ from phalanx.pure.clipping import Clip
 from phalanx.pure.factors import may_leave_factors
 from phalanx.pure.layout import blocks_of
 from phalanx.pure.optimizers import Optimizer
-from phalanx.pure.plan import DISTRIBUTIONS, Plan, auto_shards
+from phalanx.pure.plan import DISTRIBUTIONS, Plan, auto_shards, stratified
 from phalanx.pure.registry import choose
 from phalanx.pure.rounding import EXACT
 from phalanx.pure.rounds import Rounds
@@ -107,9 +107,7 @@ class Wishes:
             shards = auto_shards(batch_size, n_parameters, is_deep=True)
         check_shards(shards, batch_size)
         distribution = choose("data_distribution", self.data_distribution, DISTRIBUTIONS)
-        stratifies = self.data_distribution not in DISTRIBUTIONS or (
-            self.data_distribution == "stratified"
-        )
+        stratifies = distribution is stratified or distribution not in DISTRIBUTIONS.values()
         if max_steps is not None:
             checks.number("steps_per_epoch", max_steps, integer=True, at_least=1)
         labels_B = labels_of() if stratifies else None
@@ -186,10 +184,7 @@ def n_workers(workers: Any) -> int:
         raise InvalidInput(
             "workers must be a positive integer, -1 for one a core, or 'auto'; got None."
         )
-    try:
-        return workers_of(workers, cores())
-    except InvalidInput as error:
-        raise InvalidInput(str(error).replace("n_jobs", "workers")) from None
+    return workers_of(workers, cores(), "workers", "1")
 
 
 def callbacks_of(callbacks: Any) -> list[Any]:

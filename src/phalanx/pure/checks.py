@@ -82,10 +82,10 @@ def name_or_function(name: str, value: Any, known: Collection[str], signature: s
     one_of(name, value, known)
 
 
-def workers_of(n_jobs: Any, cores: int) -> int:
+def workers_of(n_jobs: Any, cores: int, name: str = "n_jobs", alone: str = "None or 1") -> int:
     """scikit-learn's `n_jobs` as a number of workers: None is 1, -1 all cores, -2 all but one ...
 
-    "auto" begins with all cores.
+    "auto" begins with all cores. name, alone: of the argument, and of its value for one worker.
     Raises InvalidInput for 0, for what is no integer, and where a negative number leaves nobody.
     """
     if n_jobs is None:
@@ -93,16 +93,16 @@ def workers_of(n_jobs: Any, cores: int) -> int:
     if isinstance(n_jobs, str) and n_jobs == AUTO:
         return cores
     hint = (
-        "Use None or 1 for one worker in this process, -1 for one worker a core, 'auto' for the "
+        f"Use {alone} for one worker in this process, -1 for one worker a core, 'auto' for the "
         "number that is found to be the quickest."
     )
-    number("n_jobs", n_jobs, integer=True, hint=hint)
+    number(name, n_jobs, integer=True, hint=hint)
     if n_jobs == 0:
-        raise InvalidInput(f"n_jobs must not be 0: nobody would do the work; got 0. {hint}")
+        raise InvalidInput(f"{name} must not be 0: nobody would do the work; got 0. {hint}")
     workers = int(n_jobs) if n_jobs > 0 else cores + 1 + int(n_jobs)
     if workers < 1:
         raise InvalidInput(
-            f"n_jobs={n_jobs} means all {cores} cores but {-1 - int(n_jobs)}, which leaves nobody; "
+            f"{name}={n_jobs} means all {cores} cores but {-1 - int(n_jobs)}, which leaves nobody; "
             f"the lowest value on this machine is {-cores}. {hint}"
         )
     return workers

@@ -134,6 +134,11 @@ class Plan:
         start = step * self.batch_size
         return start, min(start + self.batch_size, self.n_samples)
 
+    def visits(self, steps: int) -> int:
+        """Samples that so many steps visit, from the first step of an epoch on."""
+        epochs, more = divmod(steps, self.n_steps)
+        return epochs * self.n_visited + (self.batch(more - 1)[1] if more else 0)
+
     def shards(self, step: int) -> list[tuple[int, int]]:
         """First and past-the-last place of each shard of a step that has samples."""
         start, stop = self.batch(step)

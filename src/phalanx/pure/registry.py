@@ -29,4 +29,5 @@ def choose(what: str, choice: object, table: Mapping[str, Strategy]) -> Any:
 
 def name_of(strategy: object) -> str:
     """How a strategy is written in a run's record."""
-    return str(getattr(strategy, "__name__", type(strategy).__name__))
+    own = getattr(strategy, "__name__", None) or getattr(strategy, "name", None)
+    return str(own or type(strategy).__name__)

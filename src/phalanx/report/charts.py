@@ -48,7 +48,7 @@ def svg(name: str, title: str, about: str, drawn: Markup, **attributes: str) -> 
 
 def _points(values: Sequence[float | None]) -> list[Point]:
     """(epoch, value) of what is finite, thinned out to what a screen can show."""
-    every = max(1, len(values) // MOST_POINTS)
+    every = max(1, -(-len(values) // MOST_POINTS))
     last = len(values)
     return [
         (epoch, value)

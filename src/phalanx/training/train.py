@@ -112,7 +112,7 @@ def record_run(job: Job, standing: Standing, history: History, seconds: float, s
         blocks=len(job.blocks),
         parameters=job.model.n_parameters,
         steps=steps,
-        samples=len(records) * job.plan.n_visited,
+        samples=job.plan.visits(steps),
         seconds=seconds,
         losses=[r.loss for r in records],
         scores=[r.score for r in records if r.score is not None],

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from phalanx.errors import InvalidInput
-from phalanx.pure.plan import Plan, sequential
+from phalanx.pure.plan import Plan
 
 JUDGED = "test_step", "make_test_function"
 TRAINED = "train_step", "make_train_function", "fit", *JUDGED
@@ -62,9 +63,9 @@ def check_own(model: Any, names: tuple[str, ...], instead: str) -> None:
 
 def check_visits(plan: Plan) -> None:
     """Raise InvalidInput where some samples would never be seen."""
-    if plan.distribution is sequential and plan.n_visited < plan.n_samples:
+    if plan.n_visited < plan.n_samples and np.array_equal(plan.order(0), plan.order(1)):
         raise InvalidInput(
-            "an epoch begins with the first sample if samples are not shuffled, so with "
+            "all epochs have the same order of samples if these are not shuffled, so with "
             f"steps_per_epoch={plan.n_steps} the last {plan.n_samples - plan.n_visited} of "
             f"{plan.n_samples} would never be seen. Leave steps_per_epoch out, or shuffle."
         )

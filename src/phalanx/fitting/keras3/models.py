@@ -128,6 +128,7 @@ def evaluate(
     batch_size: int | None = None,
     verbose: Any = "auto",
     sample_weight: Any = None,
+    *,
     return_dict: bool = False,
     workers: Any = -1,
     **others: Any,
@@ -152,6 +153,7 @@ def predict(
     x: Any,
     batch_size: int | None = None,
     verbose: Any = "auto",
+    *,
     workers: Any = -1,
     **others: Any,
 ) -> Any:

@@ -155,10 +155,22 @@ def metrics_of(metrics: Any) -> dict[str, Any]:
     if metrics is None:
         return {}
     if isinstance(metrics, dict):
+        _check_metric_names([*map(str, metrics)])
         return {str(name): choose(f"metrics[{name!r}]", m, METRICS) for name, m in metrics.items()}
     several = metrics if isinstance(metrics, (list, tuple)) else [metrics]
     names = [m if isinstance(m, str) else getattr(m, "__name__", "metric") for m in several]
+    _check_metric_names(names)
     return {n: choose("metrics", m, METRICS) for n, m in zip(names, several, strict=True)}
+
+
+def _check_metric_names(names: list[str]) -> None:
+    """Raise InvalidInput where a figure would take another's place."""
+    for name in names:
+        if name == "loss" or names.count(name) > 1:
+            raise InvalidInput(
+                "every metric needs a name of its own, other than 'loss'; got "
+                f"{', '.join(map(repr, names))}. Pass a dict of metrics by name."
+            )
 
 
 def optimizer_of(optimizer: Any, module: torch.nn.Module) -> Any:

@@ -19,9 +19,11 @@ import torch
 from phalanx.errors import InvalidInput, UserFunctionError
 from phalanx.models.pytorch.byvalue import Pickler
 from phalanx.models.pytorch.generators import seed_everything
+from phalanx.models.pytorch.glimpse import glimpse
 from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.randomness import Key
 
+GLIMPSED = 16  # samples by which a dataset is known again
 SHARED = 4096  # bytes from which an array inside a dataset is shared rather than copied
 
 
@@ -77,6 +79,9 @@ class NestedSamples:
                 f"sample; got shapes {shapes}. Check that X and y belong together."
             )
         return cls(arrays, lengths.pop(), nest)
+
+    def glimpse(self) -> bytes:
+        return b""
 
     def gatherer(self, max_rows: int) -> NestedGatherer:
         return NestedGatherer(self, max_rows)
@@ -207,6 +212,11 @@ class DatasetSamples:
             ) from error
         return cls(packer.arrays, n_samples, packed)
 
+    def glimpse(self) -> bytes:
+        """See models/pytorch/glimpse.py."""
+        step = -(-self.n_samples // GLIMPSED)
+        return glimpse(self.gatherer(1).sample, range(0, self.n_samples, step))
+
     def gatherer(self, max_rows: int) -> DatasetGatherer:
         return DatasetGatherer(self)
 
@@ -223,7 +233,7 @@ class DatasetGatherer:
         generators depends on step and shard alone."""
         if key is not None:
             seed_everything(key.number(1))
-        samples = [self._sample(i) for i in index_B.tolist()]
+        samples = [self.sample(i) for i in index_B.tolist()]
         try:
             return Batch(self.collate(samples), len(samples))
         except Exception as error:
@@ -233,7 +243,8 @@ class DatasetGatherer:
                 "collate=, a function from a list of samples to a batch."
             ) from error
 
-    def _sample(self, index: int) -> Any:
+    def sample(self, index: int) -> Any:
+        """One of them. Raises UserFunctionError, which names it."""
         try:
             return self.dataset[index]
         except Exception as error:
