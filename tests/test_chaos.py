@@ -41,7 +41,7 @@ EARLY = VARIANTS.index(VARIANTS[-1])
 DEADLY = ("kill", "segfault", "exit")
 PHASES = [
     phase for phase in ALL_PHASES if phase != "norm"
-]  # of a clipped gradient: test_torch_chaos
+]  # of a clipped gradient: test_torch_digests
 IN_A_STEP = [phase for phase in PHASES if phase not in ("join", "open", "evaluate")]
 
 

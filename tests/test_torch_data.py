@@ -444,12 +444,13 @@ def test_nothing_is_drawn_from_the_callers_generators():
 
 
 FIRST_FIT = """
-import random, torch, phalanx
+import random, sys, torch, phalanx
 random.seed(0)
 before = random.getstate()
 data = torch.zeros(8, 2), torch.zeros(8, 1)
 phalanx.fit(torch.nn.Linear(2, 1), data, loss="mse", workers=1)
 assert random.getstate() == before
+assert "sklearn" not in sys.modules  # a second to import, which nobody here needs
 """
 
 

@@ -26,7 +26,10 @@ class PhalanxError(Exception):
 
 
 class InvalidInput(PhalanxError, ValueError):
-    """An argument or the data break a rule. Raised before any work starts."""
+    """An argument, the data, or what a callback has changed breaks a rule.
+
+    Where it is an argument or the data, nothing was started.
+    """
 
 
 class HostsDiffer(InvalidInput):

@@ -1,1 +1,1 @@
-"""Where workers live: in the caller's process, or in processes of this machine."""
+"""Where workers live: in the caller's process, in processes of this machine, on several hosts."""

@@ -21,7 +21,7 @@ from phalanx.clusters.control import Control
 from phalanx.clusters.hosts.launch import cores
 from phalanx.data.samples import Samples, TableSamples
 from phalanx.errors import InvalidInput
-from phalanx.estimators.following import Wishes, keeping, packed_state, random_state_of, tuned
+from phalanx.estimators.following import Wishes, packed_state, random_state_of
 from phalanx.estimators.initial import initial_weights
 from phalanx.estimators.labelled import Labelled, Target, set_aside
 from phalanx.estimators.one_fit import one_fit
@@ -38,9 +38,11 @@ from phalanx.pure.registry import name_of
 from phalanx.pure.stopping import Progress
 from phalanx.run import Run, fewer_workers
 from phalanx.training.following import Following
+from phalanx.training.keeping import keeping
 from phalanx.training.lbfgs import minimize
 from phalanx.training.state import State
 from phalanx.training.train import Trained, predict, train
+from phalanx.training.tuning import tuned
 
 
 @dataclass

@@ -21,11 +21,12 @@ from phalanx.estimators.base import BaseMLP
 from phalanx.estimators.class_weights import weights_by_class
 from phalanx.estimators.following import Wishes
 from phalanx.estimators.labelled import Target
+from phalanx.pure.agreement import REFUSE
 from phalanx.pure.arrays import Array
 from phalanx.pure.metrics import Metric
 from phalanx.pure.rounding import EXACT
 from phalanx.pure.scores import certain_accuracy, class_accuracy, label_accuracy
-from phalanx.training.following import REFUSE, OnEpoch
+from phalanx.training.following import OnEpoch
 
 SEVERAL = "multilabel"  # how scikit-learn's kind of a target with several labels begins
 
@@ -66,7 +67,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Begin where the last fit ended. With early_stopping, a fit that betters no earlier score
         goes back to the weights of the best one; scikit-learn's keeps the last.
     momentum, nesterovs_momentum : float and bool, default=0.9, True
-        For 'sgd', 'momentum' and 'nesterov'.
+        Of 'sgd', 'momentum' and 'nesterov'; nesterovs_momentum of 'sgd' alone.
     early_stopping, validation_fraction : bool and float, default=False, 0.1
         Follow the score of a validation set, set aside from the training data unless
         `fit(..., validation_data=)` is given, and keep the best weights.

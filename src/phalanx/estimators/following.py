@@ -1,29 +1,17 @@
-"""What a fit is told beside its data: who follows it, where it is kept, what it goes on from."""
+"""What a fit is told beside its data, and the random state that its checkpoints keep."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, fields
 from numbers import Integral
-from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import numpy as np
 
-from phalanx.arena import Arena
-from phalanx.clusters.base import Watch
-from phalanx.clusters.control import Control
 from phalanx.clusters.ray.cluster import RayCluster, check_cluster
 from phalanx.errors import CheckpointError, InvalidInput
-from phalanx.exchange.board import OPENED
-from phalanx.pure.cadence import parse_cadence
-from phalanx.pure.tuner import Tuner
-from phalanx.training import checkpoint
 from phalanx.training.checkpoint import Saved
-from phalanx.training.following import Checkpoints, OnEpoch
-
-EVERY = "60 seconds"
+from phalanx.training.following import OnEpoch
 
 
 @dataclass(frozen=True)
@@ -53,89 +41,6 @@ class Wishes:
                 f"{', '.join(given)} can be used where the network is trained step by step; got "
                 f"solver={solver!r}, whose steps are SciPy's own. Use e.g. solver='adam'."
             )
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """Where a fit is kept, and what it goes on from."""
-
-    checkpoints: Checkpoints | None
-    saved: Saved | None
-
-
-def keeping(folder: Any, every: Any, resume: Any, extra: dict[str, Any]) -> Keeping:
-    """The arguments `checkpoint`, `checkpoint_every` and `resume` of a fit, checked.
-
-    `extra` is kept for whoever goes on from the checkpoints of this fit.
-    Raises InvalidInput, or CheckpointError where a file or folder cannot be used.
-    """
-    where = _folder(folder)
-    if where is None and every is not None:
-        raise InvalidInput(
-            f"checkpoint_every needs a folder to write to; got {every!r} without one. "
-            "Pass e.g. checkpoint='checkpoints'."
-        )
-    cadence = parse_cadence(EVERY if every is None else every)
-    saved = _saved(resume, where)
-    if where is not None:
-        checkpoint.check_folder(where)
-        _check_own(where, saved)
-    checkpoints = where and Checkpoints(where, cadence, extra)
-    return Keeping(checkpoints or None, saved)
-
-
-def _check_own(where: Path, saved: Saved | None) -> None:
-    """Raise InvalidInput for a folder with checkpoints of another training than the one that is
-    gone on with: as steps are made, they would be deleted."""
-    newest = checkpoint.newest(where)
-    if newest is None or (saved is not None and _is_in(where, saved.path)):
-        return
-    given = "" if saved is None else f", while this training goes on from {saved.path}"
-    raise InvalidInput(
-        f"a training needs a checkpoint folder of its own; {where} already holds {newest}{given}. "
-        "Pass resume=True to go on from that one, choose another folder, or delete it."
-    )
-
-
-def _is_in(folder: Path, file: Path) -> bool:
-    return file.parent.resolve() == folder.resolve()
-
-
-def _folder(given: Any) -> Path | None:
-    return None if given is None else _path("checkpoint must be the path of a folder", given)
-
-
-def _path(rule: str, given: Any) -> Path:
-    """The path as it is now: a callback may change the process's working directory.
-
-    Raises InvalidInput for what is none.
-    """
-    if not isinstance(given, (str, os.PathLike)):
-        raise InvalidInput(
-            f"{rule}; got {given!r} of type {type(given).__name__}. Pass e.g. 'checkpoints'."
-        )
-    text = os.fspath(given)
-    if not isinstance(text, str) or not text or "\0" in text:
-        raise InvalidInput(
-            f"{rule}, a text that is not empty and has no null character; got {given!r}. "
-            "Pass e.g. 'checkpoints', or '.' for this folder."
-        )
-    return Path(text).absolute()
-
-
-def _saved(resume: Any, where: Path | None) -> Saved | None:
-    """The checkpoint to go on from; with True, the newest of the folder, if there is any."""
-    if resume is None or resume is False:
-        return None
-    if resume is not True:
-        rule = "resume must be True, or the path of a checkpoint or of a folder of them"
-        return checkpoint.load(_path(rule, resume))
-    if where is None:
-        raise InvalidInput(
-            "resume=True goes on from the folder that checkpoint= names; got none. Pass both, or "
-            "the path of a checkpoint as resume."
-        )
-    return None if checkpoint.newest(where) is None else checkpoint.load(where)
 
 
 def packed_state(random_state: np.random.RandomState) -> dict[str, Any]:
@@ -183,17 +88,3 @@ def _check_number(saved: Saved, state: np.random.RandomState, asked: Integral) -
             f"{saved.path} began with another one than {asked}. Use that of the checkpoint, or "
             "start anew without resume."
         )
-
-
-def tuned(control: Control, watch: Watch | None) -> Watch:
-    """A watch that changes the number of workers until the training runs quickest."""
-    tuner = Tuner(control.workers)
-
-    def look(arena: Arena) -> None:
-        if watch is not None:
-            watch(arena)
-        wanted = tuner.look(monotonic(), int(arena["door"][OPENED]))
-        if wanted != control.workers:
-            control.resize(wanted)
-
-    return look

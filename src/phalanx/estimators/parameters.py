@@ -11,13 +11,11 @@ from sklearn.utils import check_random_state
 from phalanx.errors import InvalidInput
 from phalanx.models.mlp.activations import ACTIVATIONS
 from phalanx.pure import checks
-from phalanx.pure.aggregation import AGGREGATIONS
-from phalanx.pure.assignment import ASSIGNMENTS
+from phalanx.pure.agreement import REFUSE
 from phalanx.pure.optimizers import OPTIMIZERS
-from phalanx.pure.plan import DISTRIBUTIONS
-from phalanx.pure.rounding import EXACT, ROUNDINGS
+from phalanx.pure.options import check_exchange, check_n_shards, check_strategies, check_sync_every
+from phalanx.pure.rounding import EXACT
 from phalanx.pure.schedules import SCHEDULES
-from phalanx.training.following import FLAG, REFUSE
 
 SOLVERS = ("lbfgs", *OPTIMIZERS)
 LBFGS_NEEDS = {"sync_every": 1, "wire": EXACT, "exact": True, "mixed": REFUSE}
@@ -34,7 +32,12 @@ def check_parameters(estimator: Any) -> None:
     _check_numbers(estimator)
     _check_verbose(estimator.verbose)
     _check_random_state(estimator.random_state)
-    _check_distribution(estimator)
+    distribution = estimator.data_distribution
+    check_strategies(
+        "random" if distribution is None else distribution,  # by `shuffle`
+        estimator.task_assignment,
+        estimator.aggregation,
+    )
     check_exchange(estimator.wire, estimator.exact, estimator.mixed, estimator.aggregation)
     if estimator.solver == "lbfgs":
         _check_for_lbfgs(estimator)
@@ -59,9 +62,7 @@ def _check_numbers(estimator: Any) -> None:
     if estimator.batch_size != "auto":
         hint = "Or use 'auto' for min(200, samples)."
         number("batch_size", estimator.batch_size, integer=True, at_least=1, hint=hint)
-    if estimator.shards != "auto":
-        hint = "Or use 'auto' for a number that suits the batch and the network."
-        number("shards", estimator.shards, integer=True, at_least=1, hint=hint)
+    check_n_shards(estimator.shards)
     check_sync_every(estimator.sync_every)
     if estimator.loss_threshold is not None:
         number("loss_threshold", estimator.loss_threshold, hint="Or use None for no threshold.")
@@ -92,20 +93,6 @@ def _check_random_state(random_state: Any) -> None:
         ) from error
 
 
-def _check_distribution(estimator: Any) -> None:
-    distribution = estimator.data_distribution
-    if distribution is not None:
-        checks.name_or_function(
-            "data_distribution", distribution, DISTRIBUTIONS, "(epoch) -> indices [n_samples]"
-        )
-    checks.name_or_function(
-        "task_assignment", estimator.task_assignment, ASSIGNMENTS, "(n_tasks, speeds [W]) -> ranks"
-    )
-    checks.name_or_function(
-        "aggregation", estimator.aggregation, AGGREGATIONS, "(grads [S, n], weights [S]) -> [n]"
-    )
-
-
 def hidden_sizes(hidden_layer_sizes: Any) -> list[int]:
     """The sizes as a list; an integer is one layer.
 
@@ -122,31 +109,3 @@ def hidden_sizes(hidden_layer_sizes: Any) -> list[int]:
             hint="Give one size a hidden layer, e.g. (100,) or (256, 128).",
         )
     return [int(size) for size in sizes]
-
-
-def check_sync_every(sync_every: Any) -> None:
-    """Raise InvalidInput for what is no number of steps."""
-    hint = "1 exchanges the gradients of every step; 20 lets each shard make 20 steps of its own."
-    checks.number("sync_every", sync_every, integer=True, at_least=1, hint=hint)
-
-
-def check_exchange(wire: Any, exact: Any, mixed: Any, aggregation: Any) -> None:
-    """Raise InvalidInput for a way that hosts cannot exchange gradients in."""
-    checks.one_of("wire", wire, ROUNDINGS)
-    checks.one_of("mixed", mixed, (REFUSE, FLAG))
-    checks.boolean("exact", exact)
-    if not exact and aggregation not in ("mean", AGGREGATIONS["mean"]):
-        raise InvalidInput(
-            "exact=False lets a host send the mean of its shards' gradients, so aggregation "
-            f"must be 'mean'; got {aggregation!r}. Leave exact=True for other rules."
-        )
-
-
-def check_shards(shards: int, batch_size: int) -> None:
-    """Raise InvalidInput where a batch has fewer rows than shards."""
-    if shards > batch_size:
-        raise InvalidInput(
-            f"shards must be at most the number of rows in a batch, or some would always be empty; "
-            f"got shards={shards} for batches of {batch_size} rows. "
-            "Use fewer shards, a larger batch_size, or shards='auto'."
-        )

@@ -10,7 +10,6 @@ from typing import Any
 
 from phalanx.clusters.hosts.launch import cores, speaks
 from phalanx.data.samples import Samples, TableSamples
-from phalanx.estimators.parameters import check_shards
 from phalanx.job import Job
 from phalanx.local import in_rounds
 from phalanx.models.base import OutputScore
@@ -34,6 +33,7 @@ from phalanx.pure.optimizers import (
     Optimizer,
     RMSprop,
 )
+from phalanx.pure.options import check_shards
 from phalanx.pure.plan import DISTRIBUTIONS, Plan, auto_shards, sequential
 from phalanx.pure.registry import choose
 from phalanx.pure.schedules import Adaptive, Constant, InverseScaling, Schedule

@@ -14,11 +14,12 @@ from phalanx.estimators.following import Wishes
 from phalanx.estimators.labelled import Target
 from phalanx.models.mlp.losses import REGRESSION_LOSSES
 from phalanx.pure import checks
+from phalanx.pure.agreement import REFUSE
 from phalanx.pure.arrays import Array
 from phalanx.pure.metrics import Metric
 from phalanx.pure.rounding import EXACT
 from phalanx.pure.scores import finite_r2
-from phalanx.training.following import REFUSE, OnEpoch
+from phalanx.training.following import OnEpoch
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
@@ -60,7 +61,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         Begin where the last fit ended. With early_stopping, a fit that betters no earlier score
         goes back to the weights of the best one; scikit-learn's keeps the last.
     momentum, nesterovs_momentum : float and bool, default=0.9, True
-        For 'sgd', 'momentum' and 'nesterov'.
+        Of 'sgd', 'momentum' and 'nesterov'; nesterovs_momentum of 'sgd' alone.
     early_stopping, validation_fraction : bool and float, default=False, 0.1
         Follow the score of a validation set, set aside from the training data unless
         `fit(..., validation_data=)` is given, and keep the best weights.

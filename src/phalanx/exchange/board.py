@@ -1,7 +1,7 @@
 """The board: 64-bit words of the arena that one worker publishes and others wait for.
 
-A word only ever grows, and at any time a single process may write it. Most hold the number of the
-last tick (a step or an evaluation) for which a task is done. Waiting is spinning, then yielding
+At any time a single process may write a word. Most hold the number of the last tick (a step or an
+evaluation) for which a task is done, and only ever grow. Waiting is spinning, then yielding
 the processor, then sleeping: a wait of a few microseconds costs no system call, and a long one
 costs no core.
 """
@@ -23,7 +23,7 @@ NEVER = 2**62
 
 # Words of the door. The leader writes OPENED, LAST, PLAN and SNAPSHOT_TAKEN, whoever fails ABORT,
 # the courier GATHERED and EXCHANGED (the last tick of which other hosts have the shards, and then
-# all that they need), the driver all others.
+# all that they need), the driver all others; HALT the courier too, LAST the driver between leases.
 OPENED, LAST, PLAN, HALT, ABORT, DEATHS, WANTED, SNAPSHOT_DUE, SNAPSHOT_TAKEN = range(9)
 GATHERED, EXCHANGED = 9, 10
 # Values of HALT: our wish to go on elsewhere; the user's to end, which goes before it.

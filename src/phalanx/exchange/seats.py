@@ -1,11 +1,11 @@
 """The seats: which process of which worker counts, from which tick on, as words of the arena.
 
-Every word only grows and has one writer. `born`: the life that has taken the seat and waits to be
-admitted, written by its process. `admitted`, `since`: the life that the leader let in, and the tick
-from which it counts. `ended`: the life that the driver knows to be over. `left`: the last tick that
-the worker has done with. `activity`: what it is at, for whoever asks when it is dead.
-`beats`: counts its looks around while it waits. `active`: 1 for those among whom the leader
-divided the tasks.
+A word has one writer at a time, and all but `active` only grow. `born`: the life that has taken the
+seat and waits to be admitted, written by its process. `admitted`, `since`: the life that the leader
+let in, and the tick from which it counts. `ended`: the life that the driver knows to be over.
+`left`: the last tick that the worker has done with. `activity`: what it is at, for whoever asks if
+it is dead. `beats`: counts its looks around while it waits. `active`: 1 for those among whom the
+leader divided the tasks.
 """
 
 from __future__ import annotations

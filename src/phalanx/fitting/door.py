@@ -91,9 +91,9 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
     the above that it lacks besides, and returns a History with the run as `.run`.
 
     Ctrl-C ends the training at a step's edge, with a warning; what was learnt until then is kept.
-    Raises InvalidInput before any work starts; UserFunctionError or what a worker raised, with the
-    worker's traceback as its cause; NonFiniteLoss; WorkerLost; HostsDiffer, HostLost and
-    TooFewHosts where several hosts train.
+    Raises InvalidInput, before any work starts unless a callback is to blame; UserFunctionError or
+    what a worker raised, with the worker's traceback as its cause; NonFiniteLoss; WorkerLost;
+    HostsDiffer, HostLost and TooFewHosts where several hosts train.
     """
     made = _front(model).fit(model, *data, **options)
     if getattr(made, "run", made).reason == Reason.INTERRUPTED:
@@ -105,8 +105,12 @@ def evaluate(model: Any, *data: Any, **options: Any) -> Any:
     """The loss and the metrics of a model over samples, computed by several workers.
 
     For a torch module: `evaluate(module, data, loss=, step=, metrics=, collate=, workers=,
-    precision=, device=)` returns a dict of figures. For a Keras model the arguments and the
-    result are those of `model.evaluate`, and `workers`. Every sample counts once.
+    precision=, device=)` returns a dict of figures. For a Keras model `evaluate(model, x, y,
+    sample_weight=, return_dict=, workers=)` returns what `model.evaluate` does; `batch_size` and
+    `verbose` are taken and of no effect. Every sample counts once.
+
+    Raises InvalidInput before any work starts; UserFunctionError or what a worker raised, with the
+    worker's traceback as its cause; WorkerLost.
     """
     return _front(model).evaluate(model, *data, **options)
 
@@ -114,8 +118,11 @@ def evaluate(model: Any, *data: Any, **options: Any) -> Any:
 def predict(model: Any, *data: Any, **options: Any) -> Any:
     """A model's outputs for samples as a NumPy array, computed by several workers.
 
-    For a torch module: `predict(module, x, collate=, workers=, precision=, device=)`. For a Keras
-    model: `predict(model, x, workers=)`.
+    For a torch module: `predict(module, x, collate=, workers=, precision=, device=)`, of one
+    output, [samples, ...]. For a Keras model: `predict(model, x, workers=)`, of several outputs
+    nested as the model nests them; `batch_size` and `verbose` are taken and of no effect.
+
+    Raises what `evaluate` raises.
     """
     return _front(model).predict(model, *data, **options)
 

@@ -11,13 +11,12 @@ from phalanx.clusters.control import Control
 from phalanx.clusters.hosts.launch import cores
 from phalanx.clusters.ray.cluster import check_cluster
 from phalanx.errors import InvalidInput
-from phalanx.estimators.following import keeping, tuned
-from phalanx.estimators.parameters import check_exchange, check_shards, check_sync_every
 from phalanx.job import Job
 from phalanx.local import in_rounds
 from phalanx.models.base import ModelSpec, Score
 from phalanx.pure import checks
 from phalanx.pure.aggregation import AGGREGATIONS
+from phalanx.pure.agreement import REFUSE
 from phalanx.pure.arrays import Array
 from phalanx.pure.assignment import ASSIGNMENTS, useful_workers
 from phalanx.pure.checks import AUTO, workers_of
@@ -25,14 +24,23 @@ from phalanx.pure.clipping import Clip
 from phalanx.pure.factors import may_leave_factors
 from phalanx.pure.layout import blocks_of
 from phalanx.pure.optimizers import Optimizer
+from phalanx.pure.options import (
+    check_exchange,
+    check_n_shards,
+    check_shards,
+    check_strategies,
+    check_sync_every,
+)
 from phalanx.pure.plan import DISTRIBUTIONS, Plan, auto_shards, stratified
 from phalanx.pure.registry import choose
 from phalanx.pure.rounding import EXACT
 from phalanx.pure.rounds import Rounds
 from phalanx.pure.schedules import Constant
 from phalanx.pure.stopping import Rule
-from phalanx.training.following import REFUSE, Agenda, Following
+from phalanx.training.following import Agenda, Following
+from phalanx.training.keeping import keeping
 from phalanx.training.staffing import seats_for
+from phalanx.training.tuning import tuned
 
 NONFINITE = ("stop", "skip", "keep")
 
@@ -68,21 +76,14 @@ class Wishes:
         checks.number("batch_size", self.batch_size, integer=True, at_least=1)
         checks.number("seed", self.seed, integer=True, at_least=0, below=2**32)
         check_sync_every(self.sync_every)
-        if self.shards != AUTO:
-            hint = "Or use 'auto' for a number that suits the batch and the network."
-            checks.number("shards", self.shards, integer=True, at_least=1, hint=hint)
+        check_n_shards(self.shards)
         for name in ("clip_norm", "clip_value"):
             if getattr(self, name) is not None:
                 checks.number(name, getattr(self, name), above=0, hint="Or None for no clipping.")
         if self.loss_threshold is not None:
             checks.number("loss_threshold", self.loss_threshold)
         checks.one_of("nonfinite", self.nonfinite, NONFINITE)
-        for name, table, signature in (
-            ("data_distribution", DISTRIBUTIONS, "(epoch) -> indices [n_samples]"),
-            ("task_assignment", ASSIGNMENTS, "(n_tasks, speeds [W]) -> ranks"),
-            ("aggregation", AGGREGATIONS, "(grads [S, n], weights [S]) -> [n]"),
-        ):
-            checks.name_or_function(name, getattr(self, name), table, signature)
+        check_strategies(self.data_distribution, self.task_assignment, self.aggregation)
         check_exchange(self.wire, self.exact, self.mixed, self.aggregation)
         n_workers(self.workers)
         check_cluster(self.cluster)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+REFUSE, FLAG = "refuse", "flag"  # hosts that differ in what decides the last bits
+
 Facts = Mapping[str, Any]
 _LONGEST = 60  # characters of a fact that are shown
 

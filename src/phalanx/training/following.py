@@ -10,13 +10,12 @@ from typing import Any, NamedTuple, Protocol
 from phalanx.clusters.base import Tell, Watch
 from phalanx.clusters.control import Control
 from phalanx.clusters.hosts.launched import Hosts
+from phalanx.pure.agreement import REFUSE
 from phalanx.pure.arrays import Array
 from phalanx.pure.cadence import Cadence
 from phalanx.run import EpochRecord
 from phalanx.training.checkpoint import Saved
 from phalanx.training.facts import Told
-
-REFUSE, FLAG = "refuse", "flag"  # hosts that differ in what decides the last bits
 
 
 class Checkpoints(NamedTuple):

@@ -16,12 +16,13 @@ from phalanx.data.samples import Samples
 from phalanx.errors import HostLost, HostsDiffer, NonFiniteLoss
 from phalanx.exchange.group import Group
 from phalanx.job import Job
+from phalanx.pure.agreement import FLAG
 from phalanx.pure.hosts import ALONE
 from phalanx.run import Event, digest
 from phalanx.training.claim import claimed
 from phalanx.training.course import Course, History, telling
 from phalanx.training.facts import flat
-from phalanx.training.following import FLAG, Following
+from phalanx.training.following import Following
 from phalanx.training.handover import hand_over
 from phalanx.training.keeper import Keeper, identity_of, resume
 from phalanx.training.staffing import cluster_of, regrouped

@@ -10,6 +10,7 @@ from typing import Any
 
 from phalanx.errors import InvalidInput
 from phalanx.pure import checks
+from phalanx.pure.agreement import FLAG, REFUSE
 
 CLIENT = "ray://"
 
@@ -45,7 +46,7 @@ class RayCluster:
     min_hosts: int = 1
     workers_per_host: int | None = None
     gpus_per_host: int = 0
-    mixed: str = "refuse"
+    mixed: str = REFUSE
     patience: float = 60.0
     host_seconds: float = 20.0
 
@@ -62,17 +63,20 @@ class RayCluster:
         if self.workers_per_host is not None:
             checks.number("workers_per_host", self.workers_per_host, integer=True, at_least=1)
         checks.number("gpus_per_host", self.gpus_per_host, integer=True, at_least=0)
-        checks.one_of("mixed", self.mixed, ("refuse", "flag"))
+        checks.one_of("mixed", self.mixed, (REFUSE, FLAG))
         checks.number("patience", self.patience, above=0)
         checks.number("host_seconds", self.host_seconds, above=0)
 
     @property
     def n_workers(self) -> int | None:
-        """See course.RemoteCluster."""
+        """See training/following.py: RemoteCluster."""
         return self.workers_per_host
 
     def train(self, train: Callable[..., Any], *training: Any) -> Any:
-        """See course.RemoteCluster. Raises what a host raised, InvalidInput, HostLost."""
+        """See training/following.py: RemoteCluster.
+
+        Raises what a host raised, InvalidInput, HostLost.
+        """
         try:
             from phalanx.clusters.ray.driver import Driver
         except ImportError as error:

@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from phalanx.clusters.hosts.launch import Launch
 from phalanx.clusters.ray.host import Asked, Host, Order, Proxies
 from phalanx.errors import HostLost, TooFewHosts
-from phalanx.pure.agreement import differences
+from phalanx.pure.agreement import FLAG, REFUSE, differences
 from phalanx.pure.arrays import Array
 from phalanx.pure.hosts import Place
 
@@ -47,8 +47,8 @@ class Driver:
     def __init__(self, cluster: RayCluster, train: Callable[..., Any], training: Any) -> None:
         *arguments, self.following = training
         self.cluster = cluster
-        is_flagged = "flag" in (cluster.mixed, self.following.mixed)  # whoever of them was asked
-        self._mixed = "flag" if is_flagged else "refuse"
+        is_flagged = FLAG in (cluster.mixed, self.following.mixed)  # whoever of them was asked
+        self._mixed = FLAG if is_flagged else REFUSE
         self.members: list[Member] = []
         self._refs: dict[Any, tuple[Callable[[Member, Any], None], Member]] = {}
         self._group: list[Member] = []
@@ -132,7 +132,7 @@ class Driver:
         member.address, kind = introduced
         self._kind = self._kind or kind
         found = differences([self._kind, kind])
-        if found and self._generation and self._mixed == "refuse":
+        if found and self._generation and self._mixed == REFUSE:
             self._refused.add(member.node)
             self._lose(member)
 

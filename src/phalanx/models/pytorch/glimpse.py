@@ -34,7 +34,7 @@ def _seen(sample: Callable[[int], Any], index: int) -> bytes:
 
 
 def _bytes(leaf: Any) -> bytes:
-    """Numbers, texts and arrays as bytes; of others the type, as their texts may hold an address."""
+    """Numbers, texts and arrays as bytes; of others, whose texts may hold addresses, the type."""
     if isinstance(leaf, torch.Tensor) and leaf.layout is torch.strided:
         bits = leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         return f"{leaf.dtype} {tuple(leaf.shape)};".encode() + bits.numpy().tobytes()
