@@ -19,7 +19,7 @@ from phalanx.cli import app
 from phalanx.cli.fitting import split
 from phalanx.data.files import read_table
 from phalanx.estimators.parameters import SOLVERS
-from phalanx.exchange.board import processors
+from phalanx.exchange.processors import processors
 from phalanx.models.mlp.activations import ACTIVATIONS
 from phalanx.pure.aggregation import AGGREGATIONS
 from phalanx.pure.assignment import ASSIGNMENTS

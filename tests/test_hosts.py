@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_info
 from phalanx.clusters.hosts.launch import JOINED, N_PORTS, Launch, cores, first_node, launch, speaks
 from phalanx.clusters.hosts.machine import fingerprint
 from phalanx.errors import InvalidInput
-from phalanx.exchange.board import processors
+from phalanx.exchange.processors import processors
 from phalanx.pure.agreement import differences
 from phalanx.pure.hosts import (
     ALONE,

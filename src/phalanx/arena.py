@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.pure.arrays import Array
+from phalanx.pure.arrays import Array, in_cache_lines
 
-PAGE, CACHE_LINE = 4096, 64  # bytes
+PAGE = 4096  # bytes
 AT_ONCE = 64 << 20  # bytes that are written before an interrupt is looked for
 NORESERVE = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE, which mmap does not name
 
@@ -38,8 +38,7 @@ class Field:
         """The shape with the gaps."""
         if not self.aligned:
             return self.shape
-        a_line = CACHE_LINE // np.dtype(self.dtype).itemsize
-        return (*self.shape[:-1], -(-self.shape[-1] // a_line) * a_line)
+        return (*self.shape[:-1], in_cache_lines(self.shape[-1], np.dtype(self.dtype).itemsize))
 
     @property
     def nbytes(self) -> int:
@@ -65,9 +64,6 @@ class Arena:
 
     def __getitem__(self, name: str) -> Array:
         return self._arrays[name]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._arrays
 
     def fill(self, name: str, values: Array, descriptor: int) -> None:
         """Copy values of its shape and dtype into a field that nobody has touched yet.

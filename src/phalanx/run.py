@@ -22,11 +22,6 @@ class Span:
     wait: float = 0.0
     shards: int = 0
 
-    def add(self, compute: float, update: float, wait: float) -> None:
-        self.compute += compute
-        self.update += update
-        self.wait += wait
-
 
 class EpochRecord(NamedTuple):
     """One epoch: mean loss, validation score if any, learning rate, seconds, and what followed.

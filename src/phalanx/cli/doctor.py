@@ -40,7 +40,7 @@ def machine() -> list[Row]:
     import numpy as np  # noqa: F401  (so that its BLAS is loaded, hence seen)
     from threadpoolctl import threadpool_info
 
-    from phalanx.exchange.board import processors
+    from phalanx.exchange.processors import processors
 
     rows = [
         ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),

@@ -11,7 +11,8 @@ import numpy as np
 
 from phalanx.arena import Arena, Field
 from phalanx.clusters.pool import Pool
-from phalanx.exchange.board import SPINS, Board, Pause, board_fields, processors
+from phalanx.exchange.board import SPINS, Board, Pause, board_fields
+from phalanx.exchange.processors import processors
 
 MEETINGS = 20_000
 COPIED = 256 * 10**6

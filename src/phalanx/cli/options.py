@@ -66,7 +66,7 @@ Hosts = Annotated[
 
 def workers_of(text: str) -> int:
     """A positive number; 'auto' and -1 are one worker a core. Raises InvalidInput."""
-    from phalanx.exchange.board import processors
+    from phalanx.exchange.processors import processors
 
     count = trainers_of(text)
     return processors() if count in ONE_A_CORE else int(count)

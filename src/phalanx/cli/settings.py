@@ -82,7 +82,7 @@ class Settings:
     @property
     def processes(self) -> int:
         """The most workers that are meant; 'auto' begins with one a core."""
-        from phalanx.exchange.board import processors
+        from phalanx.exchange.processors import processors
         from phalanx.pure.checks import workers_of
 
         return workers_of(self.workers, processors())

@@ -18,7 +18,7 @@ from phalanx.pure.stopping import Progress, Reason
 from phalanx.run import EpochRecord
 
 REASONS = (None, *Reason)
-LOSS, SCORE, SECONDS, REASON, RATE = range(5)
+RATE = 4  # after loss, score, seconds and reason
 ROW = Struct("dddq dqqddq?7x")  # eight bytes a column; from RATE on, the fields of Progress
 
 

@@ -7,7 +7,8 @@ anew at the edge of a tick, and while waiting whenever somebody has died.
 from __future__ import annotations
 
 from phalanx.arena import Arena
-from phalanx.exchange.board import DEATHS, PLAN, SPINS, Board, processors
+from phalanx.exchange.board import DEATHS, PLAN, SPINS, Board
+from phalanx.exchange.processors import processors
 from phalanx.exchange.seats import Seats
 from phalanx.job import Job
 from phalanx.pure.assignment import is_dynamic, is_sooner

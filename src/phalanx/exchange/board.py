@@ -104,10 +104,3 @@ def _by_nothing() -> None:
 # that it speaks of. Taking an uncontended lock is the one portable fence that Python has.
 IS_ORDERED = platform.machine() in ("x86_64", "AMD64")
 fence = _by_nothing if IS_ORDERED else _by_lock
-
-
-def processors() -> int:
-    """Processors that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -33,6 +33,12 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     return raw[start : start + nbytes].view(dtype).reshape(shape)
 
 
+def in_cache_lines(elements: int, itemsize: int) -> int:
+    """So many elements, of `itemsize` bytes, that what lies behind them begins on a cache line."""
+    a_line = CACHE_LINE // itemsize
+    return -(-elements // a_line) * a_line
+
+
 @lru_cache(maxsize=256)
 def scalar(value: float, dtype: np.dtype[Any]) -> Array:
     """A number as a read-only array of `dtype`, shape (): half a microsecond less for a ufunc to
@@ -73,5 +79,5 @@ def padded_rows(count: int, size: int, dtype: npt.DTypeLike) -> Array:
     A reduction over rows that lie end to end may take another path than over rows that lie apart,
     and end in other last bits: for rows of one element it does.
     """
-    a_line = CACHE_LINE // np.dtype(dtype).itemsize
-    return aligned_empty((count, -(-size // a_line) * a_line), dtype)[:, :size]
+    padded = in_cache_lines(size, np.dtype(dtype).itemsize)
+    return aligned_empty((count, padded), dtype)[:, :size]

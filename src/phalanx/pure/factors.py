@@ -17,7 +17,7 @@ from math import prod
 from typing import NamedTuple
 
 from phalanx.pure.aggregation import Aggregation, is_linear
-from phalanx.pure.arrays import CACHE_LINE, Array
+from phalanx.pure.arrays import Array, in_cache_lines
 from phalanx.pure.layout import Region
 from phalanx.pure.rounding import EXACT
 
@@ -74,8 +74,7 @@ class FactorLayout:
     @cached_property
     def width(self) -> int:
         """Columns of a shard."""
-        a_line = CACHE_LINE // self.itemsize
-        return -(-self.batch_size // (self.n_shards * a_line)) * a_line
+        return in_cache_lines(-(-self.batch_size // self.n_shards), self.itemsize)
 
     @cached_property
     def parcel_size(self) -> int:

@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import Any
 
 from phalanx.data.plain import FORMAT
-from phalanx.exchange.board import processors
+from phalanx.exchange.processors import processors
 from phalanx.models.mlp import MLPSpec
 from phalanx.run import Run
 from phalanx.runs.evaluation import Evaluation

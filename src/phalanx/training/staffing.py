@@ -8,8 +8,8 @@ from dataclasses import replace
 from phalanx.clusters.base import Cluster
 from phalanx.clusters.inprocess import InProcess
 from phalanx.clusters.processes import Processes
-from phalanx.exchange.board import processors
 from phalanx.exchange.group import Group
+from phalanx.exchange.processors import processors
 from phalanx.job import Job
 from phalanx.models.base import ModelSpec
 from phalanx.pure.assignment import useful_workers

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from phalanx.errors import InvalidInput
-from phalanx.exchange.board import processors
+from phalanx.exchange.processors import processors
 from phalanx.pure.hosts import Place
 
 JOINED = "PHALANX_JOINED"  # pid of the process that has taken the place

@@ -16,8 +16,6 @@ from phalanx.models.pytorch.batches import DatasetSamples, NestedSamples
 from phalanx.pure import checks
 from phalanx.pure.arrays import Array
 
-STREAMS = ("tensorflow", "grain", "keras")
-
 
 @dataclass(frozen=True)
 class KerasData:

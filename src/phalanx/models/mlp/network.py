@@ -20,7 +20,7 @@ from phalanx.data.samples import Rows
 from phalanx.errors import InvalidInput
 from phalanx.models.mlp.activations import ACTIVATIONS, Activation
 from phalanx.models.mlp.losses import LOSSES, Loss
-from phalanx.pure.arrays import Array, aligned_empty
+from phalanx.pure.arrays import Array, aligned_empty, in_cache_lines
 from phalanx.pure.factors import FactorLayout
 from phalanx.pure.layout import Layout, Region
 from phalanx.pure.randomness import Key
@@ -149,11 +149,6 @@ def features_of(spec: MLPSpec) -> list[int]:
     return [*spec.sizes[1:], *hidden, *kept]
 
 
-def padded(elements: int) -> int:
-    """So many that what follows begins on a cache line, in float32 and in float64."""
-    return -(-elements // 16) * 16
-
-
 class Network:
     """See models/base.py: Model."""
 
@@ -268,7 +263,8 @@ class Network:
     def _buffers(self, n_rows: int) -> list[Array]:
         """All in one piece of memory, which all workspaces share."""
         sizes = [size * n_rows for size in features_of(self.spec)]
-        ends = [*accumulate(padded(size) for size in sizes)]
+        itemsize = self.spec.dtype.itemsize
+        ends = [*accumulate(in_cache_lines(size, itemsize) for size in sizes)]
         if ends[-1] > self._flat.size:
             self._flat = aligned_empty((ends[-1],), self.spec.dtype)
             self._workspaces.clear()

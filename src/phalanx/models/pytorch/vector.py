@@ -15,7 +15,7 @@ from math import prod
 import numpy as np
 import torch
 
-from phalanx.pure.arrays import CACHE_LINE, Array
+from phalanx.pure.arrays import Array, in_cache_lines
 from phalanx.pure.layout import Kind, Region
 
 Piece = tuple[int, tuple[int, ...]]  # where it begins, and its shape
@@ -50,11 +50,11 @@ class Vector:
         """Lay out parameters and the buffers that training changes."""
         name = str(dtype).removeprefix("torch.")
         width = np.dtype(name).itemsize
-        a_line, place = CACHE_LINE // width, 0
+        place = 0
         placed: list[Piece] = []
         for param in params:
             placed.append((place, tuple(param.shape)))
-            place = _rounded(place + param.numel(), a_line)
+            place = in_cache_lines(place + param.numel(), width)
         kinds: tuple[dict[str, Piece], dict[str, Piece]] = {}, {}
         starts = [0]
         for is_copied, pieces in enumerate(kinds):
@@ -63,7 +63,7 @@ class Vector:
                 if is_copied == (buffer.dtype != dtype):
                     pieces[key] = (place, tuple(buffer.shape))
                     nbytes = buffer.numel() * buffer.element_size()
-                    place = _rounded(place + -(-nbytes // width), a_line)
+                    place = in_cache_lines(place + -(-nbytes // width), width)
         return cls(name, tuple(placed), *kinds, (*starts, place))  # type: ignore[arg-type]
 
     def regions(
@@ -104,7 +104,3 @@ class Vector:
 def _part(flat_N: Array, piece: Piece) -> Array:
     start, shape = piece
     return flat_N[start : start + prod(shape)].reshape(shape)
-
-
-def _rounded(place: int, multiple: int) -> int:
-    return -(-place // multiple) * multiple
