@@ -530,5 +530,6 @@ def test_a_shard_of_one_row_where_the_module_needs_more(n_samples, changes):
 
 def test_shards_of_two_rows_are_enough_for_batch_normalisation():
     data = X[:36], CLASSES[:36]
-    phalanx.fit(normed(), data, **{**GOOD, "workers": 1})
-    phalanx.fit(normed(), data, **{**GOOD, "workers": 1, "batch_size": 12, "sync_every": 3})
+    for changes in ({}, {"batch_size": 12, "sync_every": 3}):
+        run = phalanx.fit(normed(), data, **{**GOOD, "workers": 1, **changes})
+        assert np.isfinite(run.losses).all()

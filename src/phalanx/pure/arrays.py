@@ -1,8 +1,11 @@
 """Array types, alignment, and the axis letters used in names.
 
 B samples of a batch or an order · S shards · K blocks · N parameters · n elements of one block
-H hosts · W workers · T steps of an epoch · M rows of optimiser state · V validation chunks
-F features in · O outputs · C columns of a batch's factors
+W workers · T steps of an epoch, or of a sequence · E epochs · V validation chunks · F features in
+O outputs · M rows of optimiser state, or measures · R rows that travel, or figures of a shard
+X rows of values (parameters, then optimiser state), or whatever there is · G groups of an optimiser
+H hosts, settings of an optimiser, or neurons of a layer · U units of a recurrent layer
+C columns of a batch's factors, classes, or an optimiser's scalars
 """
 
 from __future__ import annotations
