@@ -20,7 +20,7 @@ FLOORS = [
     ["engine"],
     ["job", "local"],
     ["exchange", "models"],
-    ["data", "run", "arena", "testing"],
+    ["data", "run", "arena", "testing", "references"],
     ["pure", "errors", "warning"],
 ]  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(reversed(FLOORS)) for name in names}

@@ -1,11 +1,10 @@
 """torch's own kernels in place of Keras' operations: for whom, and that they compute the same."""
 
-import pickle
-
 import numpy as np
 import pytest
 
 import keras_models as km
+from phalanx import references
 from phalanx.fitting.keras3.data import KerasData
 from phalanx.fitting.keras3.described import DescribedModel
 from phalanx.models.keras3 import fused, recurrent
@@ -29,7 +28,7 @@ RNG = np.random.default_rng(0)
 def described(optimizer, name=None):
     optimizer.build([keras.Variable(np.zeros(N, np.float32))])
     config = {**optimizer.get_config(), "learning_rate": 0.001}
-    packed = pickle.dumps((OptimizerKind.of(optimizer), config, {}, {}))
+    packed = references.dumps((OptimizerKind.of(optimizer), config, {}, {}))
     names = slot_names(optimizer, 1), scalar_names(optimizer)
     return KerasOptimizer(packed, *names, 1, None, name or type(optimizer).__name__)
 

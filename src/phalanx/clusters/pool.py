@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from phalanx import references
 from phalanx.clusters import wire
 from phalanx.clusters.threads import THREAD_VARIABLES
 from phalanx.errors import PhalanxError
@@ -41,6 +42,7 @@ class Pool:
         self.members: list[Member] = []
         self.path = import_path()
         self._libraries: tuple[str, ...] = ()
+        self._changes = references.changes()
         self._start_server()
 
     def _start_server(self) -> None:
@@ -66,8 +68,7 @@ class Pool:
         if set(libraries) - set(self._libraries):
             self._libraries = tuple(dict.fromkeys(self._libraries + libraries))
             self._ask_to_load()
-            for member in [*self.members]:
-                self.bury(member)
+            self._bury_all()
 
     def _ask_to_load(self) -> None:
         if not self._libraries:
@@ -89,7 +90,10 @@ class Pool:
         return not poller.poll(0)
 
     def take(self, n_workers: int) -> list[Member]:
-        """The first `n_workers` workers."""
+        """The first `n_workers` workers; new ones where they have imported what is no more."""
+        if self._changes != references.changes():
+            self._changes = references.changes()
+            self._bury_all()
         return [self.seat(rank) for rank in range(n_workers)]
 
     def seat(self, rank: int) -> Member:
@@ -128,6 +132,10 @@ class Pool:
             self._process.kill()  # stopped, perhaps; a late answer would be to the wrong question
             code = None
         return ORPHANED if code is None else _cause(code)
+
+    def _bury_all(self) -> None:
+        for member in [*self.members]:
+            self.bury(member)
 
     def _fork(self, rank: int) -> Member:
         mine, theirs = socket.socketpair()

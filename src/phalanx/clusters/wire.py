@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import array
 import os
-import pickle
 import socket
 import struct
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from typing import Any
 from phalanx.errors import UserFunctionError
 
 
-class Unreadable(Exception):
+class Unreadable(UserFunctionError):
     """A message that arrived whole and cannot be unpickled."""
 
 
@@ -27,16 +26,22 @@ MAX_DESCRIPTORS = 64
 
 def pack(message: object) -> bytes:
     """A message as bytes. Raises UserFunctionError where a part of it cannot be pickled."""
-    import cloudpickle  # 20 ms, and a fork server that only waits does not need it
+    from phalanx import references  # 20 ms, and a fork server that only waits does not need it
 
     try:
-        return bytes(cloudpickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+        return references.dumps(message)
     except Exception as error:
         raise UserFunctionError(
             "functions that workers call must be picklable, with everything that they refer to; "
             f"got {type(error).__name__}: {error}. Create what cannot be pickled inside the "
             "function, or use one worker."
         ) from error
+
+
+def _unpacked(body: bytes) -> Any:
+    from phalanx import references
+
+    return references.loads(body)
 
 
 def send(sock: socket.socket, message: object, descriptors: Sequence[int] = ()) -> None:
@@ -71,10 +76,12 @@ def receive(sock: socket.socket) -> tuple[Any, list[int]]:
     size, _ = _HEADER.unpack(header)
     body = _exactly(sock, size)
     try:
-        return pickle.loads(body), received.tolist()
+        return _unpacked(body), received.tolist()
     except Exception as error:
         for descriptor in received:
             os.close(descriptor)
+        if isinstance(error, UserFunctionError):
+            raise Unreadable(str(error)) from error
         raise Unreadable(
             f"a worker could not load what it was sent ({type(error).__name__}: {error}). "
             "Functions must be importable in a new process, or defined in the main script."

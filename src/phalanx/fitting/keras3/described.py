@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import cloudpickle
 import keras
 import numpy as np
 import torch
 
+from phalanx import references
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.alike import check_alike
@@ -120,7 +120,7 @@ class DescribedModel:
         try:
             if blueprint.custom:
                 blueprint = self._completed(blueprint)
-            packed: bytes = cloudpickle.dumps(blueprint)
+            packed: bytes = references.dumps(blueprint)
         except InvalidInput:
             raise
         except Exception as error:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import cloudpickle
 import keras
 import numpy as np
 import torch
 
+from phalanx import references
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.alike import check_optimizer
 from phalanx.fitting.keras3.arrays import assign, numpy_of
@@ -89,7 +89,7 @@ class DescribedOptimizer:
         kind = OptimizerKind.of(self.live)
         if kind.kind is not None:
             self._check_alike(kind, config)
-        packed: bytes = cloudpickle.dumps((kind, config, constraints, paths))
+        packed: bytes = references.dumps((kind, config, constraints, paths))
         return packed
 
     def _config(self) -> dict[str, Any]:

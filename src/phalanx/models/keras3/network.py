@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from phalanx import references
 from phalanx.errors import UserFunctionError
 from phalanx.models.keras3.generators import (
     as_guest,
@@ -89,7 +89,7 @@ class KerasSpec:
             from phalanx.models.keras3.recurrent import use_torch_recurrence
 
             self.settings.apply()
-            blueprint = pickle.loads(self.packed)
+            blueprint = references.loads(self.packed)
             model = blueprint.build()
             use_torch_recurrence(model)
             keep_as_they_lie()

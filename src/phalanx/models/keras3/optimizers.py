@@ -9,7 +9,6 @@ block, in its own shape.
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -18,6 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from phalanx import references
 from phalanx.pure.optimizers import Slice, Update
 from phalanx.pure.timetable import Moment
 
@@ -96,7 +96,7 @@ class Machine:
         assert at.block is not None
         self.torch, self.shape = torch, shape
         self.variable = keras.Variable(at.params_n.reshape(shape), dtype=at.params_n.dtype)
-        kind, config, constraints, paths = pickle.loads(described.packed)
+        kind, config, constraints, paths = references.loads(described.packed)
         place = at.block.start
         self.variable.constraint = constraints.get(place)
         self.variable._path = paths.get(place, self.variable.path)  # some are treated by name

@@ -22,6 +22,7 @@ from phalanx.models.pytorch.generators import seed_everything
 from phalanx.models.pytorch.glimpse import glimpse
 from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.randomness import Key
+from phalanx.references import opened, sealed
 
 GLIMPSED = 16  # samples by which a dataset is known again
 SHARED = 4096  # bytes from which an array inside a dataset is shared rather than copied
@@ -264,7 +265,7 @@ class _Packer(Pickler):
 
     def pack(self, value: Any) -> bytes:
         self.dump(value)
-        return self._file.getvalue()
+        return sealed(self.told, self._file)
 
     def persistent_id(self, part: Any) -> Any:
         array = _shareable(part)
@@ -287,7 +288,7 @@ def _shareable(part: Any) -> Array | None:
 
 class _Unpacker(pickle.Unpickler):
     def __init__(self, packed: bytes, arrays: dict[str, Any]) -> None:
-        super().__init__(io.BytesIO(packed))
+        super().__init__(opened(packed))
         self._arrays = arrays
 
     def persistent_load(self, key: Any) -> Any:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import copyreg
 import io
-import pickle
 from typing import Any
 from uuid import uuid4
 
-import cloudpickle
 import torch
 from cloudpickle import cloudpickle as details
+
+from phalanx import references
 
 
 def _torch_ops() -> Any:
@@ -27,11 +27,11 @@ def _torch_ops() -> Any:
 copyreg.pickle(type(torch.ops), lambda ops: (_torch_ops, ()))
 
 
-class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class Pickler(references.Pickler):
     """Classes that it sends by value come out as classes of their own, one a process."""
 
     def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        super().__init__(file)
         self._token = uuid4().hex
 
     def reducer_override(self, part: Any) -> Any:
@@ -45,7 +45,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def dumps(value: Any) -> bytes:
-    """The pickle of a value."""
+    """The pickle of a value, for `references.loads`."""
     file = io.BytesIO()
-    Pickler(file).dump(value)
-    return file.getvalue()
+    pickler = Pickler(file)
+    pickler.dump(value)
+    return references.sealed(pickler.told, file)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from phalanx import references
 from phalanx.errors import InvalidInput
 from phalanx.models.pytorch import byvalue
 from phalanx.models.pytorch.optimizers import NOT_KEPT, bare, trial_step
@@ -36,7 +37,7 @@ def counts_of(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
         body = _packed((kept, settings), type(optimizer).__name__)
         for shape in {tuple(min(n, LARGEST) for n in param.shape) for param in group["params"]}:
             after = _after_steps(type(optimizer), body, shape)
-            kept_before, settings_before = pickle.loads(body)
+            kept_before, settings_before = references.loads(body)
             counts = _counted(settings_before, [settings_after for _, settings_after in after])
             for kept_after, settings_after in after:
                 others = {k: v for k, v in settings_after.items() if k not in counts}
@@ -76,7 +77,7 @@ def _after_steps(
     kind: type, body: bytes, shape: tuple[int, ...]
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Attributes and settings after each step of a copy, which has them from the pickle `body`."""
-    kept, settings = pickle.loads(body)
+    kept, settings = references.loads(body)
     generator = torch.Generator().manual_seed(0)
     # that require gradients, so that one which asks autograd for more of them says so
     params = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for _ in range(PARAMS)]

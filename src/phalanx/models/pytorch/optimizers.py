@@ -7,7 +7,6 @@ get each of the module's parameters as one block, in its own shape.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -15,6 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from phalanx import references
 from phalanx.errors import InvalidInput
 from phalanx.models.pytorch.fused import Direct
 from phalanx.pure.arrays import Array
@@ -85,7 +85,7 @@ class BlockOptimizer:
         self._at, self._described = at, described
         self._shape = described.shapes[at.block.start] if described.shapes else None
         self._param = torch.nn.Parameter(self._shaped(at.params_n), requires_grad=False)
-        kind, attributes, groups = pickle.loads(described.packed)
+        kind, attributes, groups = references.loads(described.packed)
         self._group = {**groups[at.block.group], "params": [self._param]}
         self._begun_with = {k: v for k, v in self._group.items() if k in described.counts}
         self._optimizer = bare(kind, attributes, [self._group])

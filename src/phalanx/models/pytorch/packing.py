@@ -12,6 +12,7 @@ import torch
 from phalanx.errors import InvalidInput
 from phalanx.models.pytorch.byvalue import Pickler
 from phalanx.models.pytorch.parametrized import reduced
+from phalanx.references import opened, sealed
 
 DEPTH = 4  # attributes of attributes that are looked at for the culprit
 
@@ -25,8 +26,9 @@ def packed(module: torch.nn.Module, params: Sequence[torch.Tensor], *others: Any
     places = {id(param): i for i, param in enumerate(params) if _is_plain(param)}
     file = io.BytesIO()
     try:
-        _Pickler(file, places).dump((module, *others))
-        return file.getvalue()
+        pickler = _Pickler(file, places)
+        pickler.dump((module, *others))
+        return sealed(pickler.told, file)
     except Exception as error:
         culprit = _culprit_in(module) or _culprit_among(others) or "one of the functions"
         raise InvalidInput(
@@ -58,7 +60,7 @@ class _Pickler(Pickler):
 
 class _Unpickler(pickle.Unpickler):
     def __init__(self, body: bytes, own: list[torch.nn.Parameter]) -> None:
-        super().__init__(io.BytesIO(body))
+        super().__init__(opened(body))
         self._own = own
 
     def persistent_load(self, place: Any) -> Any:
