@@ -378,8 +378,15 @@ class TestTalking:
     def test_every_host_hears_every_host(self):
         groups = Table(3).groups()
         told = [None, {"a": [1]}, "x" * 1000]
-        found = in_threads(*(lambda g=g: gather(g, told[g.place.host]) for g in groups))
+        found = in_threads(*(lambda g=g: gather(g, "all", told[g.place.host]) for g in groups))
         assert found == [told] * 3
+
+    def test_hosts_that_speak_of_different_things_differ(self):
+        def speak(group):
+            with pytest.raises(HostsDiffer, match=r"they are at this \(host 0\), that \(host 1\)"):
+                gather(group, ("this", "that")[group.place.host], None)
+
+        in_threads(*(lambda g=g: speak(g) for g in Table(2).groups()))
 
     @pytest.mark.parametrize("host", [0, 2])
     def test_one_host_leads(self, host):

@@ -1,14 +1,17 @@
 """A host that is lost at any operation of its group: the others give the answer of one host, and
 the caller hears of every epoch once."""
 
+from threading import Thread
+
 import numpy as np
 import pytest
 
 import phalanx
 from phalanx.engine.courier import Courier
-from phalanx.errors import HostLost
+from phalanx.errors import HostLost, InvalidInput
 from phalanx.exchange.board import OPENED
 from phalanx.training.course import Course
+from phalanx.training.sessions import in_one_thread
 from ray_in_threads import Loss, Threads
 
 RNG = np.random.default_rng(0)
@@ -86,3 +89,23 @@ def test_a_loss_while_this_host_updates_waits_for_the_next_exchange():
     courier = Courier.__new__(Courier)
     courier.door, courier.group = Door(), Lost()
     courier._wait_until_open(3)  # workers are at tick 2, which all hosts have exchanged
+
+
+def test_other_threads_do_not_speak_with_hosts_that_train():
+    class Talk:
+        pass
+
+    group, refused = Talk(), []
+
+    def other():
+        with pytest.raises(InvalidInput, match="fits come one after another"), in_one_thread(group):
+            pass
+        refused.append(True)
+
+    with in_one_thread(group), in_one_thread(group):  # a fit in a callback
+        thread = Thread(target=other)
+        thread.start()
+        thread.join()
+    assert refused
+    with in_one_thread(group), in_one_thread(None):
+        pass

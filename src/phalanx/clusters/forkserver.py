@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import os
 import signal
 import socket
@@ -76,6 +77,8 @@ def _become_worker(server: int, rank: int, descriptor: int) -> NoReturn:
     from phalanx.clusters.process import serve
 
     status = 1
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a closed one is None
+        sys.stdout.reconfigure(line_buffering=True)  # what is printed is not lost with a worker
     try:
         die_with_parent(server)
         serve(socket.socket(fileno=descriptor), rank)
@@ -99,8 +102,8 @@ def _end(pid: int, children: set[int]) -> int | None:
 
 def _end_at_once() -> NoReturn:
     """To take libraries down in order takes up to a second, for which the driver would wait."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # a closed one is None
+        stream.flush()
     os._exit(0)
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakSet
 
 from phalanx import references
 from phalanx.clusters import wire
@@ -46,7 +47,7 @@ class Pool:
         self._start_server()
 
     def _start_server(self) -> None:
-        mine, theirs = socket.socketpair()
+        mine, theirs = _socket_pair()
         code = "import sys; from phalanx.clusters.forkserver import main; main(int(sys.argv[1]))"
         with theirs:
             self._process = subprocess.Popen(
@@ -77,7 +78,7 @@ class Pool:
             wire.send(self._server, ("load", self._libraries))
             wire.receive(self._server)
         except (EOFError, OSError):
-            pass  # found out, and mended, at the next fork
+            self._process.kill()  # a late answer would be to the wrong question; mended at a fork
         except BaseException:
             shutdown()  # after half an exchange, the next answer would be to the wrong question
             raise
@@ -105,8 +106,7 @@ class Pool:
 
     def forget(self) -> None:
         """Leave the workers to the process that this one was forked from."""
-        for sock in (self._server, *(member.sock for member in self.members)):
-            sock.close()
+        self.is_open, self.members = False, []
 
     def close(self) -> None:
         """End the workers and the fork server, and wait until they are gone."""
@@ -123,6 +123,8 @@ class Pool:
 
     def bury(self, member: Member) -> str:
         """Make sure that a worker is gone, and forget it; returns what ended it, in words."""
+        if not self.is_open:
+            return ORPHANED
         self.members.remove(member)
         member.sock.close()
         try:
@@ -138,7 +140,7 @@ class Pool:
             self.bury(member)
 
     def _fork(self, rank: int) -> Member:
-        mine, theirs = socket.socketpair()
+        mine, theirs = _socket_pair()
         mine.settimeout(SEND_PATIENCE)
         try:
             with theirs:
@@ -163,10 +165,10 @@ class Pool:
             try:
                 return self._ask_for_fork(rank, descriptor)
             except (EOFError, OSError):
-                self._server.close()
                 self._process.kill()
-                if self._process.wait() >= 0:
+                if self._process.wait() > 0:  # 0 may be all that is told of one that was killed
                     raise  # nobody killed it, so another one would not work either
+                self._server.close()
                 self._start_server()
                 self._ask_to_load()
         return self._ask_for_fork(rank, descriptor)
@@ -199,6 +201,22 @@ def _cause(code: int) -> str:
     return f"it was ended by {name}{hint}"
 
 
+def _socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends, neither of them on the place of a standard stream that is closed."""
+    ends = socket.socketpair()
+    pair = tuple(end if end.fileno() > 2 else _moved(end) for end in ends)
+    _sockets.update(pair)
+    return pair  # type: ignore[return-value]
+
+
+def _moved(end: socket.socket) -> socket.socket:
+    import fcntl
+
+    with end:
+        return socket.socket(fileno=fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
+
+
+_sockets: WeakSet[socket.socket] = WeakSet()  # both ends of all that lead to workers and servers
 _pool: Pool | None = None
 _set_aside: list[Pool] = []  # of jobs in whose callbacks others run
 _spare: list[Pool] = []  # of jobs that ran in callbacks; the next epoch's may be alike
@@ -262,6 +280,8 @@ def _forget_after_fork() -> None:
     _pool = None
     for pool in pools:
         pool.forget()
+    for sock in [*_sockets]:  # a worker's end must close with the worker
+        sock.close()
 
 
 atexit.register(shutdown)

@@ -16,6 +16,7 @@ from phalanx.clusters import wire
 from phalanx.clusters.base import Forward
 from phalanx.clusters.heap import Garbage, keep_freed_memory
 from phalanx.clusters.inprocess import predict_chunks
+from phalanx.clusters.surroundings import Surroundings
 from phalanx.data.placement import Placement
 from phalanx.engine.worker import Worker
 from phalanx.exchange.board import ABORT, Aborted
@@ -31,6 +32,7 @@ class TakeJob:
     """
 
     life: int
+    around: Surroundings
     script: Script
     job: Job
     fields: Fields
@@ -42,6 +44,7 @@ class TakeJob:
 class TakeForward:
     """A prediction, its arena's fields, and where its samples lie."""
 
+    around: Surroundings
     work: Forward
     fields: Fields
     samples: Placement
@@ -82,12 +85,14 @@ def serve(sock: socket.socket, rank: int) -> None:
         try:
             match message:
                 case TakeJob():
+                    message.around.take()
                     arena = Arena.attach(message.fields, descriptors[0])
                     worker = _worker(message, arena, descriptors[1], rank)
                 case Lease():
                     assert worker is not None
                     worker.run(message)
                 case TakeForward():
+                    message.around.take()
                     _predict(message, descriptors, rank)
                     garbage.collect()
                 case DropJob():

@@ -20,6 +20,7 @@ from phalanx.clusters.pool import (
 )
 from phalanx.clusters.process import TakeForward, TakeJob
 from phalanx.clusters.supervisor import GLANCE, Supervisor
+from phalanx.clusters.surroundings import Surroundings
 from phalanx.clusters.threads import one_blas_thread
 from phalanx.clusters.turns import Turn, Turns
 from phalanx.data.placement import Placement
@@ -49,10 +50,10 @@ class Processes:
         fields = job.fields | place.fields(training)
         if validation and place_validation:
             fields |= place_validation.fields(validation)
-        script = faults.active
+        script, around = faults.active, Surroundings.here()
 
         def setup(life: int) -> TakeJob:
-            return TakeJob(life, script, job, fields, place, place_validation)
+            return TakeJob(life, around, script, job, fields, place, place_validation)
 
         with reserved() as (pool, turn):
             pool.load(job.model.libraries)
@@ -76,7 +77,7 @@ class Processes:
             "outputs": Field(work.out_shape, work.dtype),
         }
         fields |= place.fields(samples)
-        message = TakeForward(work, fields, place)
+        message = TakeForward(Surroundings.here(), work, fields, place)
         with reserved() as (pool, _):
             pool.load(work.model.libraries)
             arena, descriptor = Arena.shared(fields)

@@ -25,13 +25,14 @@ def claimed(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor, owner = os.open(folder, os.O_RDONLY), os.getpid()
     try:
         _lock(descriptor, folder)
         yield
     finally:
-        with suppress(OSError):  # a child that the user's code has forked may have it open, too
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        if os.getpid() == owner:  # a child that the user's code has forked has it open, too
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 

@@ -76,7 +76,7 @@ class Course:
     def _go_on(self) -> Reason | None:
         """Lease after lease."""
         if self.group is not None:
-            self._pauses = any(gather(self.group, self._pauses))
+            self._pauses = any(gather(self.group, "the beginning of a lease", self._pauses))
         reason = self._ask_again()
         while reason is None and self.door[HALT] != REGROUP:
             epochs = self._run_lease()
@@ -134,7 +134,7 @@ class Course:
                 stops = bool(on_epoch(len(self.standing.records), record))
             has_changed = mirror is not None and mirror.changed(values_N)
         if self.group is not None and self._pauses:
-            told = gather(self.group, (stops, has_changed))
+            told = gather(self.group, "the end of an epoch", (stops, has_changed))
             stops, has_changed = told[0][0], any(changed for _, changed in told)
             if has_changed:
                 lead(self.group, values_N)

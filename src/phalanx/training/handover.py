@@ -23,7 +23,11 @@ HERE = Path("another host")
 def hand_over(group: Group, mine: Standing) -> Standing:
     """Where all hosts go on: at the furthest that one of them has come to, the first such."""
     state = mine.state
-    stands = gather(group, (mine.reason is not None, state.updates, state.epochs, state.place))
+    stands = gather(
+        group,
+        "where each stands",
+        (mine.reason is not None, state.updates, state.epochs, state.place),
+    )
     furthest = max(stands)
     if all(stand == furthest for stand in stands):
         return mine
@@ -32,7 +36,7 @@ def hand_over(group: Group, mine: Standing) -> Standing:
     arrays = arrays_of(state)
     shapes = {name: (array.shape, array.dtype.str) for name, array in arrays.items()}
     told = (shapes, facts_of(mine)) if is_giver else None
-    shapes, facts = gather(group, told)[giver]
+    shapes, facts = gather(group, "a handover", told)[giver]
     given = {name: _given(group, giver, arrays.get(name), *shapes[name]) for name in shapes}
     if stands[group.place.host] == furthest:
         return mine

@@ -20,7 +20,7 @@ from phalanx.pure.stopping import Progress, Reason
 from phalanx.run import EpochRecord
 from phalanx.training.course import History, after, take_spans
 from phalanx.training.following import Following
-from phalanx.training.sessions import agreed, telling_others
+from phalanx.training.sessions import agreed, in_one_thread, telling_others
 from phalanx.training.staffing import cluster_of
 from phalanx.training.state import Standing, State
 from phalanx.training.train import Trained, record_run
@@ -59,17 +59,18 @@ def minimize(job: Job, start: State, training: Samples, limits: Limits) -> Minim
     # SciPy's own products run here, on one thread too, or their bits would depend on the cluster
     history = History()
     group = launched().join()
-    if group is not None:
-        job, history.events = agreed(group, job, start, training, None, Following())
-    cluster = cluster_of(job.model, job.n_seats, job.n_workers, group)
-    with (
-        telling_others(group),
-        one_blas_thread(),
-        cluster.session(job, training, None, history.events.append) as session,
-        session.interruptible(),
-    ):
-        objective = _Objective(job, session, history)
-        status, message, reason = _descend(objective, path, limits)
+    with in_one_thread(group):
+        if group is not None:
+            job, history.events = agreed(group, job, start, training, None, Following())
+        cluster = cluster_of(job.model, job.n_seats, job.n_workers, group)
+        with (
+            telling_others(group),
+            one_blas_thread(),
+            cluster.session(job, training, None, history.events.append) as session,
+            session.interruptible(),
+        ):
+            objective = _Objective(job, session, history)
+            status, message, reason = _descend(objective, path, limits)
     reached = State(path.x_N.astype(job.model.dtype), np.zeros((0, path.x_N.size), job.model.dtype))
     progress = Progress(rate=0.0)
     records = [EpochRecord(f, None, 0.0, 0.0, None) for f in path.losses]

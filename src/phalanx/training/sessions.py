@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from threading import RLock
 from time import monotonic
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from phalanx.clusters.control import Control
 from phalanx.clusters.hosts.launched import Hosts
 from phalanx.clusters.hosts.machine import fingerprint
 from phalanx.clusters.hosts.talking import agree, gather
 from phalanx.data.samples import Samples
-from phalanx.errors import HostLost, HostsDiffer, NonFiniteLoss
+from phalanx.errors import HostLost, HostsDiffer, InvalidInput, NonFiniteLoss
 from phalanx.exchange.group import Group
 from phalanx.job import Job
 from phalanx.pure.agreement import FLAG
@@ -115,7 +117,7 @@ class Sessions:
                 self._is_interrupted = session.is_interrupted
         if group is not None and standing.reason is not None:
             try:  # nobody leaves before all have what they need to end
-                gather(group, None)
+                gather(group, "the end of a session", None)
             except HostLost as lost:
                 group.failed(lost.brief)  # whoever still waits for me need not
         return standing, None
@@ -180,6 +182,32 @@ class Sessions:
             keeper.close(standing)
 
 
+_speakers: WeakKeyDictionary[Group, RLock] = WeakKeyDictionary()
+
+
+@contextmanager
+def in_one_thread(group: Group | None) -> Iterator[None]:
+    """Within it, this thread alone speaks with the other hosts: what several threads say would
+    reach others than it is meant for.
+
+    Raises InvalidInput where another thread does.
+    """
+    if group is None:
+        yield
+        return
+    speaker = _speakers.setdefault(group, RLock())
+    if not speaker.acquire(blocking=False):
+        raise InvalidInput(
+            "where several hosts train, fits come one after another, in the same order on all; "
+            "another thread of this program is training. Wait until it is done, or fit in the "
+            "thread whose callback this is."
+        )
+    try:
+        yield
+    finally:
+        speaker.release()
+
+
 @contextmanager
 def telling_others(group: Group | None) -> Iterator[None]:
     """Let the other hosts know of what makes this one fail, unless they know by themselves."""
@@ -209,7 +237,7 @@ def agreed(
         "max_epochs": job.rule.max_epochs,
         "loss_threshold": job.rule.loss_threshold,
     }
-    if not any(gather(group, following.resume is not None)):
+    if not any(gather(group, "the beginning of a training", following.resume is not None)):
         facts["initial parameters"] = digest(start.params_N, start.state_MN)
     found = agree(group, fingerprint(), facts, following.mixed == FLAG)
     events = [Event("hosts differ", start.updates, text, at=monotonic()) for text in found]

@@ -24,7 +24,7 @@ from phalanx.run import EpochRecord, Event, Run, digest, shares_of
 from phalanx.training.claim import claimed
 from phalanx.training.course import History
 from phalanx.training.following import Following
-from phalanx.training.sessions import Sessions, telling_others
+from phalanx.training.sessions import Sessions, in_one_thread, telling_others
 from phalanx.training.staffing import cluster_of, for_hosts
 from phalanx.training.state import Standing, State
 
@@ -68,11 +68,12 @@ def train(
     begun, first_update = monotonic(), 0 if following.resume else start.updates
     hosts = following.hosts or launched()
     group = hosts.join()
-    with telling_others(group):
-        job = replace(job, keeps_snapshots=following.checkpoints is not None)
-        sessions = Sessions(job, start, training, validation, following, history)
-    with closing(sessions):
-        standing = run_through(sessions, Standing(start, progress), hosts, group)
+    with in_one_thread(group):
+        with telling_others(group):
+            job = replace(job, keeps_snapshots=following.checkpoints is not None)
+            sessions = Sessions(job, start, training, validation, following, history)
+        with closing(sessions):
+            standing = run_through(sessions, Standing(start, progress), hosts, group)
     steps = standing.state.updates - first_update
     run = record_run(sessions.job, standing, history, monotonic() - begun, steps)
     assert standing.reason is not None

@@ -13,9 +13,13 @@ from phalanx.pure.agreement import Facts, differences
 from phalanx.pure.arrays import Array
 
 
-def gather(group: Group, told: Any) -> list[Any]:
-    """What each host tells, in the order of hosts. Hosts trust each other: it is unpickled."""
-    body = np.frombuffer(pickle.dumps(told), np.uint8)
+def gather(group: Group, about: str, told: Any) -> list[Any]:
+    """What each host tells about something, in the order of hosts, which trust each other: it is
+    unpickled.
+
+    Raises HostsDiffer where some tell about something else.
+    """
+    body = np.frombuffer(pickle.dumps((about, told)), np.uint8)
     sizes_H1 = np.zeros((group.place.count, 1))
     group.all_gather(np.array([float(len(body))]), sizes_H1).wait(_quietly)
     sizes = sizes_H1[:, 0].astype(int)
@@ -23,7 +27,15 @@ def gather(group: Group, told: Any) -> list[Any]:
     mine_n[: len(body)] = body
     all_Hn = np.zeros((group.place.count, len(mine_n)), np.uint8)
     group.all_gather(mine_n, all_Hn).wait(_quietly)
-    return [pickle.loads(row_n[:size].tobytes()) for row_n, size in zip(all_Hn, sizes, strict=True)]
+    said = [pickle.loads(row_n[:size].tobytes()) for row_n, size in zip(all_Hn, sizes, strict=True)]
+    abouts = [of_host[0] for of_host in said]
+    if len(set(abouts)) > 1:
+        raise HostsDiffer(
+            "all hosts must begin the same trainings in the same order, those in callbacks too; "
+            f"they are at {', '.join(f'{at} (host {h})' for h, at in enumerate(abouts))}. Have "
+            "every host do what one of them does."
+        )
+    return [of_host[1] for of_host in said]
 
 
 def lead(group: Group, array: Array, host: int = 0) -> None:
@@ -37,7 +49,7 @@ def agree(group: Group, machine: Facts, job: Facts, is_flagged: bool) -> list[st
 
     Raises HostsDiffer; where machines that differ are to be flagged only, returns how they do.
     """
-    machines_H, jobs_H = zip(*gather(group, (machine, job)), strict=True)
+    machines_H, jobs_H = zip(*gather(group, "what is to be trained", (machine, job)), strict=True)
     of_jobs, of_machines = differences(jobs_H), differences(machines_H)
     if of_jobs:
         raise HostsDiffer(
