@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from phalanx.cli import app
+from phalanx.cli import app, fitting
 from phalanx.cli.fitting import split
 from phalanx.data.files import read_table
 from phalanx.estimators.parameters import SOLVERS
@@ -658,6 +658,28 @@ def test_a_demo_that_ends_with_the_first_kill_says_no_more_than_happened(tmp_pat
     short = call("demo", "--chaos", "--epochs", "2", "--out", tmp_path / "short")
     assert "kill -9" not in short.stderr
     assert "it ended before any worker was killed" in short.stdout
+
+
+@pytest.mark.parametrize("options", [[], ["--chaos"]])
+@pytest.mark.parametrize("nth", [1, 2])
+def test_an_interrupted_demo_compares_nothing(tmp_path, monkeypatch, options, nth):
+    begun, fit = [], fitting._fit
+
+    def interrupted(estimator, samples, more):
+        begun.append(estimator)
+        if len(begun) == nth:
+            more["callback"] = lambda *_: signal.raise_signal(signal.SIGINT)
+        fit(estimator, samples, more)
+
+    monkeypatch.setattr(fitting, "_fit", interrupted)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    result = call("demo", "--epochs", "9", "--out", tmp_path / "demo", *options)
+    signal.signal(signal.SIGINT, handler)
+    assert result.exit_code == 130, result.output
+    assert len(begun) == nth
+    assert result.stdout == ""
+    assert "interrupted" in result.stderr
+    assert not (tmp_path / "demo").exists()
 
 
 def test_a_difference_of_digests_is_a_failure(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from phalanx.runs.predictor import Predictor
 
 BAD_INPUT = 2
+CTRL_C = 130  # what a shell expects of a program that Ctrl-C ended
 
 out = Console(highlight=False)
 err = Console(highlight=False, stderr=True)

@@ -6,7 +6,9 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from phalanx.cli.console import note
+import typer
+
+from phalanx.cli.console import CTRL_C, note
 from phalanx.cli.progress import Progress
 from phalanx.cli.settings import Settings
 from phalanx.cli.splitting import split_index
@@ -15,6 +17,7 @@ from phalanx.data.table import Table, as_text
 from phalanx.errors import InvalidInput, PhalanxError
 from phalanx.models.mlp import MLPSpec
 from phalanx.pure.arrays import Array
+from phalanx.pure.stopping import Reason
 from phalanx.run import Run
 from phalanx.runs.evaluation import Evaluation
 from phalanx.runs.predictor import Predictor
@@ -105,6 +108,14 @@ def fit(
     judged = parts.judged + (", by which the epoch was chosen" if settings.early_stopping else "")
     evaluation = predictor.evaluate(parts.held_out or parts.training, settings.processes)
     return Outcome(predictor, estimator.run_, evaluation, judged)
+
+
+def fit_to_the_end(parts: Split, settings: Settings, follower: Progress | None = None) -> Outcome:
+    """Train as `fit` does; exit where Ctrl-C has ended it, since nothing can be compared then."""
+    outcome = fit(parts, settings, follower)
+    if outcome.run.reason == Reason.INTERRUPTED:
+        raise typer.Exit(CTRL_C)
+    return outcome
 
 
 def _fit_followed(estimator: Any, samples: Any, more: dict[str, Any], by: Progress) -> None:

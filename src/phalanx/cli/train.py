@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from phalanx.cli.console import note, say, say_evaluation
+from phalanx.cli.console import CTRL_C, note, say, say_evaluation
 from phalanx.cli.keeping import how_to_go_on, keeping
 from phalanx.cli.options import (
     CheckpointEvery,
@@ -26,8 +26,6 @@ from phalanx.cli.options import (
 from phalanx.cli.settings import Settings
 from phalanx.errors import InvalidInput
 from phalanx.pure.stopping import Reason
-
-CTRL_C = 130  # what a shell expects of a program that Ctrl-C ended, here with its work saved
 
 if TYPE_CHECKING:
     from phalanx.cli.fitting import Outcome, Split
