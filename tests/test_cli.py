@@ -282,6 +282,10 @@ def test_predictions_replace_nothing_unasked(run, tmp_path):
     assert out.read_text() == "mine"
     assert call("predict", run, new, "--out", out, "--overwrite").exit_code == 0
     assert out.read_text().startswith("prediction\n<")
+    (tmp_path / "mine.csv").symlink_to(out)
+    assert call("predict", run, new, "--out", tmp_path / "mine.csv", "--overwrite", "--proba")
+    assert (tmp_path / "mine.csv").is_symlink()
+    assert out.read_text().startswith("prediction,")
 
 
 def test_predict_needs_no_target(run, tmp_path):
@@ -298,7 +302,7 @@ def test_codes_with_leading_zeros_stay_apart(tmp_path):
     options = ["--epochs", "40", "--learning-rate", "0.1", "--workers", "1", "--out", run]
     result = call("train", data, "--target", "code", *options)
     assert result.exit_code == 0, result.output
-    assert "1 columns as 2 features" in result.stderr
+    assert "1 column as 2 features" in result.stderr
     new = tmp_path / "new.csv"
     new.write_text("zip,code\n1234,1\n1234,1\n")  # without any zero in front
     assert call("predict", run, new).stdout.split() == ["prediction", "1", "1"]
@@ -351,7 +355,7 @@ def test_long_codes_are_categories(tmp_path):
     options = ["--epochs", "40", "--learning-rate", "0.1", "--workers", "1", "--out", run]
     result = call("train", data, "--target", "y", *options)
     assert result.exit_code == 0, result.output
-    assert "1 columns as 2 features" in result.stderr
+    assert "1 column as 2 features" in result.stderr
     assert "'id' is taken for text. It counts as text since float64 would round" in result.stderr
     (tmp_path / "new.csv").write_text(f"id\n{BIG}\n{BIG}\n")  # none that would be rounded
     assert call("predict", run, tmp_path / "new.csv").stdout.split() == ["prediction", "u", "u"]
@@ -446,6 +450,9 @@ BAD_OPTIONS = {
     "NaN threshold": (["--loss-threshold", "nan"], "--loss-threshold"),
     "negative penalty": (["--alpha", "-1"], "--alpha must be a number at least 0"),
     "negative tolerance": (["--tol", "-1"], "--tol must be a number at least 0"),
+    "infinite rate": (["--learning-rate", "inf"], "--learning-rate must be a finite number"),
+    "infinite penalty": (["--alpha", "inf"], "--alpha must be a finite number"),
+    "infinite tolerance": (["--tol", "inf"], "--tol must be a finite number"),
     "no patience": (["--patience", "0"], "--patience must be an integer at least 1"),
     "nothing to judge by": (
         ["--early-stopping", "--validation-fraction", "0"],
@@ -608,6 +615,17 @@ def test_what_is_no_run(tmp_path, data):
     refused(call("predict", tmp_path, data, "--workers", "none"), "positive integer")
 
 
+@pytest.mark.parametrize("option", ["--out", "--checkpoint"])
+def test_an_empty_name_is_no_folder(data, tmp_path, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    refused(call("train", data, "--target", "kind", *QUICK, option, ""), option, "empty")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_name_is_no_file(run, data):
+    refused(call("predict", run, data, "--out", ""), "--out.*empty")
+
+
 def test_predictions_need_the_columns_and_a_place(run, data, tmp_path):
     (tmp_path / "d.csv").write_text(as_csv(flowers(), without=("width",)))
     refused(call("predict", run, tmp_path / "d.csv"), "must have a column 'width'")
@@ -625,6 +643,8 @@ def test_doctor():
     for said in ("cores", "BLAS", "numpy", "ray", "meet", "µs", "GB/s"):
         assert said in result.stdout
     assert "failed" not in result.stdout
+    numpy = next(line for line in result.stdout.splitlines() if "numpy" in line)
+    assert re.search(r"[\d.]+ {3,}$", numpy)  # set to the left, as prose is
 
 
 def test_demo(tmp_path):
@@ -645,6 +665,11 @@ def test_demo_under_chaos(tmp_path):
     assert sum(event["what"] == "worker lost" for event in run["events"]) >= 3
     assert 'class="mark lost"' in (tmp_path / "demo" / "report.html").read_text()
     refused(call("demo", "--chaos", "--workers", "1", "--out", tmp_path / "one"), "two or more")
+
+
+def test_the_help_of_the_demo_has_both_numbers_of_epochs():
+    said = re.sub(r"[\s│]+", " ", CliRunner().invoke(app, ["demo", "--help"]).output)
+    assert "40; 600 with --chaos" in said
 
 
 def test_a_demo_that_ends_with_the_first_kill_says_no_more_than_happened(tmp_path):
@@ -702,6 +727,33 @@ def test_the_help_names_every_strategy(names):
     said = re.sub(r"[\s│]+", " ", CliRunner().invoke(app, ["train", "--help"]).output)
     for name in names:
         assert re.search(rf"\b{name}\b", said), name
+
+
+def test_an_output_without_our_letters_loses_those_alone(run, data, tmp_path):
+    text = data.read_text().replace("<0>", "\u03b1")
+    (tmp_path / "d.csv").write_text(text)
+    program = [sys.executable, "-m", "phalanx"]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    options = ["--target", "kind", *QUICK, "--out", tmp_path / "run"]
+    done = subprocess.run(
+        [*program, "train", tmp_path / "d.csv", *options], env=env, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    command = [*program, "predict", tmp_path / "run", tmp_path / "d.csv", "--proba"]
+    said = subprocess.check_output(command, env=env)
+    assert "probability_\u03b1" in said.decode()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "help"])
+def test_a_full_disk_is_one_message(run, data, command):
+    arguments = ["--help"] if command == "help" else [command, run, data]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "phalanx", *arguments],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert re.fullmatch("error: output and files must be writable; got No space.*\n", done.stderr)
 
 
 def test_the_command_line_loads_quickly():

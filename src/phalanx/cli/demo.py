@@ -24,7 +24,8 @@ EPOCHS = 40
 def demo(
     workers: Workers = "2",
     epochs: Annotated[
-        int | None, typer.Option(help="Most passes over the digits.", show_default="40")
+        int | None,
+        typer.Option(help="Most passes over the digits.", show_default="40; 600 with --chaos"),
     ] = None,
     chaos: Annotated[
         bool, typer.Option("--chaos", help="Kill workers during a training, in front of you.")

@@ -180,11 +180,14 @@ def _check_kept(target: str, drop: list[str]) -> None:
 
 
 def _about(data: Path, parts: Split) -> str:
+    from phalanx.report.words import count
+
     preprocessing, held_out = parts.preprocessing, parts.held_out
     return (
-        f"{data.name}: {parts.training.n_rows:,} samples to train on, "
-        f"{held_out.n_rows if held_out else 0:,} held out; {len(preprocessing.inputs)} columns as "
-        f"{preprocessing.n_features} features; {preprocessing.target.task} of "
+        f"{data.name}: {count(parts.training.n_rows, 'sample')} to train on, "
+        f"{held_out.n_rows if held_out else 0:,} held out; "
+        f"{count(len(preprocessing.inputs), 'column')} as "
+        f"{count(preprocessing.n_features, 'feature')}; {preprocessing.target.task} of "
         f"{preprocessing.target.column!r}"
     )
 

@@ -92,7 +92,12 @@ def happened(events: Iterable[Event]) -> str:
 
 
 def judged(samples: int, what: str) -> str:
-    """Of which samples figures are, e.g. 'On the 450 held-out samples'."""
+    """Of which samples figures are.
+
+    >>> judged(450, "held-out samples"), judged(1, "samples of a.csv")
+    ('On the 450 held-out samples', 'On the 1 sample of a.csv')
+    """
+    what = what.replace("samples", "sample", 1) if samples == 1 else what
     return f"On the {samples:,} {what}"
 
 
