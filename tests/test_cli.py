@@ -549,6 +549,30 @@ def test_what_is_learnt_is_learnt_of_the_training_part_alone():
     assert length.mean != pytest.approx(table["length"].mean())
 
 
+def test_a_row_index_is_left_out_with_a_note(tmp_path):
+    names = {"a": [0.0, 1.0] * 20, "y": ["u", "v"] * 20}
+    as_parquet(tmp_path / "d.parquet", **names, __index_level_0__=list(range(40)))
+    result = call("train", tmp_path / "d.parquet", "--target", "y", *QUICK, "--out", tmp_path / "r")
+    assert result.exit_code == 0, result.output
+    assert "1 column as 1 feature;" in result.stderr
+    assert "left out is __index_level_0__" in result.stderr
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_labels_may_be_names_and_numbers(tmp_path, suffix):
+    """And one of them, or a category, may be called as missing values are in CSV files."""
+    columns = {"a": ["NA", "x", "z", "w"] * 10, "y": ["A", "NA", "1", "2"] * 10}
+    as_parquet(tmp_path / "d.parquet", **columns)
+    rows = zip(columns["a"], columns["y"], strict=True)
+    (tmp_path / "d.csv").write_text("a,y\n" + "".join(f"{a},{y}\n" for a, y in rows))
+    options = ["--epochs", "60", "--learning-rate", "0.1", "--workers", "1"]
+    run = tmp_path / "run"
+    result = call("train", tmp_path / "d.parquet", "--target", "y", *options, "--out", run)
+    assert result.exit_code == 0, result.output
+    assert call("predict", run, tmp_path / f"d{suffix}").stdout.split()[1:] == columns["y"]
+    assert re.search(r"Accuracy +100", call("evaluate", run, tmp_path / f"d{suffix}").stdout)
+
+
 def test_missing_targets_of_a_parquet_file_are_told_without_csv(tmp_path):
     as_parquet(tmp_path / "d.parquet", a=[1, 2, 3], y=["u", None, "v"])
     result = call("train", tmp_path / "d.parquet", "--target", "y")

@@ -56,7 +56,7 @@ def _refused(error: OSError) -> str:
 
 
 def _flush_or_forget() -> None:
-    """Leave nothing for the interpreter to fail on when it writes out what standard output holds."""
+    """Leave nothing in standard output for the interpreter to fail on at its end."""
     try:
         sys.stdout.flush()
     except OSError:

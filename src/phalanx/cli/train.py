@@ -156,6 +156,8 @@ def _train(
         fit(parts, settings, **kept)
         return
     note(_about(data, parts))
+    if table.left_out:
+        note(f"left out is {', '.join(table.left_out)}, a row index; pandas' reset_index names it")
     for said in _doubts(parts.preprocessing):
         note(said)
     with new_run_folder(out or free_folder(data.stem), kept.get("checkpoint")) as folder:
