@@ -120,7 +120,7 @@ def say_evaluation(evaluation: Evaluation, judged: str) -> None:
             [
                 (
                     c.label,
-                    *(f"{x:.3f}" for x in (c.precision, c.recall, c.f1, c.log_loss)),
+                    *map(words.decimals, (c.precision, c.recall, c.f1, c.log_loss)),
                     str(c.samples),
                 )
                 for c in evaluation.classes
