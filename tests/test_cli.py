@@ -126,6 +126,7 @@ def test_a_minimiser_that_was_stopped_names_an_option(tmp_path, data):
     arguments = [*QUICK, "--solver", "lbfgs", "--out", tmp_path / "run"]
     result = call("train", data, "--target", "kind", *arguments)
     assert result.exit_code == 0
+    assert "lbfgs says nothing before its end" in result.stderr
     assert "lbfgs failed to converge" in result.stderr
     assert "Raise --epochs or --tol." in result.stderr
     assert "max_" not in result.stderr

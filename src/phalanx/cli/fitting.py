@@ -102,6 +102,9 @@ def fit(
             keeping["validation_data"] = held_out
     if follower is None:
         _fit(estimator, samples, keeping)
+    elif settings.solver == "lbfgs":  # it is SciPy's, and has no epochs to tell of
+        note("lbfgs says nothing before its end")
+        _fit(estimator, samples, keeping)
     else:
         _fit_followed(estimator, samples, keeping, follower)
     predictor = Predictor(preprocessing, *_network(estimator))
@@ -120,8 +123,7 @@ def fit_to_the_end(parts: Split, settings: Settings, follower: Progress | None =
 
 def _fit_followed(estimator: Any, samples: Any, more: dict[str, Any], by: Progress) -> None:
     estimator._watch, estimator._tell_event = by.watch, by.event
-    if estimator.solver != "lbfgs":  # SciPy's minimiser has no epochs to tell of
-        more["callback"] = by.epoch
+    more["callback"] = by.epoch
     try:
         with by:
             _fit(estimator, samples, more)

@@ -30,7 +30,6 @@ class Evaluation:
 
     NaN is what is undefined: R² of a single sample; of a class without samples the log loss, and
     all figures if nothing was taken for it either.
-
     confusion: samples by true class (row) and predicted class (column), in the order of `classes`.
     """
 
