@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from phalanx.cli import app
+from phalanx.cli import app, fitting
 from phalanx.cli.fitting import split
 from phalanx.data.files import read_table
 from phalanx.estimators.parameters import SOLVERS
@@ -126,6 +126,7 @@ def test_a_minimiser_that_was_stopped_names_an_option(tmp_path, data):
     arguments = [*QUICK, "--solver", "lbfgs", "--out", tmp_path / "run"]
     result = call("train", data, "--target", "kind", *arguments)
     assert result.exit_code == 0
+    assert "lbfgs says nothing before its end" in result.stderr
     assert "lbfgs failed to converge" in result.stderr
     assert "Raise --epochs or --tol." in result.stderr
     assert "max_" not in result.stderr
@@ -282,6 +283,10 @@ def test_predictions_replace_nothing_unasked(run, tmp_path):
     assert out.read_text() == "mine"
     assert call("predict", run, new, "--out", out, "--overwrite").exit_code == 0
     assert out.read_text().startswith("prediction\n<")
+    (tmp_path / "mine.csv").symlink_to(out)
+    assert call("predict", run, new, "--out", tmp_path / "mine.csv", "--overwrite", "--proba")
+    assert (tmp_path / "mine.csv").is_symlink()
+    assert out.read_text().startswith("prediction,")
 
 
 def test_predict_needs_no_target(run, tmp_path):
@@ -298,7 +303,7 @@ def test_codes_with_leading_zeros_stay_apart(tmp_path):
     options = ["--epochs", "40", "--learning-rate", "0.1", "--workers", "1", "--out", run]
     result = call("train", data, "--target", "code", *options)
     assert result.exit_code == 0, result.output
-    assert "1 columns as 2 features" in result.stderr
+    assert "1 column as 2 features" in result.stderr
     new = tmp_path / "new.csv"
     new.write_text("zip,code\n1234,1\n1234,1\n")  # without any zero in front
     assert call("predict", run, new).stdout.split() == ["prediction", "1", "1"]
@@ -351,7 +356,7 @@ def test_long_codes_are_categories(tmp_path):
     options = ["--epochs", "40", "--learning-rate", "0.1", "--workers", "1", "--out", run]
     result = call("train", data, "--target", "y", *options)
     assert result.exit_code == 0, result.output
-    assert "1 columns as 2 features" in result.stderr
+    assert "1 column as 2 features" in result.stderr
     assert "'id' is taken for text. It counts as text since float64 would round" in result.stderr
     (tmp_path / "new.csv").write_text(f"id\n{BIG}\n{BIG}\n")  # none that would be rounded
     assert call("predict", run, tmp_path / "new.csv").stdout.split() == ["prediction", "u", "u"]
@@ -446,6 +451,9 @@ BAD_OPTIONS = {
     "NaN threshold": (["--loss-threshold", "nan"], "--loss-threshold"),
     "negative penalty": (["--alpha", "-1"], "--alpha must be a number at least 0"),
     "negative tolerance": (["--tol", "-1"], "--tol must be a number at least 0"),
+    "infinite rate": (["--learning-rate", "inf"], "--learning-rate must be a finite number"),
+    "infinite penalty": (["--alpha", "inf"], "--alpha must be a finite number"),
+    "infinite tolerance": (["--tol", "inf"], "--tol must be a finite number"),
     "no patience": (["--patience", "0"], "--patience must be an integer at least 1"),
     "nothing to judge by": (
         ["--early-stopping", "--validation-fraction", "0"],
@@ -542,6 +550,30 @@ def test_what_is_learnt_is_learnt_of_the_training_part_alone():
     assert length.mean != pytest.approx(table["length"].mean())
 
 
+def test_a_row_index_is_left_out_with_a_note(tmp_path):
+    names = {"a": [0.0, 1.0] * 20, "y": ["u", "v"] * 20}
+    as_parquet(tmp_path / "d.parquet", **names, __index_level_0__=list(range(40)))
+    result = call("train", tmp_path / "d.parquet", "--target", "y", *QUICK, "--out", tmp_path / "r")
+    assert result.exit_code == 0, result.output
+    assert "1 column as 1 feature;" in result.stderr
+    assert "left out is __index_level_0__" in result.stderr
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_labels_may_be_names_and_numbers(tmp_path, suffix):
+    """And one of them, or a category, may be called as missing values are in CSV files."""
+    columns = {"a": ["NA", "x", "z", "w"] * 10, "y": ["A", "NA", "1", "2"] * 10}
+    as_parquet(tmp_path / "d.parquet", **columns)
+    rows = zip(columns["a"], columns["y"], strict=True)
+    (tmp_path / "d.csv").write_text("a,y\n" + "".join(f"{a},{y}\n" for a, y in rows))
+    options = ["--epochs", "60", "--learning-rate", "0.1", "--workers", "1"]
+    run = tmp_path / "run"
+    result = call("train", tmp_path / "d.parquet", "--target", "y", *options, "--out", run)
+    assert result.exit_code == 0, result.output
+    assert call("predict", run, tmp_path / f"d{suffix}").stdout.split()[1:] == columns["y"]
+    assert re.search(r"Accuracy +100", call("evaluate", run, tmp_path / f"d{suffix}").stdout)
+
+
 def test_missing_targets_of_a_parquet_file_are_told_without_csv(tmp_path):
     as_parquet(tmp_path / "d.parquet", a=[1, 2, 3], y=["u", None, "v"])
     result = call("train", tmp_path / "d.parquet", "--target", "y")
@@ -608,6 +640,17 @@ def test_what_is_no_run(tmp_path, data):
     refused(call("predict", tmp_path, data, "--workers", "none"), "positive integer")
 
 
+@pytest.mark.parametrize("option", ["--out", "--checkpoint"])
+def test_an_empty_name_is_no_folder(data, tmp_path, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    refused(call("train", data, "--target", "kind", *QUICK, option, ""), option, "empty")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_name_is_no_file(run, data):
+    refused(call("predict", run, data, "--out", ""), "--out.*empty")
+
+
 def test_predictions_need_the_columns_and_a_place(run, data, tmp_path):
     (tmp_path / "d.csv").write_text(as_csv(flowers(), without=("width",)))
     refused(call("predict", run, tmp_path / "d.csv"), "must have a column 'width'")
@@ -625,6 +668,8 @@ def test_doctor():
     for said in ("cores", "BLAS", "numpy", "ray", "meet", "µs", "GB/s"):
         assert said in result.stdout
     assert "failed" not in result.stdout
+    numpy = next(line for line in result.stdout.splitlines() if "numpy" in line)
+    assert re.search(r"[\d.]+ {3,}$", numpy)  # set to the left, as prose is
 
 
 def test_demo(tmp_path):
@@ -647,6 +692,11 @@ def test_demo_under_chaos(tmp_path):
     refused(call("demo", "--chaos", "--workers", "1", "--out", tmp_path / "one"), "two or more")
 
 
+def test_the_help_of_the_demo_has_both_numbers_of_epochs():
+    said = re.sub(r"[\s│]+", " ", CliRunner().invoke(app, ["demo", "--help"]).output)
+    assert "40; 600 with --chaos" in said
+
+
 def test_a_demo_that_ends_with_the_first_kill_says_no_more_than_happened(tmp_path):
     result = call("demo", "--chaos", "--epochs", "15", "--out", tmp_path / "demo")
     assert result.exit_code == 0, result.output
@@ -658,6 +708,28 @@ def test_a_demo_that_ends_with_the_first_kill_says_no_more_than_happened(tmp_pat
     short = call("demo", "--chaos", "--epochs", "2", "--out", tmp_path / "short")
     assert "kill -9" not in short.stderr
     assert "it ended before any worker was killed" in short.stdout
+
+
+@pytest.mark.parametrize("options", [[], ["--chaos"]])
+@pytest.mark.parametrize("nth", [1, 2])
+def test_an_interrupted_demo_compares_nothing(tmp_path, monkeypatch, options, nth):
+    begun, fit = [], fitting._fit
+
+    def interrupted(estimator, samples, more):
+        begun.append(estimator)
+        if len(begun) == nth:
+            more["callback"] = lambda *_: signal.raise_signal(signal.SIGINT)
+        fit(estimator, samples, more)
+
+    monkeypatch.setattr(fitting, "_fit", interrupted)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    result = call("demo", "--epochs", "9", "--out", tmp_path / "demo", *options)
+    signal.signal(signal.SIGINT, handler)
+    assert result.exit_code == 130, result.output
+    assert len(begun) == nth
+    assert result.stdout == ""
+    assert "interrupted" in result.stderr
+    assert not (tmp_path / "demo").exists()
 
 
 def test_a_difference_of_digests_is_a_failure(tmp_path, monkeypatch):
@@ -680,6 +752,33 @@ def test_the_help_names_every_strategy(names):
     said = re.sub(r"[\s│]+", " ", CliRunner().invoke(app, ["train", "--help"]).output)
     for name in names:
         assert re.search(rf"\b{name}\b", said), name
+
+
+def test_an_output_without_our_letters_loses_those_alone(run, data, tmp_path):
+    text = data.read_text().replace("<0>", "\u03b1")
+    (tmp_path / "d.csv").write_text(text)
+    program = [sys.executable, "-m", "phalanx"]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    options = ["--target", "kind", *QUICK, "--out", tmp_path / "run"]
+    done = subprocess.run(
+        [*program, "train", tmp_path / "d.csv", *options], env=env, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    command = [*program, "predict", tmp_path / "run", tmp_path / "d.csv", "--proba"]
+    said = subprocess.check_output(command, env=env)
+    assert "probability_\u03b1" in said.decode()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "help"])
+def test_a_full_disk_is_one_message(run, data, command):
+    arguments = ["--help"] if command == "help" else [command, run, data]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "phalanx", *arguments],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert re.fullmatch("error: output and files must be writable; got No space.*\n", done.stderr)
 
 
 def test_the_command_line_loads_quickly():

@@ -2,10 +2,12 @@
 
 import doctest
 import importlib
+import json
 import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -46,7 +48,9 @@ def test_the_readmes_program(capsys, tmp_path, monkeypatch):
     assert float(figure) < 0.2
     exec(compile(checkpoints, "README.md", "exec"), names)
     assert list(tmp_path.glob("checkpoints/step-*"))
-    exec(compile(faults, "README.md", "exec"), names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exec(compile(faults, "README.md", "exec"), names)
     assert names["shaken"].run_.events[0].what == "worker lost"
 
 
@@ -58,6 +62,8 @@ def test_the_readmes_command_line(tmp_path):
         ["bash", "-e", "-c", quick], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True
     )
     assert (tmp_path / "runs" / "first" / "report.html").exists()
+    record = json.loads((tmp_path / "runs" / "first" / "run.json").read_text())
+    assert record["run"]["workers"] == 2  # as many as it asks for
     predictions = (tmp_path / "predictions.csv").read_text().splitlines()
     assert len(predictions) == 151
     assert set(predictions[1:]) == {"setosa", "versicolor", "virginica"}

@@ -29,6 +29,36 @@ def test_numbers_and_text_of_a_csv(tmp_path):
     assert table["b"].tolist() == ["red", "blue"]
 
 
+DELIMITED = {
+    "tabs, a comma in a name": ("a,b,c,d\tb\n1\t2\n", ".tsv", ["a,b,c,d", "b"]),
+    "tsv that is none": ("a,b\n1,2\n", ".tsv", ["a", "b"]),
+    "commas in quotes": ('"a,b,c";d\n1;2\n', ".csv", ["a,b,c", "d"]),
+    "quotes in quotes": ('"a "",;,"" b";"c,";d\n1;2;3\n', ".csv", ['a ",;," b', "c,", "d"]),
+    "a quoted newline": ('a;"b,\nc,";d\n1;2;3\n', ".csv", ["a", "b,\nc,", "d"]),
+    "a blank line first": ("\n\r\na;b\n1;2\n", ".csv", ["a", "b"]),
+    "Excel": ("sep=;\r\na,b;c\r\n1;2\r\n", ".csv", ["a,b", "c"]),
+    "Excel, quoted": ('\ufeff"sep=,"\na;b,c\n1,2\n', ".csv", ["a;b", "c"]),
+    "Excel, a bar": ("sep=|\na|b\n1|2\n", ".txt", ["a", "b"]),
+    "Excel, a tab": ("sep=\t\na\tb\n1\t2\n", ".csv", ["a", "b"]),
+    "counted by pandas": ("0,1,2\n5,6,7\n", ".csv", ["0", "1", "2"]),
+}
+
+
+@pytest.mark.parametrize("case", DELIMITED)
+def test_the_names_in_the_header(tmp_path, case):
+    text, suffix, names = DELIMITED[case]
+    table = read_table(written(tmp_path, text, f"data{suffix}"))
+    assert table.names == names
+    assert table.n_rows == 1
+
+
+def test_a_line_below_excels_keeps_its_number(tmp_path):
+    with pytest.raises(InvalidInput, match="line 4 has 1"):
+        read_table(written(tmp_path, "sep=;\na;b\n1;2\n3\n"))
+    with pytest.raises(InvalidInput, match="file is empty"):
+        read_table(written(tmp_path, "sep=;\n"))
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_the_delimiter_is_seen_from_the_header(tmp_path, delimiter):
     table = read_table(written(tmp_path, GOOD.replace(",", delimiter)))
@@ -48,12 +78,17 @@ BAD_CSV = {
     "header only": ("a,b,y\n", "header alone"),
     "duplicate columns": ("a,b,a\n1,2,3\n", "'a' names column 1 and column 3"),
     "unnamed column": (",a,y\n0,1,2\n", "column 1 has none"),
+    "an index of pandas": (",0,1\n0,5,6\n", "column 1 has none.*index=False"),
     "no header": ("1,2,3\n4,5,6\n", "first line holds only numbers"),
     "short line": ("a,b,y\n1,2,3\n4,5\n", "line 3 has 2"),
     "long line": ("a,b,y\n1,2,3\n4,5,6,7\n", "line 3 has 4"),
     "ragged after a quoted newline": ('a,b\n"x\ny",1\n2\n', "line 4 has 1"),
     "open quote": ('a,b\n"1,2\n', "well-formed CSV"),
-    "not UTF-8": (b"a,b\n\xe9\xe8,1\n", "UTF-8"),
+    "not UTF-8": (b"a,b\n\xe9\xe8,1\n", "UTF-8; byte 5, 0xe9 in line 2, is not"),
+    "not UTF-8 far below": (
+        b"a,b\n" + b"1,2\n" * 50_000 + b"x\xe9,1\n",
+        "byte 200,006, 0xe9 in line 50,002, is not",
+    ),
     "bytes of zero": (b"a\x00,b\n1,1\n", "byte of zero"),
 }
 
@@ -100,7 +135,7 @@ def test_whole_numbers_that_float64_would_round_make_a_column_text(tmp_path):
 def test_whole_numbers_learnt_as_numbers_are_kept_apart(tmp_path):
     """They may be labels, of which the training had none that float64 would round."""
     path = written(tmp_path, f"a,b,c\n{BIG},0.5,{2**64}\n{BIG + 1},{BIG + 1},{2**64 + 1}\n")
-    table = read_table(path, {"a": False, "b": False, "c": False})
+    table = read_table(path, {"a": None, "b": None, "c": None})
     assert table["a"].tolist() == [BIG, BIG + 1]
     assert table["b"].tolist() == [0.5, BIG]
     assert table["c"].tolist() == [2.0**64, 2.0**64]
@@ -120,7 +155,7 @@ def test_a_cell_may_be_long(tmp_path):
 def test_what_only_python_takes_for_a_number_is_text(tmp_path):
     cells = ["a,b,c", "1_1,\u0661,\u00a02", "1_000,\u0662,3", "2,3,4"]
     path = written(tmp_path, "\n".join(cells))
-    for learnt in (None, {"a": False, "b": False, "c": False}):
+    for learnt in (None, {"a": None, "b": None, "c": None}):
         table = read_table(path, learnt)
         assert table["a"].tolist() == ["1_1", "1_000", "2"]
         assert table["b"].tolist() == ["\u0661", "\u0662", "3"]
@@ -148,16 +183,23 @@ def test_a_blank_line_is_a_sample_of_a_single_column(tmp_path, case):
 
 def test_what_was_learnt_decides_how_a_column_is_read(tmp_path):
     path = written(tmp_path, "a,b,c\n01,5,02\n2,NA,3\n")
-    table = read_table(path, {"a": False, "b": True})
+    table = read_table(path, {"a": None, "b": ("5",)})
     assert table["a"].tolist() == [1, 2]
     assert table["b"].tolist() == ["5", ""]
     assert table["c"].tolist() == ["02", "3"]
 
 
+def test_a_category_may_be_called_like_a_missing_value(tmp_path):
+    path = written(tmp_path, "a,b\nNA,NA\nna,?\n,x\n")
+    table = read_table(path, {"a": ("NA", "EU"), "b": ("?", "x")})
+    assert table["a"].tolist() == ["NA", "", ""]
+    assert table["b"].tolist() == ["", "?", "x"]
+
+
 def test_nobody_is_told_to_drop_a_column_that_a_network_needs(tmp_path):
     path = written(tmp_path, "a,b\n1,1\n2,2\nthree,3\n")
     with pytest.raises(InvalidInput, match="Correct the cell") as error:
-        read_table(path, {"a": False})["a"]
+        read_table(path, {"a": None})["a"]
     assert "--drop" not in str(error.value)
 
 
@@ -217,6 +259,13 @@ def test_npz_matrix_and_columns(tmp_path):
     assert table.names == ["X_0", "X_1", "y", "z"]
     assert table["X_1"].tolist() == [1, 3, 5]
     assert table["y"].tolist() == ["u", "v", "u"]
+
+
+def test_no_array_takes_the_place_of_anothers_column(tmp_path):
+    for arrays in ({"X": np.zeros((3, 2)), "X_0": np.ones(3)}, {"X_1": np.ones(3), "X": np.eye(3)}):
+        np.savez(tmp_path / "d.npz", **arrays)
+        with pytest.raises(InvalidInput, match=r"got 'X_[01]' twice.*Rename one"):
+            read_table(tmp_path / "d.npz")
 
 
 def test_bad_npz(tmp_path):
@@ -303,10 +352,39 @@ def test_integers_of_parquet_that_float64_would_round_are_text(tmp_path):
 
 def test_integers_of_parquet_are_read_as_they_were_learnt(tmp_path):
     path = parquet_of(tmp_path / "d.parquet", a=[BIG, BIG + 1], b=[BIG + 1, None], c=[1, None])
-    table = read_table(path, {"a": False, "b": False, "c": True})
+    table = read_table(path, {"a": None, "b": None, "c": ("1",)})
     assert table["a"].tolist() == [BIG, BIG + 1]
     np.testing.assert_array_equal(table["b"], [BIG, np.nan])
     assert table["c"].tolist() == ["1", ""]
+
+
+def test_missing_values_of_parquet_are_read_as_the_column_was_learnt(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    none = pa.nulls(2)
+    path = parquet_of(tmp_path / "d.parquet", a=[True, None], b=[True, None], n=none, t=none)
+    table = read_table(path, {"a": None, "b": ("False", "True"), "n": None, "t": ("x",)})
+    np.testing.assert_array_equal(table["a"], [1, np.nan])
+    assert table["b"].tolist() == ["True", ""]
+    np.testing.assert_array_equal(table["n"], [np.nan, np.nan])
+    assert table["t"].tolist() == ["", ""]
+    assert np.isnan(read_table(path)["n"]).all()
+
+
+def test_every_kind_of_arrows_texts_is_text(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    kinds = [pa.string(), pa.large_string(), pa.string_view()]
+    columns = {f"{kind}": pa.array(["x", None], kind) for kind in kinds}
+    table = read_table(parquet_of(tmp_path / "d.parquet", **columns))
+    assert [table[name].tolist() for name in table.names] == [["x", ""]] * 3
+
+
+def test_an_index_without_a_name_is_no_column(tmp_path):
+    path = parquet_of(tmp_path / "d.parquet", a=[1, 2], __index_level_0__=[3, 4])
+    table = read_table(path)
+    assert table.names == ["a"]
+    assert table.left_out == ("__index_level_0__",)
+    assert table.without(["__index_level_0__"]).names == ["a"]
+    assert read_table(path, {"__index_level_0__": None}).names == ["a", "__index_level_0__"]
 
 
 def test_bad_parquet(tmp_path, monkeypatch):

@@ -78,11 +78,17 @@ def test_a_number_too_far_from_those_learnt_is_refused(value):
 
 def test_what_was_learnt_of_each_column_and_what_is_unknown():
     learnt = Preprocessing.learn(TRAINING, "y")
-    assert learnt.learnt == {"size": False, "same": False, "colour": True, "y": False}
+    assert learnt.learnt == {"size": None, "same": None, "colour": ("g", "r"), "y": ("u", "v")}
     codes = Preprocessing.learn(table(x=[1, 2], y=["01", "1"]), "y")
-    assert codes.learnt == {"x": False, "y": True}
+    assert codes.learnt == {"x": None, "y": ("01", "1")}
     long = Preprocessing.learn(table(x=[1, 2], y=["9007199254740993", "1"]), "y")
-    assert long.learnt == {"x": False, "y": True}
+    assert long.learnt == {"x": None, "y": ("1", "9007199254740993")}
+    mixed = Preprocessing.learn(table(x=[1, 2, 3], y=["A", "1", "2"]), "y")
+    assert mixed.learnt["y"] == ("1", "2", "A")
+    for labels in ([1, 2], [0.5, -3.0], [1e22, 0.0], ["2", "11"]):
+        assert Preprocessing.learn(table(x=[1, 2], y=labels), "y", "classification").learnt == {
+            "x": None, "y": None
+        }  # fmt: skip
     assert learnt.unknown(table(colour=["violet", "r", "", "b"])) == {"colour": ["violet", "b"]}
     assert learnt.unknown(TRAINING) == {}
 
@@ -136,6 +142,7 @@ BAD_TABLES = {
     ),
     "infinite input": ({"x": [np.inf, 1], "y": [1, 2]}, None, "sample 1 has inf"),
     "too large": ({"x": [1e200, -1e200], "y": [1, 2]}, None, "finite mean and spread"),
+    "too small": ({"x": [1e-200, 2e-200], "y": [1, 2]}, None, "spread of 1e-150 at least.*smaller"),
     "decimal commas to regress": (
         {"x": [1, 2], "y": ["1,5", "2,5"]}, "regression", "decimal comma"
     ),

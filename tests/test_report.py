@@ -15,11 +15,11 @@ from phalanx.report import render
 from phalanx.report.charts import MOST_POINTS, _points, curve
 from phalanx.report.marks import CELL, marks
 from phalanx.report.markup import tag
-from phalanx.report.scale import Scale, round_steps
+from phalanx.report.scale import Scale, labels, round_steps
 from phalanx.report.timeline import merged, timeline
-from phalanx.report.words import happened
+from phalanx.report.words import figure, happened
 from phalanx.run import Event, Span
-from phalanx.runs.evaluation import evaluate_classes
+from phalanx.runs.evaluation import evaluate_classes, evaluate_values
 from phalanx.runs.record import Repeat
 from small_runs import flowers, outcome, recorded
 
@@ -157,7 +157,33 @@ def test_merging_spans_leaves_a_gap_where_a_worker_was_away():
 
 
 def test_a_run_without_spans(made):
-    assert "No worker was timed" in timeline(replace(made.run, spans=[]))
+    run = replace(made.run, spans=[])
+    assert "No worker was timed" in timeline(run)
+    page = render(replace(recorded(made), run=run))
+    assert "No worker was timed" in page
+    assert "Each bar is" not in page
+
+
+def test_a_minimiser_has_no_learning_rate(made):
+    assert "last learning rate" in render(recorded(made))
+    lbfgs = outcome(settings=Settings((4,), 1, epochs=3, solver="lbfgs"))
+    assert "last learning rate" not in render(recorded(lbfgs))
+
+
+def test_what_is_undefined_has_no_figure(made):
+    proba_BC = np.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]], np.float32)
+    without = evaluate_classes(("a", "b", "c"), np.array([0, 0]), proba_BC)
+    _, b, c = without.classes
+    assert (b.recall, b.precision, np.isnan(b.log_loss)) == (0, 0, True)
+    assert all(map(np.isnan, (c.precision, c.recall, c.f1, c.log_loss)))
+    record = replace(recorded(made), evaluation=without)
+    assert "<td>\N{EN DASH}</td>" in render(record)
+    assert "nan" not in render(record)
+    assert record.to_json()["evaluation"]["classes"][2]["log_loss"] is None
+    single = evaluate_values(np.ones(1), np.zeros(1))
+    assert np.isnan(single.figures["r2"])
+    assert figure("r2", single.figures["r2"]) == "\N{EN DASH}"
+    assert evaluate_values(np.ones(2), np.zeros(2)).figures["r2"] == 0
 
 
 LOST = Event("worker lost", 3, "killed <by> signal 9", 1, 12.0, 31.4)
@@ -270,6 +296,42 @@ def test_ticks():
     assert round_steps(3, 3, 5) == [3]
     assert Scale(0.01, 10, 100, 0, by_log=True).ticks() == [0.01, 0.1, 1, 10]
     assert Scale(0.01, 1, 100, 0, by_log=True)(0.1) == 50
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.1234567, 0.1234568, 0.12345675],
+        [0.5, 0.5 + 1e-14],
+        [123456.5, 123456.501],
+        [-0.00013, -0.0001],
+        [-50_000.0, 0.0],
+        [10.0**-n for n in range(31)],
+        [1e-300, 1e300],
+    ],
+)
+def test_each_tick_has_a_name_and_a_place_of_its_own(values):
+    root = ElementTree.fromstring(curve("c", "title", values, "loss"))
+    ticks = [text for text in root.findall("text") if text.attrib["text-anchor"] == "end"]
+    assert 2 <= len(ticks) <= 7
+    assert len({text.text for text in ticks}) == len(ticks)
+    heights = sorted(float(text.attrib["y"]) for text in ticks)
+    assert min(np.diff(heights)) > 13
+    for text in ticks:  # right of the axis' title
+        assert float(text.attrib["x"]) - 8 * len(text.text) >= 18
+
+
+@pytest.mark.parametrize("n_epochs", [20, 1000, 100_000])
+def test_the_last_epochs_name_is_within_the_drawing(n_epochs):
+    root = ElementTree.fromstring(curve("c", "title", [1.0] * n_epochs, "loss"))
+    last = next(text for text in root.findall("text") if text.text == f"{n_epochs}")
+    assert float(last.attrib["x"]) + 4 * len(last.text) <= 480
+
+
+def test_names_of_ticks():
+    assert labels([0.2, 0.4]) == ["0.2", "0.4"]
+    assert labels([3.0]) == ["3"]
+    assert labels([1.0, 1.0]) == ["1", "1"]
 
 
 def test_attributes_are_escaped():

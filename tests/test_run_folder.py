@@ -197,6 +197,9 @@ def test_an_unused_folder_is_gone_again(tmp_path):
     with pytest.raises(ZeroDivisionError), new_run_folder(tmp_path / "new"):
         raise ZeroDivisionError
     assert not (tmp_path / "new").exists()
+    with pytest.raises(ZeroDivisionError), new_run_folder(tmp_path):
+        raise ZeroDivisionError
+    assert tmp_path.exists()  # it was the user's
 
 
 def test_the_first_free_folder(tmp_path):

@@ -113,9 +113,9 @@ class Run:
 def fewer_workers(run: Run, asked: int) -> Event:
     """Why not all of the workers that were asked for had a part."""
     detail = (
-        f"{asked} workers were asked for and {run.workers} took part: the job has {run.shards} "
-        f"shards a step and {run.blocks} blocks of {run.parameters:,} parameters to share. More "
-        "shards, or a larger batch, give work to more."
+        f"{asked} workers were asked for and {run.workers} took part: to share were the shards of "
+        f"a step ({run.shards}) and the blocks of {run.parameters:,} parameters ({run.blocks}). "
+        "More shards, or a larger batch, give work to more."
     )
     return Event("fewer workers", 0, detail)
 

@@ -34,7 +34,7 @@ def under_chaos(parts: Split, settings: Settings, out: Path) -> tuple[Outcome, O
     Both outcomes, and how many were killed. Writes the second one's folder. Raises InvalidInput for
     fewer than two workers.
     """
-    from phalanx.cli.fitting import fit
+    from phalanx.cli.fitting import fit_to_the_end
     from phalanx.runs.folder import new_run_folder, write_run
     from phalanx.runs.record import Repeat
 
@@ -45,10 +45,10 @@ def under_chaos(parts: Split, settings: Settings, out: Path) -> tuple[Outcome, O
         )
     with new_run_folder(out) as folder:
         note("one worker, undisturbed ...")
-        calm = fit(parts, replace(settings, workers=1))
+        calm = fit_to_the_end(parts, replace(settings, workers=1))
         note(f"{settings.processes} workers, one of whom is killed every {EPOCHS_BETWEEN} epochs")
         killer = Killer()
-        stormy = fit(parts, settings, killer)
+        stormy = fit_to_the_end(parts, settings, killer)
         repeats = [Repeat(o.run.workers, o.run.seconds, o.run.digest) for o in (calm, stormy)]
         name = folder.resolve().name
         record = stormy.record(name, parts.training.source, settings, repeats=repeats)

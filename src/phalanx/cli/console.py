@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 from rich.console import Console
@@ -18,13 +21,24 @@ if TYPE_CHECKING:
     from phalanx.runs.predictor import Predictor
 
 BAD_INPUT = 2
+CTRL_C = 130  # what a shell expects of a program that Ctrl-C ended
 
 out = Console(highlight=False)
 err = Console(highlight=False, stderr=True)
 
 
 class Commands(TyperGroup):
-    """The group of all commands: an error made on purpose is one red message, no traceback."""
+    """The group of all commands: an error made on purpose, or by the system, is one red message."""
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # it need not have all that we say: R², µs
+        try:
+            return super().main(*args, **more)
+        except OSError as error:
+            err.print(f"error: {_refused(error)}", style="red", markup=False, soft_wrap=True)
+            _flush_or_forget()
+            raise SystemExit(BAD_INPUT) from None
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -32,6 +46,21 @@ class Commands(TyperGroup):
         except (PhalanxError, MemoryError) as error:
             err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
             raise typer.Exit(BAD_INPUT) from None
+
+
+def _refused(error: OSError) -> str:
+    return (
+        f"output and files must be writable; got {error.strerror or error}. Check the space and "
+        "the rights there."
+    )
+
+
+def _flush_or_forget() -> None:
+    """Leave nothing in standard output for the interpreter to fail on at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(text: str = "") -> None:
@@ -56,8 +85,13 @@ def note_unknown(predictor: Predictor, table: Table) -> None:
         note(f"categories that the training had not count as missing: {', '.join(said)}")
 
 
-def say_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """A table; all columns but the first are set to the right."""
+def say_table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    title: str = "",
+    justify: Literal["left", "right"] = "right",
+) -> None:
+    """A table. justify: to which side all columns but the first are set; prose to the left."""
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
@@ -66,7 +100,7 @@ def say_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str = "
         out.print(title, style="bold", markup=False, soft_wrap=True)
     table = Table(box=SIMPLE_HEAD)
     for place, name in enumerate(head):
-        table.add_column(escape(name), justify="right" if place else "left", overflow="fold")
+        table.add_column(escape(name), justify=justify if place else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
     out.print(table)
@@ -86,7 +120,7 @@ def say_evaluation(evaluation: Evaluation, judged: str) -> None:
             [
                 (
                     c.label,
-                    *(f"{x:.3f}" for x in (c.precision, c.recall, c.f1, c.log_loss)),
+                    *map(words.decimals, (c.precision, c.recall, c.f1, c.log_loss)),
                     str(c.samples),
                 )
                 for c in evaluation.classes

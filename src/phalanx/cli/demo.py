@@ -24,7 +24,8 @@ EPOCHS = 40
 def demo(
     workers: Workers = "2",
     epochs: Annotated[
-        int | None, typer.Option(help="Most passes over the digits.", show_default="40")
+        int | None,
+        typer.Option(help="Most passes over the digits.", show_default="40; 600 with --chaos"),
     ] = None,
     chaos: Annotated[
         bool, typer.Option("--chaos", help="Kill workers during a training, in front of you.")
@@ -57,7 +58,7 @@ def _demo_chaos(asked: int, epochs: int | None, out: Path | None) -> None:
 
 
 def _demo(asked: int, epochs: int, out: Path | None) -> None:
-    from phalanx.cli.fitting import fit, split
+    from phalanx.cli.fitting import fit_to_the_end, split
     from phalanx.cli.train import say_outcome
     from phalanx.runs.folder import free_folder, new_run_folder, write_run
 
@@ -68,7 +69,7 @@ def _demo(asked: int, epochs: int, out: Path | None) -> None:
     settings[asked].check()
     parts = split(digits(), "digit", "classification", HELD_OUT, seed=0)
     with new_run_folder(out or free_folder("demo")) as folder:
-        outcomes = {count: fit(parts, chosen) for count, chosen in settings.items()}
+        outcomes = {count: fit_to_the_end(parts, chosen) for count, chosen in settings.items()}
         record = outcomes[asked].record(
             folder.resolve().name,
             "scikit-learn's digits",

@@ -30,9 +30,9 @@ Row = tuple[str, str]
 
 def doctor() -> None:
     """Report cores, BLAS, installed libraries, and how fast workers start, meet and copy."""
-    say_table(("machine", ""), machine(), "Machine")
-    say_table(("library", "version"), libraries(), "Libraries")
-    say_table(("measured", ""), measured(), "Measured")
+    say_table(("machine", ""), machine(), "Machine", "left")
+    say_table(("library", "version"), libraries(), "Libraries", "left")
+    say_table(("measured", ""), measured(), "Measured", "left")
 
 
 def machine() -> list[Row]:

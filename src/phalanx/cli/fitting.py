@@ -6,7 +6,9 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from phalanx.cli.console import note
+import typer
+
+from phalanx.cli.console import CTRL_C, note
 from phalanx.cli.progress import Progress
 from phalanx.cli.settings import Settings
 from phalanx.cli.splitting import split_index
@@ -15,6 +17,7 @@ from phalanx.data.table import Table, as_text
 from phalanx.errors import InvalidInput, PhalanxError
 from phalanx.models.mlp import MLPSpec
 from phalanx.pure.arrays import Array
+from phalanx.pure.stopping import Reason
 from phalanx.run import Run
 from phalanx.runs.evaluation import Evaluation
 from phalanx.runs.predictor import Predictor
@@ -99,6 +102,9 @@ def fit(
             keeping["validation_data"] = held_out
     if follower is None:
         _fit(estimator, samples, keeping)
+    elif settings.solver == "lbfgs":  # it is SciPy's, and has no epochs to tell of
+        note("lbfgs says nothing before its end")
+        _fit(estimator, samples, keeping)
     else:
         _fit_followed(estimator, samples, keeping, follower)
     predictor = Predictor(preprocessing, *_network(estimator))
@@ -107,10 +113,17 @@ def fit(
     return Outcome(predictor, estimator.run_, evaluation, judged)
 
 
+def fit_to_the_end(parts: Split, settings: Settings, follower: Progress | None = None) -> Outcome:
+    """Train as `fit` does; exit where Ctrl-C has ended it, since nothing can be compared then."""
+    outcome = fit(parts, settings, follower)
+    if outcome.run.reason == Reason.INTERRUPTED:
+        raise typer.Exit(CTRL_C)
+    return outcome
+
+
 def _fit_followed(estimator: Any, samples: Any, more: dict[str, Any], by: Progress) -> None:
     estimator._watch, estimator._tell_event = by.watch, by.event
-    if estimator.solver != "lbfgs":  # SciPy's minimiser has no epochs to tell of
-        more["callback"] = by.epoch
+    more["callback"] = by.epoch
     try:
         with by:
             _fit(estimator, samples, more)

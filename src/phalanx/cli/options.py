@@ -13,6 +13,16 @@ MODELS = ("mlp",)
 HOSTS = 2
 ONE_A_CORE = ("auto", -1)
 
+
+def path_of(text: str) -> Path:
+    """The path that an option names; an unset shell variable names none. Raises BadParameter."""
+    if not text:
+        raise typer.BadParameter(
+            "it must name a place; got an empty text. Name one, or leave the option out."
+        )
+    return Path(text)
+
+
 Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="A CSV, Parquet or NPZ file.", show_default=False)
 ]
@@ -33,11 +43,17 @@ Trainers = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="The run's folder; the first free of runs/NAME-1, -2 ..."),
+    typer.Option(
+        metavar="DIR",
+        parser=path_of,
+        help="The run's folder; the first free of runs/NAME-1, -2 ...",
+    ),
 ]
 CheckpointFolder = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Keep the state of the training in this folder."),
+    typer.Option(
+        metavar="DIR", parser=path_of, help="Keep the state of the training in this folder."
+    ),
 ]
 CheckpointEvery = Annotated[
     str | None,

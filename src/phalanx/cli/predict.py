@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from phalanx.cli.console import note, note_unknown
-from phalanx.cli.options import Data, RunPath, Workers, workers_of
+from phalanx.cli.options import Data, RunPath, Workers, path_of, workers_of
 from phalanx.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ def predict(
     run: RunPath,
     data: Data,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A CSV file instead of standard output.")
+        Path | None,
+        typer.Option(metavar="FILE", parser=path_of, help="A CSV file instead of standard output."),
     ] = None,
     proba: Annotated[
         bool, typer.Option("--proba", help="Add the probability of each class.")
@@ -44,9 +45,9 @@ def predict(
     text = predictions(predictor, table, proba, count)
     note_unknown(predictor, table)
     if out is None:
-        typer.echo(text, nl=False)
+        typer.echo(text.encode(), nl=False)  # as in a file, whatever a terminal has
     else:
-        write_file(out, text.encode())
+        write_file(out.resolve(), text.encode())  # of a link, what it leads to
         note(f"predictions {out}")
 
 

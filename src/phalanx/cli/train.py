@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from phalanx.cli.console import note, say, say_evaluation
+from phalanx.cli.console import CTRL_C, note, say, say_evaluation
 from phalanx.cli.keeping import how_to_go_on, keeping
 from phalanx.cli.options import (
     CheckpointEvery,
@@ -26,8 +26,6 @@ from phalanx.cli.options import (
 from phalanx.cli.settings import Settings
 from phalanx.errors import InvalidInput
 from phalanx.pure.stopping import Reason
-
-CTRL_C = 130  # what a shell expects of a program that Ctrl-C ended, here with its work saved
 
 if TYPE_CHECKING:
     from phalanx.cli.fitting import Outcome, Split
@@ -158,6 +156,8 @@ def _train(
         fit(parts, settings, **kept)
         return
     note(_about(data, parts))
+    if table.left_out:
+        note(f"left out is {', '.join(table.left_out)}, a row index; pandas' reset_index names it")
     for said in _doubts(parts.preprocessing):
         note(said)
     with new_run_folder(out or free_folder(data.stem), kept.get("checkpoint")) as folder:
@@ -182,11 +182,14 @@ def _check_kept(target: str, drop: list[str]) -> None:
 
 
 def _about(data: Path, parts: Split) -> str:
+    from phalanx.report.words import count
+
     preprocessing, held_out = parts.preprocessing, parts.held_out
     return (
-        f"{data.name}: {parts.training.n_rows:,} samples to train on, "
-        f"{held_out.n_rows if held_out else 0:,} held out; {len(preprocessing.inputs)} columns as "
-        f"{preprocessing.n_features} features; {preprocessing.target.task} of "
+        f"{data.name}: {count(parts.training.n_rows, 'sample')} to train on, "
+        f"{held_out.n_rows if held_out else 0:,} held out; "
+        f"{count(len(preprocessing.inputs), 'column')} as "
+        f"{count(preprocessing.n_features, 'feature')}; {preprocessing.target.task} of "
         f"{preprocessing.target.column!r}"
     )
 

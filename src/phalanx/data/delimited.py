@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,13 @@ from phalanx.data.lookalikes import (
     may_be_numbers,
     resemblance,
 )
-from phalanx.data.table import Table, or_drop, shown
+from phalanx.data.table import Learnt, Table, holds_text, or_drop, shown
 from phalanx.errors import InvalidInput
 from phalanx.pure.arrays import Array
 
 DELIMITERS = ",;\t"
+SEPARATOR = re.compile(r'"?sep=(\t|[^\w\s"])"?\s*', re.IGNORECASE)  # Excel's
+QUOTED = re.compile(r'"[^"]*("|$)')
 EMPTY = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 MISSING = (
     "In a CSV file an empty cell, NA, N/A, NaN, null, None and ? are missing values; a class that "
@@ -32,17 +35,22 @@ MISSING = (
 Line = tuple[int, list[str]]  # its number in the file, counted from 1, and its cells
 
 
-def read_delimited(path: Path, learnt: Mapping[str, bool] | None = None) -> Table:
-    """The table in a text file; the delimiter (comma, semicolon or tab) is seen from its header.
+def read_delimited(path: Path, learnt: Learnt = None) -> Table:
+    """The table in a text file.
 
-    Cells such as '', 'NA' or 'nan' are missing values. A column is numbers where every other cell
-    is one, else text; one that mixes both, numbers prevailing, is an error when it is used.
+    The delimiter is seen from the header: what there is most of outside quotes of commas,
+    semicolons and tabs, a tab if there is one in a file called .tsv. Excel's line `sep=X` before
+    the header says which it is.
+    Cells such as '', 'NA' or 'nan' are missing values, unless a category of the column is called
+    so. A column is numbers where every other cell is one, else text; one that mixes both, numbers
+    prevailing, is an error when it is used.
     Digits with a leading zero, as 007, are a code, and so is a whole number that float64 would
     round, as 9007199254740993: a column that has one is text. So are 1_000 and digits that are no
     ASCII.
     A blank line is no sample, but of a single column it is a sample whose cell is missing; one at
     the end of the file is none.
-    learnt: of columns that are known, whether they are text, whatever their cells look like.
+    learnt: of columns that are known, the texts that they may hold, None where they hold numbers,
+    whatever their cells look like.
     Raises InvalidInput for a file that is no such text, naming the line.
     """
     lines = _lines(path)
@@ -71,22 +79,54 @@ def read_delimited(path: Path, learnt: Mapping[str, bool] | None = None) -> Tabl
 def _lines(path: Path) -> list[Line]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file, _cells_of_any_length():
-            first = file.readline()
+            first = _first_line(file)
             file.seek(0)
-            if "\0" in first:
-                raise csv.Error("a byte of zero")
-            delimiter = max(DELIMITERS, key=first.count)
+            told = SEPARATOR.fullmatch(first)
+            delimiter = told[1] if told else _delimiter(first, path.suffix)
             reader = csv.reader(file, delimiter=delimiter, strict=True)
-            return _samples([(reader.line_num, row) for row in reader])
-    except UnicodeDecodeError as error:
+            lines = [(reader.line_num, row) for row in reader]
+            return _samples(_below(lines) if told else lines)
+    except UnicodeDecodeError:
         raise InvalidInput(
-            f"{path} must be text in UTF-8; byte {error.start} is not. "
+            f"{path} must be text in UTF-8; {_no_utf8(path)}. "
             "Save it as UTF-8, or give it the suffix of its true format."
         ) from None
     except csv.Error as error:
         raise InvalidInput(
             f"{path} must be well-formed CSV; got {error}. Check its quotes, and that it is text."
         ) from None
+
+
+def _first_line(file: Iterable[str]) -> str:
+    """The first that is not blank, without its end."""
+    first = next((line for line in file if line.strip("\r\n")), "")
+    if "\0" in first:
+        raise csv.Error("a byte of zero")
+    return first.rstrip("\r\n")
+
+
+def _delimiter(header: str, suffix: str) -> str:
+    bare = QUOTED.sub("", header)
+    if suffix.lower() == ".tsv" and "\t" in bare:
+        return "\t"
+    return max(DELIMITERS, key=bare.count)
+
+
+def _below(lines: list[Line]) -> list[Line]:
+    """The lines below the first that is not blank."""
+    first = next(place for place, (_, row) in enumerate(lines) if row)
+    return lines[first + 1 :]
+
+
+def _no_utf8(path: Path) -> str:
+    """The first byte that is not, and its line; the decoder knows its place in a buffer only."""
+    content = path.read_bytes()
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = 1 + content.count(b"\n", 0, error.start)
+        return f"byte {error.start + 1:,}, 0x{content[error.start]:02x} in line {line:,}, is not"
+    return "it is no longer what it was"
 
 
 @contextlib.contextmanager
@@ -111,7 +151,9 @@ def _samples(lines: list[Line]) -> list[Line]:
 
 def _header(path: Path, line: Line) -> list[str]:
     names = [name.strip() for name in line[1]]
-    if all(_number(name) is not None for name in names):
+    counted = [f"{place}" for place in range(len(names))]  # pandas' own, without or with an index
+    is_counted = names in (counted, ["", *counted[:-1]])
+    if not is_counted and all(_number(name) is not None for name in names):
         raise InvalidInput(
             f"{path} must begin with a line that names the columns; its first line holds only "
             f"numbers: {', '.join(names[:6])}. Add a line of names above it."
@@ -144,14 +186,14 @@ def _column(
     name: str,
     raw: tuple[str, ...],
     lines: list[int],
-    learnt: Mapping[str, bool] | None,
+    learnt: Learnt,
 ) -> Array | InvalidInput:
     """The cells as numbers or text, or the error for a mixture."""
-    is_text = (learnt or {}).get(name)
+    is_text = holds_text(name, learnt)
     if is_text is None:
         is_text = are_codes(raw)
     if is_text:
-        return _text([cell.strip() for cell in raw])
+        return _text([cell.strip() for cell in raw], (learnt or {}).get(name) or ())
     if may_be_numbers(raw):
         with contextlib.suppress(ValueError):  # most columns are whole, and this is the fast way
             return _numbers(raw)
@@ -183,8 +225,11 @@ def _numbers(raw: tuple[str, ...]) -> Array:
     return values
 
 
-def _text(cells: list[str]) -> Array:
-    return np.array(["" if cell.lower() in EMPTY else cell for cell in cells], object)
+def _text(cells: list[str], known: Collection[str] = ()) -> Array:
+    """Cells as text, empty where missing; known: categories, though one be called 'NA'."""
+    return np.array(
+        ["" if cell.lower() in EMPTY and cell not in known else cell for cell in cells], object
+    )
 
 
 def _number(cell: str) -> float | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,24 @@ import numpy as np
 
 from phalanx.data.delimited import read_delimited
 from phalanx.data.lookalikes import EXACT, are_codes
-from phalanx.data.table import Table, or_drop
+from phalanx.data.table import Learnt, Table, holds_text, or_drop
 from phalanx.errors import InvalidInput, unknown_name
 from phalanx.pure.arrays import Array
 
-Learnt = Mapping[str, bool] | None
 Reader = Callable[[Path, Learnt], Table]
+TEXTS = ("string", "large_string", "string_view")  # of Arrow
+ROW_INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls one that has no name
 
 
 def read_table(path: str | Path, learnt: Learnt = None) -> Table:
     """The table in a file.
 
-    learnt: of the columns that a network was trained on, whether they are text; None where there
-    is no network yet.
+    learnt: of the columns that a network was trained on, the texts that each may hold, None where
+    it holds numbers; None altogether where there is no network yet.
 
     CSV: see `read_delimited`. Parquet: numbers, bools and text; integers are codes, so text, where
-    float64 would round one. NPZ: each array [n] is a column of its name, each array [n, F] the
-    columns name_0 ... name_{F-1}.
+    float64 would round one; a row index of pandas that has no name is no column. NPZ: each array
+    [n] is a column of its name, each array [n, F] the columns name_0 ... name_{F-1}.
     Raises InvalidInput for a file that is not there, cannot be read, or breaks its format's rules.
     """
     path = Path(path)
@@ -70,7 +72,14 @@ def read_npz(path: Path, learnt: Learnt = None) -> Table:
     _check_rows(path, n_rows)
     columns: dict[str, Array | InvalidInput] = {}
     for name, array in arrays.items():
-        columns |= _npz_columns(path, name, array, learnt)
+        made = _npz_columns(path, name, array, learnt)
+        for twice in made.keys() & columns.keys():
+            raise InvalidInput(
+                f"{path}: every column must have a name of its own; got {twice!r} twice, the "
+                f"second time of {name!r}: the columns of an array X [n, F] are X_0, X_1 ... "
+                "Rename one of the arrays."
+            )
+        columns |= made
     return Table(str(path), columns, n_rows)
 
 
@@ -133,26 +142,27 @@ def read_parquet(path: Path, learnt: Learnt = None) -> Table:
             f"{path}: every column must have a name of its own; got {table.column_names}. "
             "Rename one of each pair."
         )
+    left_out = [n for n in table.column_names if ROW_INDEX.fullmatch(n) and n not in (learnt or {})]
     columns = {
-        name: _parquet_column(path, name, table[name], learnt) for name in table.column_names
+        name: _parquet_column(path, name, table[name], learnt)
+        for name in table.column_names
+        if name not in left_out
     }
-    return Table(str(path), columns, table.num_rows)
+    return Table(str(path), columns, table.num_rows, left_out=tuple(left_out))
 
 
 def _parquet_column(path: Path, name: str, column: Any, learnt: Learnt) -> Array | InvalidInput:
     from pyarrow import types
 
     kind = column.type.value_type if types.is_dictionary(column.type) else column.type
-    if types.is_string(kind) or types.is_large_string(kind):
+    is_text = holds_text(name, learnt)
+    if str(kind) in TEXTS or (types.is_null(kind) and is_text):
         return np.array([cell or "" for cell in column.to_pylist()], object)
-    if types.is_boolean(kind) and not column.null_count:
-        return np.asarray(column.to_numpy())
     if types.is_boolean(kind):
-        cells = ["" if cell is None else str(cell) for cell in column.to_pylist()]
-        return np.array(cells, object)
+        return _bools(column, is_text)
     if types.is_integer(kind):
-        return _integers(column.cast(kind), (learnt or {}).get(name))
-    if types.is_floating(kind):
+        return _integers(column.cast(kind), is_text)
+    if types.is_floating(kind) or types.is_null(kind):  # the latter has missing values alone
         return np.asarray(column.cast("float64", safe=False).to_numpy())
     return InvalidInput(
         f"{path}: a column must hold numbers, bools or text; {name!r} holds {column.type}. "
@@ -160,12 +170,21 @@ def _parquet_column(path: Path, name: str, column: Any, learnt: Learnt) -> Array
     )
 
 
-def _integers(column: Any, holds_text: bool | None) -> Array:
+def _bools(column: Any, is_text: bool | None) -> Array:
+    """Bools of Arrow; with missing values among them as text, or as numbers if so learnt."""
+    if not column.null_count:
+        return np.asarray(column.to_numpy())
+    if is_text is False:
+        return np.asarray(column.cast("float64").to_numpy())
+    return np.array(["" if cell is None else str(cell) for cell in column.to_pylist()], object)
+
+
+def _integers(column: Any, is_text: bool | None) -> Array:
     """Integers of Arrow as text where they are codes, which their digits say if nothing else."""
-    if holds_text is None:
+    if is_text is None:
         known = column.drop_null().to_numpy()
-        holds_text = are_codes(map(str, known[np.abs(known) > 10**EXACT].tolist()))
-    if holds_text:
+        is_text = are_codes(map(str, known[np.abs(known) > 10**EXACT].tolist()))
+    if is_text:
         return np.array(["" if cell is None else str(cell) for cell in column.to_pylist()], object)
     if column.null_count:
         column = column.cast("float64", safe=False)

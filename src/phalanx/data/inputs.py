@@ -15,12 +15,17 @@ from phalanx.errors import InvalidInput
 from phalanx.pure.arrays import Array
 
 MAX_CATEGORIES = 50
+LEAST_SCALE = 1e-150  # float64 has hardly the square of anything less
 
 
 class Input(Protocol):
-    """One column of the table as `width` features; `holds_text` says how it is to be read."""
+    """One column of the table as `width` features.
 
-    holds_text: ClassVar[bool]
+    known: the texts that it may hold; None where it holds numbers.
+    """
+
+    @property
+    def known(self) -> tuple[str, ...] | None: ...
 
     @property
     def column(self) -> str: ...
@@ -43,7 +48,7 @@ class NumberInput:
     mean: float
     scale: float
     width: int = 1
-    holds_text: ClassVar[bool] = False
+    known: ClassVar[None] = None
 
     def encode(self, table: Table, out_BF: Array) -> None:
         values_B = numbers(table, self.column)
@@ -71,7 +76,10 @@ class TextInput:
 
     column: str
     categories: tuple[str, ...]
-    holds_text: ClassVar[bool] = True
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        return self.categories
 
     @property
     def width(self) -> int:
@@ -135,7 +143,13 @@ def mean_and_scale(values_B: Array, what: str) -> tuple[float, float]:
             f"{what} must have a finite mean and spread; its values reach "
             f"{np.abs(known_B).max():.3g}. Give it in a larger unit, or take its logarithm."
         )
-    constant = scale <= 10 * np.finfo(np.float64).eps * abs(mean)
+    least = 10 * np.finfo(np.float64).eps * abs(mean)
+    if scale < LEAST_SCALE and np.ptp(known_B) > least:
+        raise InvalidInput(
+            f"{what} must have a spread of {LEAST_SCALE:g} at least, or none; its values reach "
+            f"{np.abs(known_B).max():.3g}. Give it in a smaller unit, or take its logarithm."
+        )
+    constant = scale <= least
     return mean, 1.0 if constant else scale
 
 

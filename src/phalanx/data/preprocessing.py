@@ -44,9 +44,9 @@ class Preprocessing:
         return sum(column.width for column in self.inputs)
 
     @property
-    def learnt(self) -> dict[str, bool]:
-        """Of each column, whether it was learnt as text, for `read_table`."""
-        return {column.column: column.holds_text for column in (*self.inputs, self.target)}
+    def learnt(self) -> dict[str, tuple[str, ...] | None]:
+        """Of each column, the texts that it may hold, None for numbers: for `read_table`."""
+        return {column.column: column.known for column in (*self.inputs, self.target)}
 
     def unknown(self, table: Table) -> dict[str, list[str]]:
         """By column, the cells whose category the training table did not have."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from phalanx.errors import InvalidInput
 from phalanx.pure.arrays import Array
+
+Learnt = Mapping[str, Collection[str] | None] | None  # see `read_table`
 
 SHOWN = 80  # characters of a cell in an error: a cell may be a whole letter
 
@@ -22,6 +24,7 @@ class Table:
     A column that cannot be used is kept as the error to raise where somebody asks for it, so that
     it does no harm where nobody does. `source` names the file in errors.
     rows_B: which of the file's samples these are; None where they are all of them, in order.
+    left_out: names of what the file has beside the columns, and nobody means as one.
     gaps: a sentence for errors on what counts as missing in such a file, where that needs saying.
     """
 
@@ -29,6 +32,7 @@ class Table:
     columns: dict[str, Array | InvalidInput]
     n_rows: int
     rows_B: Array | None = None
+    left_out: tuple[str, ...] = ()
     gaps: str = ""
 
     @property
@@ -54,7 +58,7 @@ class Table:
     def without(self, names: Iterable[str]) -> Table:
         """The table less some columns. Raises InvalidInput where one of them is not there."""
         dropped = set(names)
-        for name in sorted(dropped - set(self.columns)):
+        for name in sorted(dropped.difference(self.columns, self.left_out)):
             raise missing_column(name, self)
         kept = {name: column for name, column in self.columns.items() if name not in dropped}
         return replace(self, columns=kept)
@@ -81,7 +85,12 @@ def missing_column(name: str, table: Table) -> InvalidInput:
     return InvalidInput(f"{table.source} must have a column {name!r}; it has {some}.{hint}")
 
 
-def or_drop(name: str, learnt: Mapping[str, bool] | None) -> str:
+def holds_text(name: str, learnt: Learnt) -> bool | None:
+    """Whether a column was learnt as text; None where nothing was learnt of it."""
+    return learnt[name] is not None if learnt and name in learnt else None
+
+
+def or_drop(name: str, learnt: Learnt) -> str:
     """The last resort of an error about a column: none where a network is there that needs it."""
     return f", or leave the column out with --drop {name}" if learnt is None else ""
 
@@ -114,11 +123,12 @@ def as_text(column: Array) -> Array:
     if is_text(column):
         return column
     values, place_B = np.unique(column, return_inverse=True)
-    texts = np.array([_label(value) for value in values.tolist()], object)
+    texts = np.array([label_of(value) for value in values.tolist()], object)
     return np.asarray(texts[place_B])
 
 
-def _label(value: float | bool) -> str:
+def label_of(value: float | bool) -> str:
+    """A number as text: a whole one without a decimal point, nothing for NaN."""
     if np.isnan(value):
         return ""
     if isinstance(value, float) and value.is_integer():

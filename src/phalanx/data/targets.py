@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from phalanx.data.inputs import mean_and_scale, numbers
-from phalanx.data.lookalikes import are_codes, resemblance
+from phalanx.data.lookalikes import as_number, resemblance
 from phalanx.data.plain import field, finite, texts
-from phalanx.data.table import Table, as_text, is_text, missing, shown
+from phalanx.data.table import Table, as_text, is_text, label_of, missing, shown
 from phalanx.errors import InvalidInput, unknown_name
 from phalanx.pure.arrays import Array
 
@@ -27,9 +27,9 @@ class ClassTarget:
     task: str = "classification"
 
     @property
-    def holds_text(self) -> bool:
-        """Whether the labels cannot have come from numbers."""
-        return are_codes(self.labels)
+    def known(self) -> tuple[str, ...] | None:
+        """The labels, if one of them cannot have come from a number."""
+        return None if all(map(_is_of_number, self.labels)) else self.labels
 
     def encode(self, table: Table) -> Array:
         """Class indices [n]. Raises InvalidInput for a missing or an unknown label."""
@@ -55,7 +55,7 @@ class ValueTarget:
     mean: float
     scale: float
     task: str = "regression"
-    holds_text: ClassVar[bool] = False
+    known: ClassVar[None] = None
 
     def encode(self, table: Table) -> Array:
         """Standardised values [n]. Raises InvalidInput for a missing one."""
@@ -72,6 +72,12 @@ class ValueTarget:
 
 
 Target = ClassTarget | ValueTarget
+
+
+def _is_of_number(label: str) -> bool:
+    """Whether a number's label comes back where the number is read from it."""
+    value = as_number(label)
+    return value is not None and label_of(value) == label
 
 
 def known_target(table: Table, name: str) -> Array:

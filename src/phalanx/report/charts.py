@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 
 from phalanx.report.markup import Markup, join, tag
-from phalanx.report.scale import Scale, round_steps, wants_log
+from phalanx.report.scale import Scale, labels, round_steps, wants_log
 
 WIDTH, HEIGHT = 480, 270
-LEFT, RIGHT, TOP, BOTTOM = 60, 12, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 60, 12, 12, 40  # the left edge is farther in where labels are long
+TITLE, GAP, CHARACTER = 18, 7, 8  # of the y axis: its title's width, before the ticks, a digit's
 MOST_POINTS = 500
 
 Point = tuple[float, float]
@@ -23,13 +24,18 @@ def curve(name: str, title: str, values: Sequence[float | None], y_label: str) -
     points = _points(values)
     if not points:
         return tag("p", "No finite value was recorded.", class_="note")
-    x, y = _scales(points, len(values))
+    y = _y_scale([value for _, value in points])
+    ticks = y.ticks()
+    names = labels(ticks)
+    left = max(LEFT, TITLE + GAP + round(CHARACTER * max(map(len, names))))
+    x = Scale(1, len(values), left, WIDTH - RIGHT)
     lowest, highest = min(v for _, v in points), max(v for _, v in points)
     about = (
         f"{y_label} over {len(values)} epochs: {points[0][1]:.4g} at first, {points[-1][1]:.4g} at "
         f"last, between {lowest:.4g} and {highest:.4g}."
     )
-    drawn = join([_grid(x, y, len(values)), _labels(y_label, y), _line(points, x, y)])
+    grid = join([_rows(x, [*map(y, ticks)], names), _columns(x, len(values))])
+    drawn = join([grid, _titles(y_label, x, y), _line(points, x, y)])
     return svg(name, title, about, drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", class_="chart")
 
 
@@ -59,8 +65,7 @@ def _points(values: Sequence[float | None]) -> list[Point]:
     ]
 
 
-def _scales(points: list[Point], n_epochs: int) -> tuple[Scale, Scale]:
-    values = [value for _, value in points]
+def _y_scale(values: list[float]) -> Scale:
     low, high = min(values), max(values)
     margin = 0.05 * (high - low) or abs(high) * 0.1 or 1.0
     by_log = wants_log(values)
@@ -68,18 +73,27 @@ def _scales(points: list[Point], n_epochs: int) -> tuple[Scale, Scale]:
         low, high = 10 ** math.floor(math.log10(low)), high * 1.2
     else:
         low, high = low - margin, high + margin
-    x = Scale(1, max(n_epochs, 1), LEFT, WIDTH - RIGHT)
-    return x, Scale(low, high, HEIGHT - BOTTOM, TOP, by_log)
+    return Scale(low, high, HEIGHT - BOTTOM, TOP, by_log)
 
 
-def _grid(x: Scale, y: Scale, n_epochs: int) -> Markup:
+def _rows(x: Scale, heights: list[float], names: list[str]) -> Markup:
+    """The ticks of the y axis, each with a rule through the chart."""
+    rules = [_rule(x.start, height, x.stop, height) for height in heights]
+    texts = [
+        _text(x.start - GAP, height + 4, name, "end")
+        for height, name in zip(heights, names, strict=True)
+    ]
+    return join([*rules, *texts])
+
+
+def _columns(x: Scale, n_epochs: int) -> Markup:
+    """The ticks below; the last name is moved to the left where it would be cut off."""
     lines = []
-    for value in y.ticks():
-        lines.append(_rule(LEFT, y(value), WIDTH - RIGHT, y(value)))
-        lines.append(_text(LEFT - 7, y(value) + 4, f"{value:g}", "end"))
     for epoch in _epoch_ticks(n_epochs):
+        name = f"{epoch:g}"
+        place = min(x(epoch), WIDTH - CHARACTER / 2 * len(name))
         lines.append(_rule(x(epoch), HEIGHT - BOTTOM, x(epoch), HEIGHT - BOTTOM + 5))
-        lines.append(_text(x(epoch), HEIGHT - BOTTOM + 19, f"{epoch:g}", "middle"))
+        lines.append(_text(place, HEIGHT - BOTTOM + 19, name, "middle"))
     return join(lines)
 
 
@@ -90,12 +104,12 @@ def _epoch_ticks(n_epochs: int) -> list[float]:
     return [1, *(tick for tick in inner if tick >= 1 + 0.06 * n_epochs)]
 
 
-def _labels(y_label: str, y: Scale) -> Markup:
+def _titles(y_label: str, x: Scale, y: Scale) -> Markup:
     scale = " (logarithmic)" if y.by_log else ""
     middle = (HEIGHT - BOTTOM + TOP) / 2
     return join(
         [
-            _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, "epoch", "middle"),
+            _text((x.start + x.stop) / 2, HEIGHT - 4, "epoch", "middle"),
             tag(
                 "text",
                 y_label + scale,

@@ -87,14 +87,7 @@ def _quality(record: Record) -> list[Markup]:
 
 def _by_class(record: Record, caption: str) -> Markup:
     rows = [
-        (
-            c.label,
-            f"{c.precision:.3f}",
-            f"{c.recall:.3f}",
-            f"{c.f1:.3f}",
-            f"{c.log_loss:.3f}",
-            c.samples,
-        )
+        (c.label, *map(words.decimals, (c.precision, c.recall, c.f1, c.log_loss)), c.samples)
         for c in record.evaluation.classes
     ]
     head = (record.target, "precision", "recall", "F1", "log loss", "samples")
@@ -102,7 +95,9 @@ def _by_class(record: Record, caption: str) -> Markup:
 
 
 def _work(record: Record) -> list[Markup]:
-    drawn = join([timeline(record.run), tag("p", _timeline_note(record.run), class_="note")])
+    drawn = timeline(record.run)
+    if record.run.spans:
+        drawn = join([drawn, tag("p", _timeline_note(record.run), class_="note")])
     cards = [card("Who computed what when", drawn, wide=True)]
     if record.repeats:
         cards.append(card("The same bits for any number of workers", _repeats(record), wide=True))
@@ -146,10 +141,15 @@ def _run_card(record: Record) -> Markup:
         ("samples seen", f"{run.samples:,}"),
         ("time", words.seconds(run.seconds)),
         ("last loss", bare_number(run.losses[-1] if run.losses else None)),
-        ("last learning rate", bare_number(run.rates[-1] if run.rates else None)),
+        *_last_rate(run),
         ("stopped because", words.reason(run)),
     ]
     return card("The run", pairs(rows, "What was done"))
+
+
+def _last_rate(run: Run) -> list[tuple[str, str]]:
+    """The row of the learning rate; none of L-BFGS, which has no rates but 0."""
+    return [("last learning rate", bare_number(run.rates[-1]))] if any(run.rates) else []
 
 
 def _settings_card(record: Record) -> Markup:

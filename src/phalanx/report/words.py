@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 
@@ -44,6 +45,7 @@ HAPPENED = {
     "checkpoint": ("checkpoint", "written"),
     "checkpoint failed": ("checkpoint", "failed"),
 }
+UNDEFINED = "\N{EN DASH}"
 SHARES_OF_ALL = ("accuracy", "precision", "recall", "f1")
 
 
@@ -53,10 +55,17 @@ def reason(run: Run) -> str:
 
 
 def figure(name: str, value: float) -> str:
-    """A figure to as many digits as are worth reading."""
+    """A figure to as many digits as are worth reading; a dash where it is undefined."""
+    if math.isnan(value):
+        return UNDEFINED
     if name in SHARES_OF_ALL:
         return f"{value:.1%}"
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
+
+
+def decimals(value: float) -> str:
+    """Three digits after the point; a dash where it is undefined."""
+    return UNDEFINED if math.isnan(value) else f"{value:.3f}"
 
 
 def layers(spec: MLPSpec) -> str:
@@ -92,7 +101,12 @@ def happened(events: Iterable[Event]) -> str:
 
 
 def judged(samples: int, what: str) -> str:
-    """Of which samples figures are, e.g. 'On the 450 held-out samples'."""
+    """Of which samples figures are.
+
+    >>> judged(450, "held-out samples"), judged(1, "samples of a.csv")
+    ('On the 450 held-out samples', 'On the 1 sample of a.csv')
+    """
+    what = what.replace("samples", "sample", 1) if samples == 1 else what
     return f"On the {samples:,} {what}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,6 +28,8 @@ class ClassFigures:
 class Evaluation:
     """Figures by name over `samples` samples; by class and as a matrix where there are classes.
 
+    NaN is what is undefined: R² of a single sample; of a class without samples the log loss, and
+    all figures if nothing was taken for it either.
     confusion: samples by true class (row) and predicted class (column), in the order of `classes`.
     """
 
@@ -59,12 +62,13 @@ def _class_figures(
 ) -> ClassFigures:
     right, truly, said = matrix_CC[c, c], matrix_CC[c].sum(), matrix_CC[:, c].sum()
     mine_B = classes_B == c
-    loss = _log_loss(classes_B[mine_B], proba_BC[mine_B]) if truly else 0.0
+    nothing = 0.0 if truly + said else math.nan  # which no mean has
+    loss = _log_loss(classes_B[mine_B], proba_BC[mine_B]) if truly else math.nan
     return ClassFigures(
         label,
-        precision=float(right / said) if said else 0.0,
-        recall=float(right / truly) if truly else 0.0,
-        f1=float(2 * right / (truly + said)) if truly + said else 0.0,
+        precision=float(right / said) if said else nothing,
+        recall=float(right / truly) if truly else nothing,
+        f1=float(2 * right / (truly + said)) if truly + said else nothing,
         log_loss=loss,
         samples=int(truly),
     )
@@ -78,4 +82,6 @@ def _log_loss(classes_B: Array, proba_BC: Array) -> float:
 def evaluate_values(values_B: Array, predicted_B: Array) -> Evaluation:
     """MSE, MAE and R2 of predicted values [n], in the target's own unit."""
     figures = {name: metric(values_B, predicted_B) for name, metric in VALUE_METRICS.items()}
+    if len(values_B) < 2:
+        figures["r2"] = math.nan
     return Evaluation(len(values_B), figures)

@@ -39,12 +39,14 @@ Part = TypeVar("Part")
 
 @contextmanager
 def new_run_folder(path: Path, checkpoints: Path | None = None) -> Iterator[Path]:
-    """The folder at `path`, made if it is missing; gone again if nothing was written to it.
+    """The folder at `path`, made if it is missing; one made here is gone again if nothing was
+    written to it.
 
     checkpoints: of the same training, which may lie in the folder, or be the folder itself.
     Raises RunFolderError, before the caller starts its work, where the folder cannot be written,
     is a file, or holds anything else.
     """
+    is_new = not path.exists()
     try:
         _check_free(path, checkpoints)
         path.mkdir(parents=True, exist_ok=True)
@@ -58,8 +60,9 @@ def new_run_folder(path: Path, checkpoints: Path | None = None) -> Iterator[Path
     try:
         yield path
     finally:
-        with contextlib.suppress(OSError):
-            path.rmdir()  # the system refuses where the folder holds anything
+        if is_new:
+            with contextlib.suppress(OSError):
+                path.rmdir()  # the system refuses where the folder holds anything
 
 
 def _check_free(path: Path, checkpoints: Path | None) -> None:
