@@ -17,6 +17,7 @@ from phalanx.models.pytorch.batches import Batch
 from phalanx.models.pytorch.generators import as_guest, seed_everything
 from phalanx.models.pytorch.network import TorchSpec, differ, moved, set_modes
 from phalanx.models.pytorch.packing import unpacked
+from phalanx.models.pytorch.parameters import named_parameters_of, parameters_of
 from phalanx.pure.randomness import Key
 
 KEY = Key(0, 0, 0)
@@ -64,7 +65,7 @@ class _Trial:
         self.settings, self._count = spec.settings, count
         self.device = torch.device(spec.settings.device)
         self.module, self._objective, self.is_known = _loaded(spec, params)
-        named = list(self.module.named_parameters())
+        named = named_parameters_of(self.module)
         self.names = [named[i][0] for i in spec.trained]
         self._trained = [named[i][1] for i in spec.trained]
         self._modes = [(part, part.training) for part in self.module.modules()]
@@ -104,7 +105,7 @@ class _Trial:
         have converged; and a mean of parameters that are kept is no other."""
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            for param in self.module.parameters():
+            for param in parameters_of(self.module):
                 noise = torch.rand(param.shape, generator=generator, dtype=torch.float32)
                 param.mul_((0.8 + 0.4 * noise).to(param))
         with suppress(Exception):  # the first ones are what must work
@@ -116,7 +117,7 @@ class _Trial:
         """Make of the module what it was, as it is made anew for each shard."""
         set_modes(self._modes, training=True)
         with torch.no_grad():
-            for name, param in self.module.named_parameters():
+            for name, param in named_parameters_of(self.module):
                 param.copy_(self._values[name])
             for name, buffer in self.module.named_buffers():
                 if name in changed:
