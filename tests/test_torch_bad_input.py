@@ -199,6 +199,8 @@ OBJECTIVES = [
         "mse_loss with size_average=False",
     ),
     ({"loss": partial(nn.MSELoss(reduction="sum"))}, "MSELoss with reduction='sum'"),
+    ({"loss": nn.MSELoss(reduction="sum").forward}, "got MSELoss with reduction='sum'"),
+    ({"loss": nn.MSELoss(reduction="none").__call__}, "got MSELoss with reduction='none'"),
     ({"loss": no_scalar}, r"one floating-point number.*no_scalar returned a tensor of shape \(4"),
     ({"loss": a_number}, "one floating-point number.*a_number returned a float"),
     ({"loss": of_integers}, "one floating-point number.*dtype torch.int64"),

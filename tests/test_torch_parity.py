@@ -416,6 +416,8 @@ WEIGHED = {
         None, CLASSES,
     ),
     "subclass": (Subclass(torch.tensor([1.0, 9.0, 0.1])), None, CLASSES),
+    "forward": (nn.CrossEntropyLoss(torch.tensor([1.0, 9.0, 0.1])).forward, None, CLASSES),
+    "bytes": (nn.CrossEntropyLoss(torch.tensor([1.0, 9.0, 0.1])), None, CLASSES.byte()),
 }  # fmt: skip
 
 
