@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.optim import lr_scheduler as schedules
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import (
     BatchSampler,
     RandomSampler,
@@ -262,6 +263,69 @@ class Frozen(nn.Linear):
         self.requires_grad_(False)
 
 
+class Reentrant(nn.Module):
+    """Whose first layer has a gradient by loss.backward() alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.last(checkpoint(self.first, x.requires_grad_(), use_reentrant=True))
+
+
+class Grows(nn.Module):
+    """Makes its last layer when it is called first."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 4), None
+
+    def forward(self, x):
+        if self.last is None:
+            self.last = nn.Linear(4, 3)
+        return self.last(self.first(x))
+
+
+class Meeting(nn.Module):
+    """What `meet(layer)` returns has memory in common with the layer's weight."""
+
+    def __init__(self, meet):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 6), nn.Linear(6, 3)
+        other = meet(self.first)
+        if isinstance(other, nn.Parameter):
+            self.other = other
+        else:
+            self.register_buffer("other", other)
+
+    def forward(self, x):
+        return self.last(self.first(x)) * self.other.sum()
+
+
+class Both(nn.Module):
+    """A buffer that each pass changes, and one that is a row of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.register_buffer("seen", torch.zeros(2, 3))
+        self.register_buffer("last", self.seen[1])
+
+    def forward(self, x):
+        self.seen += 1
+        return self.layer(x) + self.last
+
+
+def made_in_inference(make):
+    def within():
+        with torch.inference_mode():
+            made = make()
+        return nn.Sequential(nn.Linear(6, 3), made)
+
+    return within
+
+
 class Several(nn.Module):
     """Returns a tuple."""
 
@@ -312,6 +376,26 @@ MODULES = [
     (lambda: nn.Linear(5, 3), r"must take the data; a trial with 4 samples raised.*Try loss"),
     (lambda: nn.Linear(6, 2), "must take the data; a trial with 4 samples raised"),
     (Several, "must take the data; a trial"),
+    (Reentrant, "torch.autograd.grad.*none of 'first.weight', and.*use_reentrant=False"),
+    (Grows, "all its parameters.*made 'last.weight'. Call the module once.*then make the opt"),
+    (
+        lambda: Meeting(lambda layer: nn.Parameter(layer.weight.data)),
+        "no memory.*'other' and 'first.weight' do. Tie weights by one parameter",
+    ),
+    (
+        lambda: Meeting(lambda layer: nn.Parameter(layer.weight.data[2:], requires_grad=False)),
+        "'first.weight' and 'other' do",
+    ),
+    (lambda: Meeting(lambda layer: layer.weight.data), r"'first.weight' and 'other' do.*clone\(\)"),
+    (Both, "'seen' and 'last' do"),
+    (
+        made_in_inference(lambda: nn.Linear(3, 3)),
+        r"may be written into; '1.weight' was made within torch.inference_mode\(\). Make",
+    ),
+    (
+        made_in_inference(lambda: nn.BatchNorm1d(3, affine=False)),
+        "may be written into; '1.running_mean' was made within",
+    ),
     (lambda: nn.Linear, "must be an object of torch.nn.Module.*got the class Linear"),
     (lambda: print, "must be an object of torch.nn.Module.*MLPClassifier"),
     (lambda: {"model": 1}, "must be an object of torch.nn.Module.*got dict"),

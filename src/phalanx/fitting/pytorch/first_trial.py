@@ -40,6 +40,7 @@ def first_trial(spec: TorchSpec, params: Sequence[torch.Tensor], batch: Batch) -
         statistics = _statistics_of(trial.module)  # before a step that may call eval()
         first = trial.first_step(_copied(batch.content))
         trial.check()
+        _check_gradients(trial, first, batch)
         if trial.is_known:
             return Found(set(), None)
         changed = trial.changed_buffers()
@@ -98,6 +99,18 @@ class _Trial:
             own = moved(content, self.device)
             loss, weight = self._objective.of_batch(self.module, own, self._count)
         return loss, weight
+
+    def reached(self, content: Any) -> set[str]:
+        """Names of the parameters of which loss.backward() makes a gradient."""
+        loss, _ = self._loss(content)
+        named = named_parameters_of(self.module)
+        for _, param in named:
+            param.grad = None  # a step may have called backward() itself
+        torch.autograd.backward(loss)
+        found = {name for name, param in named if param.grad is not None}
+        for _, param in named:
+            param.grad = None
+        return found
 
     def step_with_others(self, content: Any) -> bool:
         """A pass with other parameters, if there is a loss for them: what a buffer follows may
@@ -184,7 +197,12 @@ def _statistics_of(module: torch.nn.Module) -> set[str]:
 
 
 def _check_unchanged(module: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
-    for name, param in module.named_parameters():
+    for name, param in named_parameters_of(module):
+        if name not in values:
+            raise InvalidInput(
+                "a module must have all its parameters before it is trained; the first call made "
+                f"{name!r}. Call the module once on a batch first, then make the optimizer."
+            )
         if differ(param.detach(), values[name]):
             raise InvalidInput(
                 "a forward pass must leave the parameters as they are, since all workers share "
@@ -192,6 +210,31 @@ def _check_unchanged(module: torch.nn.Module, values: dict[str, torch.Tensor]) -
                 "in forward(); of an Embedding, leave out max_norm; of a copy that follows other "
                 "weights, as a mean teacher does, keep the copy's weights as buffers."
             )
+
+
+def _check_gradients(trial: _Trial, first: list[Any], batch: Batch) -> None:
+    """Raise InvalidInput where some can be had by loss.backward() alone, or none at all."""
+    loss, _, *grads = first
+    missing = [name for name, grad in zip(trial.names, grads, strict=True) if grad is None]
+    if not missing:
+        return
+    try:
+        reached = trial.reached(_copied(batch.content))
+    except Exception:  # if it is one that ends the fit, it will say so itself
+        return
+    hidden = [name for name in missing if name in reached]
+    if hidden:
+        raise InvalidInput(
+            "gradients must be such as torch.autograd.grad gives, by which workers have them; it "
+            f"gives none of {hidden[0]!r}, and loss.backward() does. Pass use_reentrant=False to "
+            "torch.utils.checkpoint."
+        )
+    if not reached and float(loss) != 0.0:  # 0: of these samples there may be nothing to learn
+        raise InvalidInput(
+            f"the loss must depend on the module that is trained; that of {batch.count} samples "
+            "depends on none of its parameters. Let step= call the module that it is given, which "
+            "is a copy of yours, and not one that is imported or global."
+        )
 
 
 def _check_shapes(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> None:
