@@ -170,6 +170,18 @@ def a_pair(module, batch):
     return "loss", 1
 
 
+def with_figures(module, batch):
+    outputs = module(batch[0])
+    return functional.cross_entropy(outputs, batch[1]), {"outputs": outputs.detach()}
+
+
+ANOTHER = models.mlp()
+
+
+def of_another_module(module, batch):
+    return functional.cross_entropy(ANOTHER(batch[0]), batch[1])
+
+
 def of_turned(module, batch):
     return functional.cross_entropy(module(batch[0].T), batch[1])
 
@@ -210,6 +222,14 @@ OBJECTIVES = [
     ({"step": a_pair}, "either loss.*or step.*got both"),
     ({"loss": None, "step": "forward"}, "step must be a function.*got 'forward'"),
     ({"loss": None, "step": a_pair}, "one floating-point number.*a_pair returned a str"),
+    (
+        {"loss": None, "step": with_figures},
+        r"mean loss, or \(mean loss, weight\).*with_figures returned a dict beside.*loss alone",
+    ),
+    (
+        {"loss": None, "step": of_another_module},
+        "loss must depend on the module.*none of its parameters. Let step= call the module that",
+    ),
     ({"loss": None, "step": of_turned}, r"step\(module, batch\) must take.*Try it yourself, with"),
     (
         {"loss": None, "step": lambda module: compiled()},
@@ -490,6 +510,43 @@ def test_data_in_too_many_pieces():
         phalanx.fit(models.mlp(), X, X, CLASSES, **GOOD)
     with pytest.raises(InvalidInput, match="data as one argument; got 0"):
         phalanx.fit(models.mlp(), **GOOD)
+
+
+def of_the_first(outputs, target):
+    return functional.cross_entropy(outputs[0], target)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "mse", "mae"])
+def test_metrics_by_name_of_outputs_that_are_no_tensor(name):
+    message = f"metric '{name}' compares.*got a tuple of 2 .* as outputs. Pass a function"
+    assert_refused(
+        message, Several(), loss=of_the_first, metrics=name, validation=(X, CLASSES)
+    )  # fmt: skip
+    with pytest.raises(UserFunctionError, match=message):
+        phalanx.evaluate(Several(), (X, CLASSES), loss=of_the_first, metrics=name)
+
+
+class Averaging(nn.Module):
+    """Keeps a running mean, of a dtype of its own."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.register_buffer("mean", torch.zeros(6, dtype=dtype))
+
+    def forward(self, x):
+        self.mean += 0.1 * (x.detach().mean(0) - self.mean)
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64])
+def test_running_statistics_of_another_dtype_need_a_single_shard(dtype):
+    message = f"parameters' dtype, float32.*'mean' is of {dtype}. Register it as float32"
+    assert_refused(message, Averaging(dtype))
+    alone = Averaging(dtype)
+    settings = {**GOOD, "shards": 1, "batch_size": len(X)}
+    phalanx.fit(alone, (X, CLASSES), **settings)
+    torch.testing.assert_close(alone.mean, (0.1 * X.mean(0)).to(dtype), rtol=1e-2, atol=1e-4)
 
 
 EVALUATIONS = [
