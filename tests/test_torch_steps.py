@@ -70,6 +70,17 @@ def test_autocast_around_a_fit_has_no_part_in_it():
     assert torch.autocast_decrement_nesting() == 0
 
 
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_a_mode_without_gradients_around_a_fit_has_no_part_in_it(around):
+    apart = assert_same_for_any_workers(casting_by_default)
+    modules = [models.mlp() for _ in range(2)]  # made within inference_mode, they would be refused
+    with around():
+        data = X.clone(), CLASSES.clone()
+        within = assert_same_for_any_workers(casting_by_default, modules.pop, data)
+        assert not torch.is_grad_enabled(), "it is again what the caller has set"
+    assert within.digest == apart.digest
+
+
 class Casting(nn.Module):
     def __init__(self):
         super().__init__()
