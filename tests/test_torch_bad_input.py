@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.optim import lr_scheduler as schedules
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import (
     BatchSampler,
     RandomSampler,
@@ -169,6 +170,18 @@ def a_pair(module, batch):
     return "loss", 1
 
 
+def with_figures(module, batch):
+    outputs = module(batch[0])
+    return functional.cross_entropy(outputs, batch[1]), {"outputs": outputs.detach()}
+
+
+ANOTHER = models.mlp()
+
+
+def of_another_module(module, batch):
+    return functional.cross_entropy(ANOTHER(batch[0]), batch[1])
+
+
 def of_turned(module, batch):
     return functional.cross_entropy(module(batch[0].T), batch[1])
 
@@ -199,6 +212,8 @@ OBJECTIVES = [
         "mse_loss with size_average=False",
     ),
     ({"loss": partial(nn.MSELoss(reduction="sum"))}, "MSELoss with reduction='sum'"),
+    ({"loss": nn.MSELoss(reduction="sum").forward}, "got MSELoss with reduction='sum'"),
+    ({"loss": nn.MSELoss(reduction="none").__call__}, "got MSELoss with reduction='none'"),
     ({"loss": no_scalar}, r"one floating-point number.*no_scalar returned a tensor of shape \(4"),
     ({"loss": a_number}, "one floating-point number.*a_number returned a float"),
     ({"loss": of_integers}, "one floating-point number.*dtype torch.int64"),
@@ -207,6 +222,14 @@ OBJECTIVES = [
     ({"step": a_pair}, "either loss.*or step.*got both"),
     ({"loss": None, "step": "forward"}, "step must be a function.*got 'forward'"),
     ({"loss": None, "step": a_pair}, "one floating-point number.*a_pair returned a str"),
+    (
+        {"loss": None, "step": with_figures},
+        r"mean loss, or \(mean loss, weight\).*with_figures returned a dict beside.*loss alone",
+    ),
+    (
+        {"loss": None, "step": of_another_module},
+        "loss must depend on the module.*none of its parameters. Let step= call the module that",
+    ),
     ({"loss": None, "step": of_turned}, r"step\(module, batch\) must take.*Try it yourself, with"),
     (
         {"loss": None, "step": lambda module: compiled()},
@@ -260,6 +283,69 @@ class Frozen(nn.Linear):
         self.requires_grad_(False)
 
 
+class Reentrant(nn.Module):
+    """Whose first layer has a gradient by loss.backward() alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.last(checkpoint(self.first, x.requires_grad_(), use_reentrant=True))
+
+
+class Grows(nn.Module):
+    """Makes its last layer when it is called first."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 4), None
+
+    def forward(self, x):
+        if self.last is None:
+            self.last = nn.Linear(4, 3)
+        return self.last(self.first(x))
+
+
+class Meeting(nn.Module):
+    """What `meet(layer)` returns has memory in common with the layer's weight."""
+
+    def __init__(self, meet):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 6), nn.Linear(6, 3)
+        other = meet(self.first)
+        if isinstance(other, nn.Parameter):
+            self.other = other
+        else:
+            self.register_buffer("other", other)
+
+    def forward(self, x):
+        return self.last(self.first(x)) * self.other.sum()
+
+
+class Both(nn.Module):
+    """A buffer that each pass changes, and one that is a row of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.register_buffer("seen", torch.zeros(2, 3))
+        self.register_buffer("last", self.seen[1])
+
+    def forward(self, x):
+        self.seen += 1
+        return self.layer(x) + self.last
+
+
+def made_in_inference(make):
+    def within():
+        with torch.inference_mode():
+            made = make()
+        return nn.Sequential(nn.Linear(6, 3), made)
+
+    return within
+
+
 class Several(nn.Module):
     """Returns a tuple."""
 
@@ -310,6 +396,26 @@ MODULES = [
     (lambda: nn.Linear(5, 3), r"must take the data; a trial with 4 samples raised.*Try loss"),
     (lambda: nn.Linear(6, 2), "must take the data; a trial with 4 samples raised"),
     (Several, "must take the data; a trial"),
+    (Reentrant, "torch.autograd.grad.*none of 'first.weight', and.*use_reentrant=False"),
+    (Grows, "all its parameters.*made 'last.weight'. Call the module once.*then make the opt"),
+    (
+        lambda: Meeting(lambda layer: nn.Parameter(layer.weight.data)),
+        "no memory.*'other' and 'first.weight' do. Tie weights by one parameter",
+    ),
+    (
+        lambda: Meeting(lambda layer: nn.Parameter(layer.weight.data[2:], requires_grad=False)),
+        "'first.weight' and 'other' do",
+    ),
+    (lambda: Meeting(lambda layer: layer.weight.data), r"'first.weight' and 'other' do.*clone\(\)"),
+    (Both, "'seen' and 'last' do"),
+    (
+        made_in_inference(lambda: nn.Linear(3, 3)),
+        r"may be written into; '1.weight' was made within torch.inference_mode\(\). Make",
+    ),
+    (
+        made_in_inference(lambda: nn.BatchNorm1d(3, affine=False)),
+        "may be written into; '1.running_mean' was made within",
+    ),
     (lambda: nn.Linear, "must be an object of torch.nn.Module.*got the class Linear"),
     (lambda: print, "must be an object of torch.nn.Module.*MLPClassifier"),
     (lambda: {"model": 1}, "must be an object of torch.nn.Module.*got dict"),
@@ -404,6 +510,43 @@ def test_data_in_too_many_pieces():
         phalanx.fit(models.mlp(), X, X, CLASSES, **GOOD)
     with pytest.raises(InvalidInput, match="data as one argument; got 0"):
         phalanx.fit(models.mlp(), **GOOD)
+
+
+def of_the_first(outputs, target):
+    return functional.cross_entropy(outputs[0], target)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "mse", "mae"])
+def test_metrics_by_name_of_outputs_that_are_no_tensor(name):
+    message = f"metric '{name}' compares.*got a tuple of 2 .* as outputs. Pass a function"
+    assert_refused(
+        message, Several(), loss=of_the_first, metrics=name, validation=(X, CLASSES)
+    )  # fmt: skip
+    with pytest.raises(UserFunctionError, match=message):
+        phalanx.evaluate(Several(), (X, CLASSES), loss=of_the_first, metrics=name)
+
+
+class Averaging(nn.Module):
+    """Keeps a running mean, of a dtype of its own."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.register_buffer("mean", torch.zeros(6, dtype=dtype))
+
+    def forward(self, x):
+        self.mean += 0.1 * (x.detach().mean(0) - self.mean)
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64])
+def test_running_statistics_of_another_dtype_need_a_single_shard(dtype):
+    message = f"parameters' dtype, float32.*'mean' is of {dtype}. Register it as float32"
+    assert_refused(message, Averaging(dtype))
+    alone = Averaging(dtype)
+    settings = {**GOOD, "shards": 1, "batch_size": len(X)}
+    phalanx.fit(alone, (X, CLASSES), **settings)
+    torch.testing.assert_close(alone.mean, (0.1 * X.mean(0)).to(dtype), rtol=1e-2, atol=1e-4)
 
 
 EVALUATIONS = [

@@ -279,8 +279,9 @@ class Placed(nn.Module):
         return functional.cross_entropy(outputs, target) + near
 
 
-def test_a_loss_whose_parameters_nobody_trains_is_told():
+@pytest.mark.parametrize("make", [Placed, lambda: Placed().forward])
+def test_a_loss_whose_parameters_nobody_trains_is_told(make):
     with pytest.warns(UserWarning, match=r"Placed, has parameters of its own \('centres'\).*step="):
-        phalanx.fit(models.mlp(), (X, CLASSES), loss=Placed(), **SETTINGS)
+        phalanx.fit(models.mlp(), (X, CLASSES), loss=make(), **SETTINGS)
     frozen = Placed().requires_grad_(False)
     phalanx.fit(models.mlp(), (X, CLASSES), loss=frozen, **SETTINGS)

@@ -335,6 +335,52 @@ def test_double_precision():
     assert next(by_fit.parameters()).dtype is torch.float64
 
 
+class Headed(nn.Module):
+    """Names the parameters of its head alone; those of the body are frozen, and come first."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(6, 8).requires_grad_(False), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.body(x)))
+
+    def parameters(self, recurse=True):
+        return self.head.parameters(recurse)
+
+
+@pytest.mark.parametrize("by", ["sgd", lambda p: optim.SGD(p, lr=0.01)], ids=["name", "function"])
+def test_a_module_that_names_some_of_its_parameters_alone(by):
+    by_loop, by_fit = models.made(Headed), models.made(Headed)
+    expected = plain_loop(by_loop, optim.SGD(by_loop.parameters(), lr=0.01), 3)
+    assert fitted(by_fit, by, 3).losses == pytest.approx(expected, rel=1e-6)
+    models.assert_alike(by_loop, by_fit, rtol=1e-5, atol=1e-6)
+    assert phalanx.evaluate(by_fit, (X, CLASSES), loss="cross_entropy", workers=1) == {
+        "loss": pytest.approx(functional.cross_entropy(by_fit(X), CLASSES).item())
+    }
+
+
+class Neighbours(nn.Module):
+    """Weights that lie between each other in one matrix, and a constant one that is repeated."""
+
+    def __init__(self):
+        super().__init__()
+        matrix = torch.randn(6, 9)
+        self.first, self.last = nn.Parameter(matrix[:, :6]), nn.Parameter(matrix[:, 6:])
+        self.register_buffer("ones", torch.ones(1).expand(6))
+        self.register_buffer("some", self.ones[:3])
+
+    def forward(self, x):
+        return torch.tanh(x @ self.first) * self.ones @ self.last * self.some
+
+
+def test_weights_that_lie_between_each_other():
+    by_loop, by_fit = models.made(Neighbours), models.made(Neighbours)
+    expected = plain_loop(by_loop, optim.SGD(by_loop.parameters(), lr=0.01), 3)
+    assert fitted(by_fit, "sgd", 3).losses == pytest.approx(expected, rel=1e-6)
+    models.assert_alike(by_loop, by_fit, rtol=1e-5, atol=1e-6)
+
+
 def test_a_last_batch_that_is_smaller_weighs_less():
     by_loop, by_fit = models.mlp(), models.mlp()
     expected = plain_loop(by_loop, optim.Adam(by_loop.parameters()), 10, X[:40], CLASSES[:40])
@@ -370,6 +416,8 @@ WEIGHED = {
         None, CLASSES,
     ),
     "subclass": (Subclass(torch.tensor([1.0, 9.0, 0.1])), None, CLASSES),
+    "forward": (nn.CrossEntropyLoss(torch.tensor([1.0, 9.0, 0.1])).forward, None, CLASSES),
+    "bytes": (nn.CrossEntropyLoss(torch.tensor([1.0, 9.0, 0.1])), None, CLASSES.byte()),
 }  # fmt: skip
 
 

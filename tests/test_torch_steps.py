@@ -70,6 +70,17 @@ def test_autocast_around_a_fit_has_no_part_in_it():
     assert torch.autocast_decrement_nesting() == 0
 
 
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_a_mode_without_gradients_around_a_fit_has_no_part_in_it(around):
+    apart = assert_same_for_any_workers(casting_by_default)
+    modules = [models.mlp() for _ in range(2)]  # made within inference_mode, they would be refused
+    with around():
+        data = X.clone(), CLASSES.clone()
+        within = assert_same_for_any_workers(casting_by_default, modules.pop, data)
+        assert not torch.is_grad_enabled(), "it is again what the caller has set"
+    assert within.digest == apart.digest
+
+
 class Casting(nn.Module):
     def __init__(self):
         super().__init__()
@@ -133,6 +144,40 @@ def test_a_gradient_of_the_batch_is_that_of_this_step_alone():
         return functional.cross_entropy(module(x), y)
 
     phalanx.fit(models.mlp(), (X, CLASSES), step=step, workers=1, **SETTINGS)
+
+
+def attracting(module, batch):
+    """Of samples of class 0, if there are any; the first rows have none."""
+    outputs = module(batch[0])[batch[1] == 0]
+    return outputs.var(0).sum() if len(outputs) > 1 else torch.zeros((), requires_grad=True)
+
+
+def test_a_loss_may_be_zero_where_there_is_nothing_to_learn():
+    order = torch.argsort(CLASSES, descending=True, stable=True)
+    run = assert_same_for_any_workers(attracting, data=(X[order], CLASSES[order]), epochs=6)
+    assert run.losses[-1] < run.losses[0]
+
+
+class Adding(nn.Module):
+    """Has buffers for a sum over samples, and for how many there were."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.register_buffer("total", torch.zeros(6))
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        self.total += x.detach().sum(0)
+        self.count += len(x)
+        return self.layer(x)
+
+
+def test_of_buffers_the_mean_of_the_shards_is_taken_and_of_integers_the_first_shards():
+    module = models.made(Adding)
+    phalanx.fit(module, (X, CLASSES), loss="cross_entropy", batch_size=len(X), shards=2, workers=1)
+    torch.testing.assert_close(module.total, X.sum(0) / 2)
+    assert int(module.count) == len(X) // 2
 
 
 def dropping():

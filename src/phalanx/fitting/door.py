@@ -132,11 +132,14 @@ class _Modules:
 
     @staticmethod
     def fit(model: Any, *data: Any, **options: Any) -> Any:
+        import torch
+
         from phalanx.fitting.pytorch.modules import fit_module
         from phalanx.fitting.wishes import Wishes
 
         _check_names("fit", options, fit_module, Wishes)
-        return fit_module(model, *_one(data, "fit(module, (X, y), loss=...)"), **options)
+        with torch.inference_mode(False):  # as outside of it, and of no_grad()
+            return fit_module(model, *_one(data, "fit(module, (X, y), loss=...)"), **options)
 
     @staticmethod
     def evaluate(model: Any, *data: Any, **options: Any) -> Any:

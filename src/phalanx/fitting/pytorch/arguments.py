@@ -12,6 +12,7 @@ from phalanx.errors import InvalidInput
 from phalanx.fitting.pytorch.known import HOOKS
 from phalanx.models.pytorch.network import Settings
 from phalanx.models.pytorch.objective import LOSSES, METRICS, Objective
+from phalanx.models.pytorch.parameters import named_parameters_of
 from phalanx.models.pytorch.switches import changed_switches, matmul_precision
 from phalanx.models.pytorch.weighing import class_weights_of, opened
 from phalanx.pure import checks
@@ -45,7 +46,7 @@ def check_module(module: Any) -> None:
             "a module must be one that Python runs, since workers get it by pickle; this one has "
             "been through torch.jit. Pass the module as it was before, and script it afterwards."
         )
-    lazy = [n for n, p in module.named_parameters() if torch.nn.parameter.is_lazy(p)]
+    lazy = [n for n, p in named_parameters_of(module) if torch.nn.parameter.is_lazy(p)]
     if lazy:
         raise InvalidInput(
             f"a module's parameters must have their shapes; {lazy[0]!r} is not initialised yet. "
@@ -65,7 +66,7 @@ def check_module(module: Any) -> None:
 
 def check_hooks(module: torch.nn.Module) -> None:
     """Raise InvalidInput for hooks on gradients of parameters, which no worker would call."""
-    for name, param in module.named_parameters():
+    for name, param in named_parameters_of(module):
         if param._backward_hooks or getattr(param, "_post_accumulate_grad_hooks", None):
             raise InvalidInput(
                 "parameters must have no hooks, since workers compute gradients of their own; "

@@ -18,7 +18,8 @@ from phalanx.models.pytorch.generators import as_guest, seed_everything, undistu
 from phalanx.models.pytorch.network import TorchSpec, moved
 from phalanx.models.pytorch.objective import Objective, outputs_of
 from phalanx.models.pytorch.packing import unpacked
-from phalanx.models.pytorch.weighing import ignored_by
+from phalanx.models.pytorch.parameters import parameters_of
+from phalanx.models.pytorch.weighing import ignored_by, opened
 from phalanx.pure.randomness import Key
 from phalanx.warning import warn_caller
 
@@ -64,9 +65,10 @@ def warn_if_untrained(loss: Any, module: torch.nn.Module, params: Sequence[torch
 
     params: those that are trained.
     """
+    loss, _ = opened(loss)
     if not isinstance(loss, torch.nn.Module):
         return
-    known = {id(p) for p in (*module.parameters(), *params)}
+    known = {id(p) for p in (*parameters_of(module), *params)}
     left = [n for n, p in loss.named_parameters() if p.requires_grad and id(p) not in known]
     if left:
         warn_caller(

@@ -12,6 +12,7 @@ import torch
 from phalanx.models.pytorch.generators import undisturbed
 from phalanx.models.pytorch.network import TorchSpec
 from phalanx.models.pytorch.packing import unpacked
+from phalanx.models.pytorch.parameters import parameters_of
 from phalanx.models.pytorch.tracing import repeated
 from phalanx.models.pytorch.uses import Factoring, Uses, factoring_of
 from phalanx.models.pytorch.vector import Vector
@@ -35,7 +36,7 @@ def factored(spec: TorchSpec, params: Sequence[torch.Tensor], plan: Plan) -> Tor
         module, objective, example = unpacked(spec.packed, zeros)
         if example is None:
             return spec
-        everything = list(module.parameters())
+        everything = parameters_of(module)
         trained = [everything[i] for i in spec.trained]
         found = tried(
             lambda *tensors: objective.mean_loss(module, tensors),

@@ -17,6 +17,7 @@ from phalanx.models.pytorch.batches import Batch
 from phalanx.models.pytorch.generators import as_guest, seed_everything
 from phalanx.models.pytorch.network import TorchSpec, differ, moved, set_modes
 from phalanx.models.pytorch.packing import unpacked
+from phalanx.models.pytorch.parameters import named_parameters_of, parameters_of
 from phalanx.pure.randomness import Key
 
 KEY = Key(0, 0, 0)
@@ -39,6 +40,7 @@ def first_trial(spec: TorchSpec, params: Sequence[torch.Tensor], batch: Batch) -
         statistics = _statistics_of(trial.module)  # before a step that may call eval()
         first = trial.first_step(_copied(batch.content))
         trial.check()
+        _check_gradients(trial, first, batch)
         if trial.is_known:
             return Found(set(), None)
         changed = trial.changed_buffers()
@@ -64,7 +66,7 @@ class _Trial:
         self.settings, self._count = spec.settings, count
         self.device = torch.device(spec.settings.device)
         self.module, self._objective, self.is_known = _loaded(spec, params)
-        named = list(self.module.named_parameters())
+        named = named_parameters_of(self.module)
         self.names = [named[i][0] for i in spec.trained]
         self._trained = [named[i][1] for i in spec.trained]
         self._modes = [(part, part.training) for part in self.module.modules()]
@@ -98,13 +100,25 @@ class _Trial:
             loss, weight = self._objective.of_batch(self.module, own, self._count)
         return loss, weight
 
+    def reached(self, content: Any) -> set[str]:
+        """Names of the parameters of which loss.backward() makes a gradient."""
+        loss, _ = self._loss(content)
+        named = named_parameters_of(self.module)
+        for _, param in named:
+            param.grad = None  # a step may have called backward() itself
+        torch.autograd.backward(loss)
+        found = {name for name, param in named if param.grad is not None}
+        for _, param in named:
+            param.grad = None
+        return found
+
     def step_with_others(self, content: Any) -> bool:
         """A pass with other parameters, if there is a loss for them: what a buffer follows may
         stand still with the first ones, as the power iterations of a spectral norm do once they
         have converged; and a mean of parameters that are kept is no other."""
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            for param in self.module.parameters():
+            for param in parameters_of(self.module):
                 noise = torch.rand(param.shape, generator=generator, dtype=torch.float32)
                 param.mul_((0.8 + 0.4 * noise).to(param))
         with suppress(Exception):  # the first ones are what must work
@@ -116,7 +130,7 @@ class _Trial:
         """Make of the module what it was, as it is made anew for each shard."""
         set_modes(self._modes, training=True)
         with torch.no_grad():
-            for name, param in self.module.named_parameters():
+            for name, param in named_parameters_of(self.module):
                 param.copy_(self._values[name])
             for name, buffer in self.module.named_buffers():
                 if name in changed:
@@ -183,7 +197,12 @@ def _statistics_of(module: torch.nn.Module) -> set[str]:
 
 
 def _check_unchanged(module: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
-    for name, param in module.named_parameters():
+    for name, param in named_parameters_of(module):
+        if name not in values:
+            raise InvalidInput(
+                "a module must have all its parameters before it is trained; the first call made "
+                f"{name!r}. Call the module once on a batch first, then make the optimizer."
+            )
         if differ(param.detach(), values[name]):
             raise InvalidInput(
                 "a forward pass must leave the parameters as they are, since all workers share "
@@ -191,6 +210,31 @@ def _check_unchanged(module: torch.nn.Module, values: dict[str, torch.Tensor]) -
                 "in forward(); of an Embedding, leave out max_norm; of a copy that follows other "
                 "weights, as a mean teacher does, keep the copy's weights as buffers."
             )
+
+
+def _check_gradients(trial: _Trial, first: list[Any], batch: Batch) -> None:
+    """Raise InvalidInput where some can be had by loss.backward() alone, or none at all."""
+    loss, _, *grads = first
+    missing = [name for name, grad in zip(trial.names, grads, strict=True) if grad is None]
+    if not missing:
+        return
+    try:
+        reached = trial.reached(_copied(batch.content))
+    except Exception:  # if it is one that ends the fit, it will say so itself
+        return
+    hidden = [name for name in missing if name in reached]
+    if hidden:
+        raise InvalidInput(
+            "gradients must be such as torch.autograd.grad gives, by which workers have them; it "
+            f"gives none of {hidden[0]!r}, and loss.backward() does. Pass use_reentrant=False to "
+            "torch.utils.checkpoint."
+        )
+    if not reached and float(loss) != 0.0:  # 0: of these samples there may be nothing to learn
+        raise InvalidInput(
+            f"the loss must depend on the module that is trained; that of {batch.count} samples "
+            "depends on none of its parameters. Let step= call the module that it is given, which "
+            "is a copy of yours, and not one that is imported or global."
+        )
 
 
 def _check_shapes(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> None:

@@ -18,6 +18,7 @@ from phalanx.fitting.pytorch.arguments import (
     optimizer_of,
     settings_of,
 )
+from phalanx.fitting.pytorch.changing import check_averaged, check_changing
 from phalanx.fitting.pytorch.data import labels_of, samples_of
 from phalanx.fitting.pytorch.doubts import (
     warn_if_unlike,
@@ -90,6 +91,8 @@ def fit_module(
     validating = None if validation is None else samples_of(validation, collate, dtype)
     spec = spec_of(module, described, objective, training, precision, device)
     plan = wishes.plan(training.n_samples, spec.n_parameters, lambda: labels_of(training))
+    if plan.n_shards > 1:
+        check_averaged(module, spec.vector)
     spec = _in_shards(spec, described, objective, training, plan, wishes)
     job = _job(wishes, spec, described, plan, objective, validating)
     agenda = ModuleAgenda(described, plan, scheduler, scheduler_every)
@@ -173,6 +176,7 @@ def spec_of(
         described.trained,
     )
     found = first_trial(spec, described.params, batch)
+    check_changing(module, described.params, found.changing)
     warn_if_unlike(found.unlike, batch.count)
     buffers = {name: b for name, b in module.named_buffers() if name in found.changing}
     whole = Vector.of(described.params, buffers, dtype_of(described.params))

@@ -21,6 +21,7 @@ from phalanx.fitting.wishes import n_workers
 from phalanx.models.pytorch.network import TorchSpec
 from phalanx.models.pytorch.objective import Objective
 from phalanx.models.pytorch.packing import packed
+from phalanx.models.pytorch.parameters import parameters_of
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array
 from phalanx.pure.layout import Region
@@ -76,7 +77,7 @@ def _described(
     objective: Objective | None,
 ) -> tuple[TorchSpec, Array, Samples]:
     check_module(module)
-    params = list(module.parameters())
+    params = parameters_of(module)
     if not params:
         raise InvalidInput(
             f"a module must have parameters; {type(module).__name__} has none. Call it directly."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from phalanx.errors import InvalidInput
+from phalanx.models.pytorch.parameters import named_parameters_of
 
 NEXT = "End this fit (a callback that returns True does), change it, and call fit again"
 
@@ -60,7 +61,7 @@ class Trainable:
     def _constants_now(self) -> dict[str, tuple[torch.Tensor, int]]:
         """Other parameters and buffers, each with torch's count of its changes."""
         trained = {place for group in self._groups_now() for place in group}
-        named = [*self._module.named_parameters(), *self._module.named_buffers()]
+        named = [*named_parameters_of(self._module), *self._module.named_buffers()]
         return {
             name: (tensor, 0 if tensor.is_inference() else tensor._version)
             for name, tensor in named
@@ -68,10 +69,10 @@ class Trainable:
         }
 
     def _params_now(self) -> dict[str, torch.nn.Parameter]:
-        return dict(self._module.named_parameters())
+        return dict(named_parameters_of(self._module))
 
     def _flags_now(self) -> dict[str, bool]:
-        return {name: p.requires_grad for name, p in self._module.named_parameters()}
+        return {name: p.requires_grad for name, p in named_parameters_of(self._module)}
 
     def _groups_now(self) -> list[list[int]]:
         return [[id(p) for p in group["params"]] for group in self._optimizer.param_groups]

@@ -26,6 +26,7 @@ from phalanx.models.pytorch.optimizers import (
     state_shapes,
     trial_step,
 )
+from phalanx.models.pytorch.parameters import parameters_of
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array
 from phalanx.pure.layout import Region, blocks_of
@@ -48,7 +49,7 @@ class Described:
     def __init__(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         check_optimizer(optimizer)
         self.live = optimizer
-        everything = list(module.parameters())
+        everything = parameters_of(module)
         groups = {
             id(p): g for g, group in enumerate(optimizer.param_groups) for p in group["params"]
         }

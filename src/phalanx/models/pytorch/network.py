@@ -17,6 +17,7 @@ from phalanx.models.pytorch.generators import as_guest, seed_everything
 from phalanx.models.pytorch.leaving import Leaving, LeftFactors, LeftGradients, put
 from phalanx.models.pytorch.objective import Objective, called
 from phalanx.models.pytorch.packing import unpacked
+from phalanx.models.pytorch.parameters import parameters_of
 from phalanx.models.pytorch.switches import Changed, set_switches
 from phalanx.models.pytorch.tracing import Pass, faster_pass, repeated, signature
 from phalanx.models.pytorch.uses import Factoring, Tensors
@@ -136,7 +137,7 @@ class TorchModel:
         self.settings, self.vector, self.objective = spec.settings, spec.vector, objective
         self.device = torch.device(spec.settings.device)
         self.module = module.to(self.device)
-        everything = list(self.module.parameters())
+        everything = parameters_of(self.module)
         self.params = [everything[i] for i in spec.trained]
         self._host = views
         if self.device.type == "cpu":

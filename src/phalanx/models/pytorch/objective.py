@@ -31,6 +31,7 @@ LOSSES: dict[str, Callable[..., torch.Tensor]] = {
 def accuracy(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """1 for each sample whose class is right: the largest of several outputs, or the sign of one
     logit. [B]"""
+    check_tensors("accuracy", outputs, target)
     if outputs.ndim > 1 and outputs.shape[1] > 1:
         classes = outputs.argmax(dim=1)
         right = classes == alike(target, classes, "accuracy", (outputs, target))
@@ -43,14 +44,27 @@ def accuracy(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 def squared_error(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Each sample's mean squared error. [B]"""
+    check_tensors("mse", outputs, target)
     errors = outputs - alike(target, outputs, "mse", (outputs, target))
     return errors.reshape(len(outputs), -1).square().mean(dim=1)
 
 
 def absolute_error(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Each sample's mean absolute error. [B]"""
+    check_tensors("mae", outputs, target)
     errors = outputs - alike(target, outputs, "mae", (outputs, target))
     return errors.reshape(len(outputs), -1).abs().mean(dim=1)
+
+
+def check_tensors(name: str, outputs: Any, target: Any) -> None:
+    """Raise UserFunctionError unless both are tensors."""
+    for what, value in (("outputs", outputs), ("target", target)):
+        if not isinstance(value, torch.Tensor):
+            raise UserFunctionError(
+                f"the metric {name!r} compares outputs with a target, a tensor each; got "
+                f"{described(value)} as {what}. Pass a function (outputs, target) -> [B] that "
+                "takes what it needs of them."
+            )
 
 
 def alike(
@@ -93,9 +107,9 @@ class Objective:
         """The mean loss of a batch of `count` samples, and what it weighs among others."""
         if self.step is not None:
             made = self.step(module, content)
-            if isinstance(made, tuple) and len(made) == 2:
-                return checked_loss(made[0], self.step), float(made[1])
-            return checked_loss(made, self.step), float(count)
+            is_pair = isinstance(made, tuple) and len(made) == 2
+            loss, weight = made if is_pair else (made, count)
+            return checked_loss(loss, self.step), checked_weight(weight, self.step)
         outputs, target = outputs_of(module, content)
         weight = weight_of(self.loss, target, count)
         return self._mean_loss(outputs, target, weight), weight
@@ -157,6 +171,18 @@ def checked_loss(loss: Any, function: Any) -> torch.Tensor:
             "reduction='mean', or .mean()."
         )
     return loss.reshape(())
+
+
+def checked_weight(weight: Any, step: Any) -> float:
+    """Raise UserFunctionError for what is no number."""
+    try:
+        return float(weight)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserFunctionError(
+            "a step must return the mean loss, or (mean loss, weight), where the weight is a "
+            f"number, such as that of the tokens; {name_of(step)} returned {described(weight)} "
+            "beside the loss. Return the loss alone; other figures can be had by phalanx.evaluate."
+        ) from None
 
 
 def checked_metric(values: Any, name: str, count: int) -> torch.Tensor:

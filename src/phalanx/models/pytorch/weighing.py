@@ -20,11 +20,14 @@ FUNCTIONS = (functional.cross_entropy, functional.nll_loss)
 
 
 def opened(loss: Any) -> tuple[Any, dict[str, Any]]:
-    """A loss without the `functools.partial`s around it, and the keywords that they give it."""
+    """A loss without the `functools.partial`s around it, and the keywords that they give it; the
+    module, where it is one's `forward`."""
     keywords: dict[str, Any] = {}
     while isinstance(loss, partial):
         loss, keywords = loss.func, {**loss.keywords, **keywords}
-    return loss, keywords
+    owner = getattr(loss, "__self__", None)
+    is_modules = isinstance(owner, nn.Module) and loss in (owner.forward, owner.__call__)
+    return owner if is_modules else loss, keywords
 
 
 def ignored_by(loss: Any) -> int | None:
@@ -50,6 +53,7 @@ def weight_of(loss: Any, target: Any, count: int) -> float:
     weights, ignored = class_weights_of(loss), ignored_by(loss)
     if ignored is None or not _are_classes(target):
         return float(count)
+    target = target.long()  # uint8, which torch takes as well, cannot be compared with -100
     is_kept = target != ignored
     if weights is None and bool(is_kept.all()):
         return float(count)
