@@ -172,6 +172,17 @@ def test_regularizers_and_constraints():
     np.testing.assert_allclose(np.linalg.norm(km.weights_of(ours)[4], axis=0), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["BatchNormalization", "Dense"])
+def test_regularizers_beside_what_is_not_trained(kind):
+    def make():
+        km.keras.utils.set_random_seed(2)
+        between = getattr(layers, kind)(*[5] * (kind == "Dense"), trainable=kind != "Dense")
+        sizes = layers.Dense(5, kernel_regularizer="l2"), between, layers.Dense(2)
+        return km.compiled(km.keras.Sequential([km.keras.Input((6,)), *sizes]), "mse", "sgd")
+
+    assert_same(make, weights=1e-4)
+
+
 def two_headed(loss_weights=None):
     km.keras.utils.set_random_seed(7)
     inputs = km.keras.Input((6,))

@@ -75,12 +75,14 @@ class Trial:
         model = self.model
         if len(model.weights) == len(model.trainable_variables):
             return set()
-        with keras.StatelessScope() as scope, torch.no_grad():
+        values = [(v, v.value) for v in model.trainable_variables]  # of which regularisers ask
+        with keras.StatelessScope(values) as scope, torch.no_grad():
+            before = dict(scope.state_mapping)
             predicted = self._predicted(self.x, training=True)
             model._compute_loss(
                 x=self.x, y=self.y, y_pred=predicted, sample_weight=self.weight, training=True
             )
-        return set(scope.state_mapping)
+        return {i for i, value in scope.state_mapping.items() if before.get(i) is not value}
 
     def _check_not_trained(self, changed: tuple[int, ...]) -> None:
         trained = {id(v) for v in self.model.trainable_variables}
