@@ -506,6 +506,18 @@ def test_figures_come_in_the_order_of_keras():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_predictions_of_several_outputs_are_not_rounded():
+    """float64, in which float32 and 64 bits of an integer would meet, does not hold the latter."""
+    x = keras.Input((1,), dtype="int64")
+    half = km.layers.Lambda(lambda x: km.keras.ops.cast(x, "float32") / 2)(x)
+    model = keras.Model(x, [km.layers.Lambda(lambda x: x + 1)(x), half])
+    numbers = np.array([[2**53], [2**62 + 1], [-(2**63) + 1]])
+    one, two = phalanx.predict(model, numbers, workers=1)
+    assert (one.dtype, two.dtype) == (np.int64, np.float32)
+    np.testing.assert_array_equal(one, numbers + 1)
+    np.testing.assert_array_equal(two, numbers.astype(np.float32) / 2)
+
+
 def test_predictions_have_the_dtype_of_the_model():
     x = keras.Input((1,), dtype="int64")
     model = keras.Model(x, km.layers.Lambda(lambda x: x + 1)(x))

@@ -336,4 +336,12 @@ def joined(outputs: Any, count: int) -> Array:
     parts = [_array(part.detach().cpu()) for part in flat_outputs(outputs)]
     if len(parts) == 1:
         return parts[0]
-    return np.concatenate([part.reshape(count, -1) for part in parts], axis=1)
+    flat = [part.reshape(count, -1) for part in parts]
+    return np.concatenate(flat, axis=1, dtype=joint_dtype([part.dtype for part in flat]))
+
+
+def joint_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
+    """One that holds the numbers of all; float64 does not hold all of 64 bits."""
+    joint = np.result_type(*dtypes)
+    has_long = any(dtype.kind in "iu" and dtype.itemsize == 8 for dtype in dtypes)
+    return np.dtype(np.longdouble) if has_long and joint.kind == "f" else joint
