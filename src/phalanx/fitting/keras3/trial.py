@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.arrays import as_numpy, as_tensors, numpy_of
 from phalanx.models.keras3.generators import seed_states, undisturbed
+from phalanx.models.keras3.images import kept_as_they_lie
 from phalanx.models.keras3.network import targets_of, unpacked
 from phalanx.models.pytorch.batches import first_rows
 from phalanx.pure.arrays import Array
@@ -39,7 +40,7 @@ class Trial:
         weights, states = self.model.weights, seed_states(self.model)
         before, seeds = [numpy_of(w) for w in weights], [numpy_of(state) for state in states]
         try:
-            with _telling(), undisturbed():
+            with _telling(), undisturbed(), _images_as_in_workers():
                 self._call_all()
             changed = tuple(
                 i
@@ -250,6 +251,11 @@ def _telling() -> Iterator[None]:
             f"raised {type(error).__name__}: {error}. Compare the shapes of x and y with the "
             "model's inputs and outputs (model.summary())."
         ) from error
+
+
+def _images_as_in_workers() -> AbstractContextManager[None]:
+    """Within it, images lie as they do in the workers, where Keras here computes them alike."""
+    return kept_as_they_lie() if keras.backend.backend() == "torch" else nullcontext()
 
 
 def _first_of(samples: Samples) -> tuple[Any, Any, Any]:
