@@ -13,6 +13,7 @@ import phalanx
 from keras_models import keras
 from phalanx import InvalidInput, UserFunctionError
 
+torch = pytest.importorskip("torch")
 pytestmark = km.marks
 layers, ops, optimizers = keras.layers, keras.ops, keras.optimizers
 NAN = float("nan")
@@ -167,9 +168,11 @@ def test_models(make, message):
         phalanx.fit(model, km.X, km.VALUES, **{**km.SETTINGS, "workers": 2})
 
 
-def test_stateful_layers():
+@pytest.mark.parametrize("door", [phalanx.fit, phalanx.evaluate, phalanx.predict])
+def test_stateful_layers(door):
+    data = km.SERIES, *([] if door is phalanx.predict else [km.VALUES])
     with pytest.raises(InvalidInput, match=r"recurrent layer .* stateful=True.*stateful=False"):
-        phalanx.fit(stateful(), km.SERIES, km.VALUES, verbose=0)
+        door(stateful(), *data, verbose=0)
 
 
 OPTIONS = [
@@ -266,6 +269,17 @@ DATA = [
 def test_data(x, y, message):
     with pytest.raises(InvalidInput, match=f"(?s){message}"):
         phalanx.fit(trained_never(), x, y, **{**km.SETTINGS, "workers": 2})
+
+
+@pytest.mark.parametrize("name", ["y", "sample_weight"])
+@pytest.mark.parametrize("door", [phalanx.fit, phalanx.evaluate])
+@pytest.mark.parametrize("is_loader", [False, True])
+def test_what_is_beside_a_dataset(name, door, is_loader):
+    data = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+    data = torch.utils.data.DataLoader(data) if is_loader else data
+    message = rf"dataset's samples.*{type(data).__name__} and {name}. Put {name} into its samples"
+    with pytest.raises(InvalidInput, match=message):
+        door(trained_never(), data, verbose=0, **{name: np.ones(len(X))})
 
 
 VALIDATION = [

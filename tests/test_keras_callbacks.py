@@ -94,6 +94,27 @@ def test_a_callback_stops_the_training():
     assert again.epoch == [0, 1]
 
 
+def test_who_stops_at_the_beginning_stops_after_an_epoch(tmp_path):
+    class Stopper(callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.model.stop_training = True
+
+    assert trained(km.mlp(), epochs=3, callbacks=[Stopper()]).epoch == [0]
+    trained(km.mlp(), checkpoint=tmp_path)
+    again = trained(km.mlp(), epochs=4, callbacks=[Stopper()], resume=tmp_path)
+    assert again.epoch == [0, 1, 2]
+
+
+def test_a_loss_that_is_not_finite_ends_a_training_that_asks_for_it():
+    model = km.plain(optimizers.SGD(1e20))
+    settings = {**km.SETTINGS, "epochs": 9, "nonfinite": "keep"}
+    told = callbacks.TerminateOnNaN()
+    history = phalanx.fit(model, km.X, km.VALUES, callbacks=[told], workers=1, **settings)
+    assert not np.isfinite(history.history["loss"][-1])
+    assert np.isfinite(history.history["loss"][:-1]).all()
+    assert len(history.epoch) < 9
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_early_stopping_restores_the_best_weights(workers):
     def make():
@@ -506,6 +527,18 @@ def test_figures_come_in_the_order_of_keras():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_predictions_of_several_outputs_are_not_rounded():
+    """float64, in which float32 and 64 bits of an integer would meet, does not hold the latter."""
+    x = keras.Input((1,), dtype="int64")
+    half = km.layers.Lambda(lambda x: km.keras.ops.cast(x, "float32") / 2)(x)
+    model = keras.Model(x, [km.layers.Lambda(lambda x: x + 1)(x), half])
+    numbers = np.array([[2**53], [2**62 + 1], [-(2**63) + 1]])
+    one, two = phalanx.predict(model, numbers, workers=1)
+    assert (one.dtype, two.dtype) == (np.int64, np.float32)
+    np.testing.assert_array_equal(one, numbers + 1)
+    np.testing.assert_array_equal(two, numbers.astype(np.float32) / 2)
+
+
 def test_predictions_have_the_dtype_of_the_model():
     x = keras.Input((1,), dtype="int64")
     model = keras.Model(x, km.layers.Lambda(lambda x: x + 1)(x))
@@ -536,6 +569,26 @@ def test_a_constant_weight_that_a_callback_writes_into_is_refused(moment):
     told = callbacks.LambdaCallback(**{moment: lambda *given: model.layers[1].factor.assign(2.0)})
     with pytest.raises(InvalidInput, match=r"written into '.*weighted/factor'.*initial_epoch"):
         trained(model, callbacks=[told])
+
+
+class Rewinding(callbacks.Callback):
+    """Steps are counted anew from each epoch on."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = True
+        self.model.optimizer.iterations.assign(0)
+
+
+class Forgetting(callbacks.Callback):
+    def on_test_end(self, logs=None):
+        momentum = self.model.optimizer._momentums[0]
+        momentum.assign(momentum * 0)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Rewinding, "iteration"), (Forgetting, "momentum")])
+def test_what_a_callback_writes_into_the_optimizers_state_is_refused(kind, name):
+    with pytest.raises(InvalidInput, match=rf"written into 'adam.*{name}'.*initial_epoch"):
+        trained(km.mlp(), callbacks=[kind()], **HELD)
 
 
 def test_another_optimizer_that_a_callback_sets_is_refused():

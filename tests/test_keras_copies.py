@@ -3,8 +3,11 @@ and models of the user's own classes, as Keras' guides and examples write them."
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
+from torch.nn.functional import pairwise_distance
 
 import keras_models as km
 import phalanx
@@ -12,6 +15,7 @@ from keras_models import keras
 
 pytestmark = km.marks
 layers, ops = keras.layers, keras.ops
+ByFunction = keras.losses.MeanSquaredError.__base__  # which Keras has no public name for
 SETTINGS = dict(batch_size=16, epochs=2, shuffle=False, verbose=0)
 
 
@@ -297,6 +301,38 @@ def with_inner_model():
     return km.compiled(keras.Model(inputs, Tree(3)(inputs)), "mse", "sgd")
 
 
+def compiled_before():
+    """A model for an encoder that has been trained by itself."""
+    encoder = keras.Sequential([keras.Input((6,)), layers.Dense(2, "tanh")])
+    return km.compiled(encoder, "mse", Boosted(0.01), metrics=[Within(3.0)])
+
+
+def with_trained_encoder():
+    inputs = keras.Input((6,))
+    return km.compiled(keras.Model(inputs, layers.Dense(2)(compiled_before()(inputs))), "mse")
+
+
+def distance(y_true, y_pred):
+    return ops.mean(ops.abs(y_true - y_pred), axis=-1)
+
+
+def wrapped():
+    """Functions of one name, and two that have none."""
+    lambdas = [lambda a, b, by=by: distance(a, b) * by for by in (2.0, 3.0)]
+    wrappers = [
+        keras.metrics.MeanMetricWrapper(function, name=f"m{i}")
+        for i, function in enumerate([distance, times(4.0), *lambdas])
+    ]
+    return built(layers.Dense(4, lambda x: x * 0.5), loss=ByFunction(times(2.0)), metrics=wrappers)
+
+
+def times(factor):
+    def distance(y_true, y_pred):
+        return factor * ops.mean(ops.abs(y_true - y_pred), axis=-1)
+
+    return distance
+
+
 def distiller(student_loss):
     model = Distiller()
     model.compile("sgd", student_loss, alpha=0.5)
@@ -315,12 +351,37 @@ GUIDES = {
     "model": lambda: km.compiled(Recommender(5, layers.Dense(2)), "mse", "sgd"),
     "layer called like its argument": lambda: km.compiled(Sized(), "mse", "sgd"),
     "compile": lambda: distiller(Regularised(2.0)),
+    "model of a compiled one": with_trained_encoder,
+    "model made with a compiled one": lambda: km.compiled(
+        Recommender(6, compiled_before()), "mse", "sgd"
+    ),
+    "functions in wrappers": wrapped,
 }
 
 
 @pytest.mark.parametrize("name", GUIDES)
 def test_classes_as_guides_write_them(name):
     assert_as_in_keras(GUIDES[name])
+
+
+def test_a_model_within_one_is_left_compiled():
+    model = with_trained_encoder()
+    phalanx.predict(model, km.X, workers=1)
+    assert model.layers[1].compiled
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (partial(distance), "must be serialisable.*functools.partial.*get_config"),
+        (pairwise_distance, "a worker can create them anew.*MeanMetricWrapper"),
+    ],
+    ids=["partial", "of torch"],
+)
+def test_functions_that_keras_does_not_find_again(function, message):
+    metric = keras.metrics.MeanMetricWrapper(function)
+    with pytest.raises(phalanx.InvalidInput, match=f"(?s){message}"):
+        fitted(built(metrics=[metric]))
 
 
 def test_what_compile_keeps_and_cannot_be_sent():

@@ -112,3 +112,39 @@ def test_evaluate_and_predict(workers):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     loss = phalanx.evaluate(model, km.IMAGES, km.LABELS, workers=workers)
     assert loss == pytest.approx(model.evaluate(km.IMAGES, km.LABELS, verbose=0), rel=1e-5)
+
+
+class Flat(layers.Layer):
+    """By a view of its own, of images as they lie: channels last in the workers, first in Keras."""
+
+    def __init__(self, order, **more):
+        super().__init__(**more)
+        self.order = order
+
+    def compute_output_shape(self, shape):
+        return shape[0], int(np.prod(shape[1:]))
+
+    def call(self, x):
+        return x.permute(self.order).view(len(x), -1)
+
+    def get_config(self):
+        return {**super().get_config(), "order": self.order}
+
+
+def flattened(order):
+    parts = layers.MaxPooling2D(2), Flat(order), layers.Dense(3, "softmax")
+    return km.compiled(keras.Sequential([keras.Input((6, 6, 2)), *parts]))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_view_of_images_as_they_lie(workers):
+    model = flattened((0, 1, 2, 3))
+    phalanx.fit(model, km.IMAGES, km.LABELS, workers=workers, **km.SETTINGS)
+    assert phalanx.predict(model, km.IMAGES, workers=workers).shape == (km.N, 3)
+
+
+@pytest.mark.parametrize("door", [phalanx.fit, phalanx.predict])
+def test_a_view_of_images_as_they_would_lie_in_keras_is_refused(door):
+    data = (km.IMAGES,) if door is phalanx.predict else (km.IMAGES, km.LABELS)
+    with pytest.raises(phalanx.InvalidInput, match=r"(?s)view size is not compatible.*reshape"):
+        door(flattened((0, 3, 1, 2)), *data, workers=1, verbose=0)

@@ -172,6 +172,37 @@ def test_regularizers_and_constraints():
     np.testing.assert_allclose(np.linalg.norm(km.weights_of(ours)[4], axis=0), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["BatchNormalization", "Dense"])
+def test_regularizers_beside_what_is_not_trained(kind):
+    def make():
+        km.keras.utils.set_random_seed(2)
+        between = getattr(layers, kind)(*[5] * (kind == "Dense"), trainable=kind != "Dense")
+        sizes = layers.Dense(5, kernel_regularizer="l2"), between, layers.Dense(2)
+        return km.compiled(km.keras.Sequential([km.keras.Input((6,)), *sizes]), "mse", "sgd")
+
+    assert_same(make, weights=1e-4)
+
+
+class Unused(layers.Dense):
+    """With a weight that nothing depends on."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.unused = self.add_weight(shape=(3,), initializer="ones", name="unused")
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning")
+def test_a_weight_that_the_loss_does_not_depend_on_has_a_gradient_of_zero():
+    def make():
+        km.keras.utils.set_random_seed(2)
+        model = km.keras.Sequential([km.keras.Input((6,)), Unused(2)])
+        return km.compiled(model, "mse", optimizers.SGD(0.1, weight_decay=0.1))
+
+    theirs, _, ours, _ = both(make)
+    assert (np.array(theirs.layers[0].unused) == 1).all()
+    np.testing.assert_allclose(ours.layers[0].unused, 0.99 ** (STEPS_AN_EPOCH * EPOCHS), rtol=1e-4)
+
+
 def two_headed(loss_weights=None):
     km.keras.utils.set_random_seed(7)
     inputs = km.keras.Input((6,))

@@ -42,16 +42,21 @@ def fitted(make, workers=1, metrics=None, seed=0):
     return history.run.digest, history.history["loss"], history.history.get("accuracy")
 
 
+def tapes(monkeypatch):
+    """Those that are asked for from now on, though few steps are made."""
+    used, faster = [], tracing.faster_pass
+    monkeypatch.setattr(worth, "WORTHWHILE", 1)
+    monkeypatch.setattr(
+        tracing, "faster_pass", lambda *given: used.append(tape := faster(*given)) or tape
+    )
+    return used
+
+
 @pytest.mark.parametrize("metrics", [None, ["accuracy"]], ids=["plain", "measured"])
 @pytest.mark.parametrize("make", [dense, recurrent])
 def test_a_tape_gives_the_same_bits(make, metrics, monkeypatch):
     by_keras = fitted(make, metrics=metrics)
-    monkeypatch.setattr(worth, "WORTHWHILE", 1)
-    used = []
-    faster = tracing.faster_pass
-    monkeypatch.setattr(
-        tracing, "faster_pass", lambda *given: used.append(tape := faster(*given)) or tape
-    )
+    used = tapes(monkeypatch)
     assert fitted(make, metrics=metrics) == by_keras
     assert len(used) == 2
     assert None not in used  # two sizes of shards: of 16 rows, and of 3
@@ -199,3 +204,74 @@ def test_what_others_draw_is_no_constant_of_a_tape(draw):
 
     samples = [torch.arange(12.0).reshape(4, 3)]
     assert tracing.faster_pass(loss_of, LeftGradients([weight]), samples) is None
+
+
+def figures(model, x, y):
+    settings = dict(batch_size=14, epochs=3, shards=1, workers=1, verbose=0)
+    return phalanx.fit(model, x, y, **settings).history
+
+
+def test_metrics_know_what_is_masked(monkeypatch):
+    def found():
+        keras.utils.set_random_seed(0)
+        layers = keras.layers
+        model = keras.Sequential(
+            [keras.Input((5,)), layers.Embedding(12, 4, mask_zero=True),
+             layers.LSTM(3, return_sequences=True), layers.Dense(3)]
+        )  # fmt: skip
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss, metrics=["accuracy"])
+        return figures(model, km.TOKENS, km.TOKENS % 3)
+
+    by_keras = found()
+    used = tapes(monkeypatch)
+    assert found() == by_keras
+    assert len(used) == 1
+    assert None not in used
+
+
+class Keeping(keras.Model):
+    """Its metric gets what its loss has kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.last = keras.layers.Dense(4, "tanh"), keras.layers.Dense(2)
+        self.tracker = keras.metrics.Mean(name="error")
+
+    def call(self, x):
+        return self.last(self.hidden(x))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        self.errors = keras.ops.mean((y - y_pred) ** 2, axis=-1)
+        return keras.ops.mean(self.errors)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        self.tracker.update_state(self.errors)
+        return self.get_metrics_result()
+
+
+class Telling(Keeping):
+    """Its loss tells its metric itself."""
+
+    compute_metrics = keras.Model.compute_metrics
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        self.tracker.update_state(self.errors)
+        return loss
+
+
+@pytest.mark.parametrize(("kind", "count"), [(Keeping, 0), (Telling, 1)])
+def test_metrics_of_what_only_the_loss_knows(kind, count, monkeypatch):
+    def found():
+        keras.utils.set_random_seed(0)
+        model = kind()
+        model.compile("adam")
+        return figures(model, km.X, km.VALUES)
+
+    by_keras = found()
+    np.testing.assert_allclose(by_keras["error"], by_keras["loss"], rtol=1e-5)
+    used = tapes(monkeypatch)
+    assert found() == by_keras
+    assert len(used) == count
+    assert None not in used

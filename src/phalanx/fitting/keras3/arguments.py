@@ -38,6 +38,11 @@ def check_model(model: Any, is_trained: bool) -> None:
     _check_losses(model)
     if is_trained:
         _check_optimizer(model.optimizer)
+    check_stateless(model)
+
+
+def check_stateless(model: Any) -> None:
+    """Raise InvalidInput for a recurrent layer that goes on where the batch before has ended."""
     stateful = [
         layer.name for layer in model._flatten_layers() if getattr(layer, "stateful", False)
     ]

@@ -40,10 +40,10 @@ class KerasData:
                 f"Dataset or DataLoader; got {type(x).__name__}. Open what is in a file, and "
                 "encode text first, e.g. by keras.layers.TextVectorization."
             )
-        if isinstance(x, DataLoader):
-            return cls(*unpacked(x))
-        if hasattr(x, "__getitem__") and hasattr(x, "__len__") and not _is_arrays(x):
-            return cls(x)
+        is_loader = isinstance(x, DataLoader)
+        if is_loader or (hasattr(x, "__getitem__") and hasattr(x, "__len__") and not _is_arrays(x)):
+            _check_alone(x, y, sample_weight)
+            return cls(*unpacked(x)) if is_loader else cls(x)
         if x is None or not _is_arrays(x):
             raise InvalidInput(
                 "x must be an array, a list or dict of arrays, or a torch Dataset or DataLoader; "
@@ -115,6 +115,17 @@ class KerasData:
     def take(self, start: int, stop: int) -> KerasData:
         """Some of the samples."""
         return KerasData(keras.tree.map_structure(lambda part: part[start:stop], self.parts))
+
+
+def _check_alone(dataset: Any, y: Any, sample_weight: Any) -> None:
+    """Raise InvalidInput for what would be beside the samples of a Dataset."""
+    for name, value in (("y", y), ("sample_weight", sample_weight)):
+        if value is not None:
+            raise InvalidInput(
+                "targets and weights belong in a dataset's samples, (x, y) or (x, y, weight); got "
+                f"a {type(dataset).__name__} and {name}. Put {name} into its samples, or pass "
+                "arrays."
+            )
 
 
 def _is_arrays(x: Any) -> bool:

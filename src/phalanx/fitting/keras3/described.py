@@ -22,6 +22,7 @@ from phalanx.fitting.keras3.optimizer import DescribedOptimizer
 from phalanx.fitting.keras3.trial import Trial
 from phalanx.fitting.pytorch.arguments import settings_of
 from phalanx.models.keras3.blueprint import Blueprint, compiled_of, config_of, custom_of
+from phalanx.models.keras3.configs import restored
 from phalanx.models.keras3.generators import undisturbed
 from phalanx.models.keras3.network import KerasSpec
 from phalanx.models.pytorch.generators import seed_everything
@@ -120,6 +121,8 @@ class DescribedModel:
         try:
             if blueprint.custom:
                 blueprint = self._completed(blueprint)
+            else:
+                restored(blueprint.compiled, {})  # which may hold a function of another library
             packed: bytes = references.dumps(blueprint)
         except InvalidInput:
             raise

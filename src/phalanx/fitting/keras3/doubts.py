@@ -12,6 +12,7 @@ import torch
 from phalanx.fitting.keras3.arrays import numpy_of
 from phalanx.fitting.keras3.trial import Trial
 from phalanx.models.keras3.generators import undisturbed
+from phalanx.models.keras3.masks import give_masks, masks_of
 from phalanx.warning import warn_caller
 
 SAME, SAME_IN_HALF = 1e-3, 3e-2  # of the loss, in float32 and in 16 bits
@@ -54,12 +55,7 @@ def _loss(trial: Trial, rows: slice) -> Any:
 
 def _taken(tensor: Any, rows: slice) -> Any:
     """Some rows, with their mask."""
-    from keras.src.backend.common.masking import (  # no public function has it
-        get_keras_mask,
-        set_keras_mask,
-    )
-
-    part, mask = tensor[rows], get_keras_mask(tensor)
+    part, [mask] = tensor[rows], masks_of([tensor])
     if mask is not None:
-        set_keras_mask(part, mask[rows])
+        give_masks([part], [mask[rows]])
     return part

@@ -63,7 +63,7 @@ class KerasFollower:
         self.changes = self._schedule is not None or self.is_followed
         self._tables: dict[int, Array] = {}
         self._first_epoch, self._n_told = first_epoch, 0
-        self._unchanged = Unchanged(self.model, described.constants if given else [])
+        self._unchanged = Unchanged(self.model, described.constants, is_looked_at=bool(given))
 
     def begin(self, resume: Any) -> None:
         """The training is about to begin; what a checkpoint knows was seen before is told anew."""
@@ -73,12 +73,13 @@ class KerasFollower:
         self.model.stop_training = False
         self.callbacks.on_train_begin()
         self._unchanged.check()
+        stops = self.model.stop_training  # what epochs of before say of it has been heeded
         self._iterations = int(keras.ops.convert_to_numpy(self._optimizer.iterations))
         with _unsaved(self.model):
             for count, packed in enumerate(records, 1):
                 self.settings(self._first_epoch + count - 1)
                 self.epoch_ended(count, record_from(packed))
-        self.model.stop_training = False
+        self.model.stop_training = stops
 
     def settings(self, epoch: int) -> Array:
         """The learning rate of each step of an epoch, [T, 2, 1]."""
@@ -121,14 +122,22 @@ class KerasFollower:
         """Tell the callbacks; whether one wants to stop."""
         epoch, self._n_told = self._first_epoch + count - 1, count
         validation = self._validation(record, epoch)
-        if validation:
-            self.callbacks.on_test_begin()
-            self.callbacks.on_test_end(validation)
-        self.callbacks.on_epoch_end(epoch, self._logs(record, validation))
+        with self._unchanged.of_optimizer():
+            self._look_at_loss(record.loss)
+            if validation:
+                self.callbacks.on_test_begin()
+                self.callbacks.on_test_end(validation)
+            self.callbacks.on_epoch_end(epoch, self._logs(record, validation))
         stops = bool(self.model.stop_training)
         if not stops and record.reason is None and self.is_followed:
             self._unchanged.check()
         return stops
+
+    def _look_at_loss(self, loss: float) -> None:
+        """Have Keras' own callback for it judge the epoch's loss, as it would each batch's."""
+        for callback in self.callbacks.callbacks:
+            if isinstance(callback, keras.callbacks.TerminateOnNaN):
+                callback.on_batch_end(self._n_steps - 1, {"loss": loss})
 
     def logs(self, record: EpochRecord, epoch: int) -> dict[str, Any]:
         """An epoch's figures by name, as Keras calls them."""

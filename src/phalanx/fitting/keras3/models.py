@@ -14,6 +14,7 @@ from phalanx.fitting.keras3.arguments import (
     PREDICTED,
     check_model,
     check_own,
+    check_stateless,
     check_visits,
     clips_of,
 )
@@ -28,7 +29,7 @@ from phalanx.fitting.wishes import Wishes, n_workers
 from phalanx.fitting.worth import counts_of, taped
 from phalanx.job import Job
 from phalanx.models.base import OwnScore
-from phalanx.models.keras3.network import KerasSpec, flat_outputs
+from phalanx.models.keras3.network import KerasSpec, flat_outputs, joint_dtype
 from phalanx.pure import checks
 from phalanx.pure.plan import Plan
 from phalanx.pure.stopping import Progress
@@ -160,6 +161,7 @@ def predict(
     """See `phalanx.predict`."""
     _check_names("predict", others)
     check_own(model, PREDICTED, "call")
+    check_stateless(model)
     samples = KerasData.of(x).samples()
     described = DescribedModel(model, samples, is_trained=False, is_measured=False)
     nest = described.trial.predicted
@@ -174,7 +176,7 @@ def predict(
         samples,
         n_workers(workers),
         shapes[0] if single else (sum(sizes),),
-        np.result_type(*dtypes),
+        joint_dtype(dtypes),
     )
     if single:
         return outputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.arrays import as_numpy, as_tensors, numpy_of
 from phalanx.models.keras3.generators import seed_states, undisturbed
+from phalanx.models.keras3.images import kept_as_they_lie
 from phalanx.models.keras3.network import targets_of, unpacked
 from phalanx.models.pytorch.batches import first_rows
 from phalanx.pure.arrays import Array
@@ -39,7 +40,7 @@ class Trial:
         weights, states = self.model.weights, seed_states(self.model)
         before, seeds = [numpy_of(w) for w in weights], [numpy_of(state) for state in states]
         try:
-            with _telling(), undisturbed():
+            with _telling(), undisturbed(), _images_as_in_workers():
                 self._call_all()
             changed = tuple(
                 i
@@ -75,12 +76,14 @@ class Trial:
         model = self.model
         if len(model.weights) == len(model.trainable_variables):
             return set()
-        with keras.StatelessScope() as scope, torch.no_grad():
+        values = [(v, v.value) for v in model.trainable_variables]  # of which regularisers ask
+        with keras.StatelessScope(values) as scope, torch.no_grad():
+            before = dict(scope.state_mapping)
             predicted = self._predicted(self.x, training=True)
             model._compute_loss(
                 x=self.x, y=self.y, y_pred=predicted, sample_weight=self.weight, training=True
             )
-        return set(scope.state_mapping)
+        return {i for i, value in scope.state_mapping.items() if before.get(i) is not value}
 
     def _check_not_trained(self, changed: tuple[int, ...]) -> None:
         trained = {id(v) for v in self.model.trainable_variables}
@@ -248,6 +251,11 @@ def _telling() -> Iterator[None]:
             f"raised {type(error).__name__}: {error}. Compare the shapes of x and y with the "
             "model's inputs and outputs (model.summary())."
         ) from error
+
+
+def _images_as_in_workers() -> AbstractContextManager[None]:
+    """Within it, images lie as they do in the workers, where Keras here computes them alike."""
+    return kept_as_they_lie() if keras.backend.backend() == "torch" else nullcontext()
 
 
 def _first_of(samples: Samples) -> tuple[Any, Any, Any]:

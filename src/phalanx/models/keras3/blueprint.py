@@ -115,30 +115,20 @@ def config_of(model: Any) -> Any:
     import keras
 
     kind = type(model)
-    if kind.get_config is keras.Model.get_config:
+    with _serialising(model):
+        if kind.get_config is not keras.Model.get_config:
+            return keras.saving.serialize_keras_object(model)
         known = getattr(model, "_auto_config", None)
         defaults = known.config if known else {}  # Keras keeps nothing else
         return Constructed(kind.__name__, portable({**defaults, **kept_arguments(model)}))
-    was_compiled, model.compiled = model.compiled, False
-    try:
-        with _named(functions_of(model)):
-            config = keras.saving.serialize_keras_object(model)
-    except Exception as error:
-        raise InvalidInput(
-            "a model must be serialisable, so that workers can have their own; "
-            f"{type(model).__name__} is not ({type(error).__name__}: {error}). Implement "
-            "get_config() in your classes, as for model.save()."
-        ) from error
-    finally:
-        model.compiled = was_compiled
-    return config
 
 
 def compiled_of(model: Any) -> dict[str, Any]:
-    """The arguments of `compile` but the optimiser, ready to be pickled."""
+    """The arguments of `compile` but the optimiser, ready to be pickled. Raises InvalidInput."""
     kept = model._compile_config.config
     names = ("loss", "loss_weights", "metrics", "weighted_metrics")
-    return {name: portable(kept[name]) for name in names if kept.get(name) is not None}
+    with _serialising(model):
+        return {name: portable(kept[name]) for name in names if kept.get(name) is not None}
 
 
 def custom_of(model: Any) -> dict[str, Any]:
@@ -147,9 +137,8 @@ def custom_of(model: Any) -> dict[str, Any]:
     import keras
 
     named: dict[str, Any] = dict(functions_of(model))
-    kept = model._compile_config.config if model.compiled else {}
     things = [*named.values()]
-    for value in _parts(model, kept):
+    for value in _parts(model):
         thing = value if isinstance(value, (type, FunctionType)) else type(value)
         if is_users(thing):
             named.setdefault(thing.__name__, thing)
@@ -159,10 +148,15 @@ def custom_of(model: Any) -> dict[str, Any]:
 
 
 def functions_of(model: Any) -> dict[str, FunctionType]:
-    """The user's functions that layers hold (activations ...), each by a name of its own."""
+    """The user's functions that layers hold (activations ...), and wrappers that the model was
+    compiled with, each by a name of its own."""
+    import keras
+
     found: dict[str, FunctionType] = {}
-    for layer in model._flatten_layers():
-        for value in _held(layer).values():
+    compiled = [*_compiled_with(model)]
+    wrappers = [part for part in compiled if isinstance(part, (keras.Loss, keras.Metric))]
+    for holder in (*model._flatten_layers(), *wrappers):
+        for value in _held(holder).values():
             if isinstance(value, FunctionType) and is_users(value):
                 name = value.__name__
                 if name == LAMBDA or found.get(name, value) is not value:
@@ -170,6 +164,35 @@ def functions_of(model: Any) -> dict[str, FunctionType]:
                 if value not in found.values():
                     found[name] = value
     return found
+
+
+@contextmanager
+def _serialising(model: Any) -> Iterator[None]:
+    """Within it, Keras can serialise the model and what it was compiled with; whatever is raised
+    becomes an InvalidInput."""
+    try:
+        with _named(functions_of(model)), _uncompiled(model):
+            yield
+    except Exception as error:
+        raise InvalidInput(
+            "a model, its loss and its metrics must be serialisable, so that workers can have "
+            f"their own; those of {type(model).__name__} are not ({type(error).__name__}: "
+            f"{error}). Implement get_config() in your classes, as for model.save()."
+        ) from error
+
+
+@contextmanager
+def _uncompiled(model: Any) -> Iterator[None]:
+    """Within it, neither the model nor those in it have losses and optimisers, which the config of
+    a layer would tell of and nobody asks for."""
+    models = [layer for layer in model._flatten_layers() if getattr(layer, "compiled", False)]
+    try:
+        for each in models:
+            each.compiled = False
+        yield
+    finally:
+        for each in models:
+            each.compiled = True
 
 
 @contextmanager
@@ -194,17 +217,18 @@ def is_users(thing: Any) -> bool:
     )  # fmt: skip
 
 
-def _held(layer: Any) -> dict[str, Any]:
-    """What a layer holds as attributes, but for its own methods, which Keras wraps."""
-    kind = type(layer)
+def _held(holder: Any) -> dict[str, Any]:
+    """What a layer, a loss or a metric holds as attributes, but for a layer's own methods, which
+    Keras wraps."""
+    kind = type(holder)
     return {
         name: value
-        for name, value in vars(layer).items()
+        for name, value in vars(holder).items()
         if not (isinstance(value, FunctionType) and hasattr(kind, name))
     }
 
 
-def _parts(model: Any, kept: dict[str, Any]) -> Iterator[Any]:
+def _parts(model: Any) -> Iterator[Any]:
     """The layers, what they hold, and what the model was compiled with."""
     import keras
 
@@ -219,9 +243,15 @@ def _parts(model: Any, kept: dict[str, Any]) -> Iterator[Any]:
     for layer in model._flatten_layers():
         yield layer
         yield from (value for value in _held(layer).values() if isinstance(value, kinds))
-    yield from _leaves([value for name, value in kept.items() if name != "optimizer"])
+    yield from _compiled_with(model)
     if model.compiled:
         yield model.optimizer
+
+
+def _compiled_with(model: Any) -> Iterator[Any]:
+    """All arguments of `compile` but the optimiser."""
+    kept = model._compile_config.config if model.compiled else {}
+    yield from _leaves([value for name, value in kept.items() if name != "optimizer"])
 
 
 def _leaves(nest: Any) -> Iterator[Any]:

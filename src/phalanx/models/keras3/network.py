@@ -20,6 +20,7 @@ from phalanx.models.keras3.generators import (
     shared,
 )
 from phalanx.models.keras3.images import keep_as_they_lie, kept_as_they_lie
+from phalanx.models.keras3.masks import give_masks, masks_of
 from phalanx.models.pytorch.generators import seed_everything, undisturbed
 from phalanx.models.pytorch.network import Settings
 from phalanx.models.pytorch.uses import Factoring
@@ -133,7 +134,7 @@ class KerasModel:
         self._by_keras = pass_of(self._loss_of, self._leaving)
         self._tapes: dict[tuple[Any, ...], Any] = {}
         self._signature = signature
-        if not self.changing:
+        if not self.changing and not _measures_by_itself(model):
             self._record(spec.counts)
         self._versions = self._versions_now()
 
@@ -169,7 +170,8 @@ class KerasModel:
         tape = self._tapes.get(self._signature(leaves))
         self._prepare(True)
         self._seed(key, is_taped=tape is not None)
-        loss, predicted = (tape or self._by_keras)(leaves, slots)
+        loss, (predicted, masks) = (tape or self._by_keras)(leaves, slots)
+        give_masks(flat_outputs(predicted), masks)
         self._check_constants()
         with self.torch.no_grad():
             for slot, value in zip(changing_slots, self.changing, strict=True):
@@ -193,11 +195,12 @@ class KerasModel:
             "others. Assign it in every call in training."
         )
 
-    def _loss_of(self, *leaves: Any) -> tuple[Any, Any]:
-        """Loss and predictions, by Keras, of the tensors of a batch."""
+    def _loss_of(self, *leaves: Any) -> tuple[Any, tuple[Any, list[Any]]]:
+        """Loss, and predictions with their masks, by Keras, of the tensors of a batch."""
         x, y, weight = unpacked(self._tree.pack_sequence_as(self._nest, leaves))
         predicted = self._called(x, True)
-        return self._loss(x, y, predicted, weight, True), predicted
+        loss = self._loss(x, y, predicted, weight, True)
+        return loss, (predicted, masks_of(flat_outputs(predicted)))
 
     def outputs(self, rows: Any) -> Array:
         """Predictions [rows, ...]; of several outputs, one beside the other."""
@@ -305,6 +308,14 @@ def targets_of(model: Any, y: Any, predicted: Any) -> Any:
     return [y] if is_several and is_single and not is_own else y
 
 
+def _measures_by_itself(model: Any) -> bool:
+    """Whether its metrics may get what its `call` or `compute_loss` has kept as an attribute, which
+    is not there where a tape is played."""
+    import keras
+
+    return type(model).compute_metrics is not keras.Model.compute_metrics
+
+
 def flat_outputs(outputs: Any) -> list[Any]:
     """All tensors of a nest of outputs, in order."""
     if isinstance(outputs, dict):
@@ -325,4 +336,12 @@ def joined(outputs: Any, count: int) -> Array:
     parts = [_array(part.detach().cpu()) for part in flat_outputs(outputs)]
     if len(parts) == 1:
         return parts[0]
-    return np.concatenate([part.reshape(count, -1) for part in parts], axis=1)
+    flat = [part.reshape(count, -1) for part in parts]
+    return np.concatenate(flat, axis=1, dtype=joint_dtype([part.dtype for part in flat]))
+
+
+def joint_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
+    """One that holds the numbers of all; float64 does not hold all of 64 bits."""
+    joint = np.result_type(*dtypes)
+    has_long = any(dtype.kind in "iu" and dtype.itemsize == 8 for dtype in dtypes)
+    return np.dtype(np.longdouble) if has_long and joint.kind == "f" else joint
