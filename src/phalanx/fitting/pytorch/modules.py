@@ -96,7 +96,8 @@ def fit_module(
     is_local = wishes.sync_every > 1
     follower = Follower(module, described, spec, agenda, objective, calls, verbose, is_local)
     following = wishes.following(agenda, plan)
-    following.mirror, following.told = follower, told_of(module, objective, described)
+    following.mirror = follower
+    following.told = told_of(module, objective, described, spec.vector)
     is_followed = calls or verbose or agenda.waits_for_epochs
     following.on_epoch = follower.epoch_ended if is_followed else None
     if following.resume is not None:
