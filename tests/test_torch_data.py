@@ -157,6 +157,60 @@ def test_random_augmentation_is_the_same_for_any_workers():
         assert fitted(models.Augmented(), workers=2)[1].digest == run.digest
 
 
+class ManyAugmented(models.Augmented):
+    """Of several chunks."""
+
+    def __len__(self):
+        return 600
+
+    def __getitem__(self, index):
+        return super().__getitem__(index % models.N)
+
+
+def test_random_validation_samples_are_the_same_for_any_workers():
+    """Each chunk draws by itself, in every epoch the same, so that a schedule may go by them."""
+
+    def fit(workers, validation, caller=0, **changes):
+        torch.manual_seed(caller)
+        module = models.mlp()
+        live = torch.optim.SGD(module.parameters(), lr=1e-30)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(live, patience=0)
+        run = phalanx.fit(
+            module, (X, CLASSES), validation=validation, optimizer=live, scheduler=schedule,
+            **{**SETTINGS, "workers": workers, **changes},
+        )  # fmt: skip
+        assert torch.initial_seed() == caller
+        return run
+
+    many = ManyAugmented()
+    alone = fit(1, many)
+    for n in (2, 3):
+        run = fit(n, many, caller=n)
+        assert (run.history, run.digest) == (alone.history, alone.digest)
+    assert len(set(alone.history["val_loss"])) == 1
+    assert fit(1, many, seed=1).history["val_loss"] != alone.history["val_loss"]
+    chunk = torch.utils.data.Subset(many, range(256))
+    assert fit(1, chunk).history["val_loss"] != alone.history["val_loss"]
+
+
+def test_random_samples_are_evaluated_and_predicted_alike(monkeypatch):
+    monkeypatch.setattr("phalanx.training.train.MIN_FLOPS_A_WORKER", 1.0)
+    module, found = models.mlp(), set()
+    inputs = [(x,) for x, _ in torch.utils.data.Subset(ManyAugmented(), range(600))]
+
+    def noisy(samples):
+        x = torch.stack([x for (x,) in samples])
+        return x + torch.randn(x.shape)
+
+    for n in WORKERS:
+        torch.manual_seed(n)
+        figures = phalanx.evaluate(module, ManyAugmented(), loss="cross_entropy", workers=n)
+        outputs = phalanx.predict(module, inputs, collate=noisy, workers=n)
+        found.add((figures["loss"], outputs.tobytes()))
+        assert torch.initial_seed() == n
+    assert len(found) == 1
+
+
 class Restless(models.Samples):
     """Has a generator of its own."""
 
@@ -173,6 +227,11 @@ def test_a_dataset_with_a_generator_of_its_own_is_told():
     with pytest.warns(UserWarning, match="Restless gave others.*depend on the workers") as told:
         phalanx.fit(models.mlp(), Restless(), **{**SETTINGS, "workers": 1})
     assert told[0].filename == __file__, "the line that called fit"
+
+
+def test_a_validation_dataset_with_a_generator_of_its_own_is_told():
+    with pytest.warns(UserWarning, match="Restless gave others.*depend on the workers"):
+        phalanx.fit(models.mlp(), (X, CLASSES), validation=Restless(), **SETTINGS)
 
 
 def test_a_dataset_with_a_nan_is_no_other_when_it_is_read_again():

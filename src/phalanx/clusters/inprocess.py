@@ -23,6 +23,7 @@ from phalanx.exchange.seats import Seats
 from phalanx.job import CHUNK_ROWS, Job, Lease, chunk_bounds
 from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.assignment import useful_workers
+from phalanx.pure.randomness import Key
 
 
 class InProcess:
@@ -82,7 +83,7 @@ def predict_chunks(
     with np.errstate(all="ignore"):
         chunks = list(enumerate(chunk_bounds(work.n_samples)))
         for v, (start, stop) in chunks[rank :: work.n_workers]:
-            rows = gatherer.rows(np.arange(start, stop))
+            rows = gatherer.rows(np.arange(start, stop), Key.of_chunk(v))
             if work.measures:
                 outputs_BO[v] = model.measures(rows)  # type: ignore[attr-defined]
             else:

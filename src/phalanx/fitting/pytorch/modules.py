@@ -88,6 +88,8 @@ def fit_module(
     training = samples_of(data, collate, dtype)
     warn_unless_settled(training)
     validating = None if validation is None else samples_of(validation, collate, dtype)
+    if validating is not None:
+        warn_unless_settled(validating)
     spec = spec_of(module, described, objective, training, precision, device)
     plan = wishes.plan(training.n_samples, spec.n_parameters, lambda: labels_of(training))
     spec = _in_shards(spec, described, objective, training, plan, wishes)
