@@ -346,6 +346,14 @@ def loader(**options):
     return torch.utils.data.DataLoader(models.Samples(), **options)
 
 
+class Shifted(torch.utils.data.DataLoader):
+    """Does something to each batch."""
+
+    def __iter__(self):
+        for x, y in super().__iter__():
+            yield x + 1, y
+
+
 DATA = [
     (Stream(), "got an IterableDataset.*Give it __len__ and"),
     (torch.utils.data.DataLoader(Stream()), "got an IterableDataset"),
@@ -363,6 +371,7 @@ DATA = [
     ),
     (loader(batch_sampler=[[0, 1], [2]]), "cut by batch_size=.*got a DataLoader with a list"),
     (loader(batch_size=None), "cut by batch_size=.*got a DataLoader with batch_size=None"),
+    (Shifted(models.Samples()), "got a Shifted, whose own __iter__ none of them.*collate_fn"),
     (loader(batch_size=5, drop_last=True), "drop_last=True, which would leave 3 of 48 out"),
     (Endless(), "map-style Dataset with __len__.*got Endless"),
     (Empty(), "the dataset must have samples; Empty has none"),

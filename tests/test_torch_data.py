@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from phalanx.testing import Fault, scripted
 
 X, CLASSES, VALUES = models.X, models.CLASSES, models.VALUES
 SETTINGS = dict(loss="cross_entropy", epochs=3, batch_size=16, shards=4, workers=1)
+STEPS = {name: value for name, value in SETTINGS.items() if name != "loss"}
 WORKERS = (1, 2, 3)
 
 
@@ -48,6 +50,11 @@ def together(samples):
     return torch.stack(x), torch.stack(y)
 
 
+class Pair(NamedTuple):
+    inputs: torch.Tensor
+    target: torch.Tensor
+
+
 # -- forms of data -------------------------------------------------------------------------------
 
 
@@ -70,9 +77,15 @@ def memmap(folder, array):
         lambda folder: (memmap(folder, X.numpy()), CLASSES),
         lambda folder: (X.T.contiguous().T, CLASSES),
         lambda folder: (X.repeat(1, 2)[:, :6], CLASSES),
+        lambda folder: (X.numpy().astype(">f4"), CLASSES.numpy().astype(">i8")),
+        lambda folder: (X.numpy().astype(">f8"), CLASSES.numpy()),
+        lambda folder: (X.numpy().astype(np.longdouble), CLASSES.numpy()),
+        lambda folder: (X, list(CLASSES.numpy())),
+        lambda folder: Pair(X, CLASSES),
     ],
     ids=["numpy", "float64", "list", "TensorDataset", "Dataset", "DataLoader", "collate", "pairs",
-         "memmap", "transposed", "view"],
+         "memmap", "transposed", "view", "big-endian", "big-endian float64", "longdouble",
+         "list of NumPy's numbers", "namedtuple"],
 )  # fmt: skip
 def test_the_form_of_the_data_is_not_part_of_the_answer(tmp_path, form):
     expected = fitted((X, CLASSES))[1]
@@ -81,6 +94,44 @@ def test_the_form_of_the_data_is_not_part_of_the_answer(tmp_path, form):
         run = fitted(data, workers=n)[1]
         assert run.losses == pytest.approx(expected.losses, rel=1e-7)
         assert run.digest == expected.digest
+
+
+def test_a_named_tuple_keeps_its_names():
+    def step(module, batch):
+        return functional.cross_entropy(module(batch.inputs["x"]), batch.target.inputs)
+
+    data = Pair({"x": X}, Pair(CLASSES, VALUES))
+    for n in WORKERS:
+        run = phalanx.fit(models.mlp(), data, step=step, **{**STEPS, "workers": n})
+        assert run.digest == fitted((X, CLASSES))[1].digest
+
+
+class Turned(TensorDataset):
+    """Does something of its own to a sample."""
+
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return -x, y
+
+
+def test_a_tensor_dataset_may_do_something_of_its_own():
+    expected = fitted((-X, CLASSES))[1].digest
+    for n in WORKERS:
+        assert fitted(Turned(X, CLASSES), workers=n)[1].digest == expected
+
+
+@pytest.mark.parametrize("pair", [(X, CLASSES), (X.numpy(), CLASSES.numpy()), Pair(X, CLASSES)])
+def test_a_collate_function_gets_rows_of_arrays(pair):
+    def turned(samples):
+        x, y = together(samples)
+        return -x, y
+
+    expected = fitted((-X, CLASSES), validation=(-X, CLASSES))[1]
+    for data in (models.Samples(), pair):
+        for n in WORKERS:
+            more = {"collate": turned, "validation": pair, "workers": n}
+            run = fitted(data, **more)[1]
+            assert (run.digest, run.history) == (expected.digest, expected.history)
 
 
 def test_a_loaders_batches_are_as_large_as_it_says_unless_something_else_is_said():
