@@ -378,6 +378,33 @@ def test_a_step_with_a_weight_is_the_mean_over_the_whole_batch():
     assert figures == {"loss": pytest.approx(of_tokens(by_fit, (X, CLASSES))[0].item(), rel=1e-5)}
 
 
+def of_chosen(module, batch):
+    """The mean over the samples that are chosen, which is NaN of none."""
+    x, y, chosen = batch
+    return functional.cross_entropy(module(x)[chosen], y[chosen]), chosen.sum()
+
+
+def test_a_shard_that_weighs_nothing_has_no_part():
+    chosen = torch.zeros(models.N, dtype=torch.bool)
+    chosen[::16] = True  # the first sample of each batch, so that three of four shards have none
+    data = X, CLASSES, chosen
+    by_loop, (by_fit, run) = models.mlp(), assert_same_for_any_workers(
+        data, loss=None, step=of_chosen, optimizer=sgd, data_distribution="sequential"
+    )  # fmt: skip
+    optimizer = sgd(by_loop.parameters())
+    for _ in range(3):
+        for start in range(0, len(X), 16):
+            optimizer.zero_grad()
+            of_chosen(by_loop, [part[start : start + 16] for part in data])[0].backward()
+            optimizer.step()
+    assert np.isfinite(run.losses).all()
+    models.assert_alike(by_loop, by_fit, rtol=1e-5, atol=1e-7)
+    chunks = [torch.cat([part, *[part[1:16]] * 20]) for part in data]  # the last weigh nothing
+    figures = phalanx.evaluate(by_fit, tuple(chunks), step=of_chosen, workers=1)
+    assert figures["loss"] == pytest.approx(of_chosen(by_fit, data)[0].item(), rel=1e-5)
+    assert_same_for_any_workers(data, loss=None, step=of_chosen, sync_every=2)
+
+
 def sgd(parameters):
     """A user's function from parameters to an optimizer."""
     return torch.optim.SGD(parameters, lr=0.1)

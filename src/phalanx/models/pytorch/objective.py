@@ -90,12 +90,13 @@ class Objective:
     metrics: dict[str, Callable[..., Any]]
 
     def of_batch(self, module: Any, content: Any, count: int) -> tuple[torch.Tensor, float]:
-        """The mean loss of a batch of `count` samples, and what it weighs among others."""
+        """The mean loss of a batch of `count` samples, and what it weighs among others; zero, if
+        that is nothing."""
         if self.step is not None:
             made = self.step(module, content)
-            if isinstance(made, tuple) and len(made) == 2:
-                return checked_loss(made[0], self.step), float(made[1])
-            return checked_loss(made, self.step), float(count)
+            loss, weight = made if isinstance(made, tuple) and len(made) == 2 else (made, count)
+            loss, weight = checked_loss(loss, self.step), float(weight)
+            return (_nothing(module, loss) if weight == 0.0 else loss), weight
         outputs, target = outputs_of(module, content)
         weight = weight_of(self.loss, target, count)
         return self._mean_loss(outputs, target, weight), weight
@@ -127,6 +128,13 @@ class Objective:
         for name, metric in self.metrics.items():
             sums.append(float(checked_metric(metric(outputs, target), name, count).double().sum()))
         return sums
+
+
+def _nothing(module: Any, loss: torch.Tensor) -> torch.Tensor:
+    """A loss of zero, with a gradient of zero: of no sample that counts, a mean is 0 / 0."""
+    parts = [param.reshape(-1)[:0].sum() for param in module.parameters() if param.requires_grad]
+    nothing: torch.Tensor = sum(parts, torch.zeros_like(loss))
+    return nothing.to(loss.dtype)
 
 
 def outputs_of(module: Any, content: Any) -> tuple[Any, Any]:
