@@ -246,6 +246,16 @@ def test_a_plateau_cannot_be_stepped_by_step():
     )  # fmt: skip
 
 
+def test_a_plateau_sees_the_loss_and_so_looks_for_the_least():
+    module = models.mlp()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    plateau = schedules.ReduceLROnPlateau(optimizer, mode="max")
+    assert_refused(
+        r"sees the validation loss, or else the loss.*mode='max'.*step it in a callback",
+        module, optimizer=optimizer, scheduler=plateau,
+    )  # fmt: skip
+
+
 class Locked(nn.Linear):
     """Holds what cannot be pickled."""
 

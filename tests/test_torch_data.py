@@ -788,14 +788,20 @@ def test_ctrl_c_ends_a_fit_with_a_warning(workers, tmp_path):
                 os.kill(driver, signal.SIGINT)
         return functional.cross_entropy(outputs, target)
 
+    module = models.mlp()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
     settings = dict(loss=interrupting, batch_size=24, shards=2, epochs=10**6, workers=workers)
+    settings |= dict(optimizer=optimizer, scheduler=scheduler, scheduler_every="step")
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.warns(UserWarning, match="interrupted by user") as caught:
-        run = phalanx.fit(models.mlp(), (X, CLASSES), **settings)
+        run = phalanx.fit(module, (X.repeat(200, 1), CLASSES.repeat(200)), **settings)
     signal.signal(signal.SIGINT, before)
     assert caught[0].filename == __file__, "the line that called fit"
     assert run.reason == "interrupted"
     assert run.history["loss"] == run.losses
+    assert scheduler.last_epoch == run.steps, "in the midst of an epoch of 400 steps"
+    assert optimizer.param_groups[0]["lr"] == 0.1 / (1 + run.steps)
 
 
 def freezing(module, optimizer):

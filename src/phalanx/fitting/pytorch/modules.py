@@ -95,8 +95,8 @@ def fit_module(
     spec = _in_shards(spec, described, objective, training, plan, wishes)
     job = _job(wishes, spec, described, plan, objective, validating)
     agenda = ModuleAgenda(described, plan, scheduler, scheduler_every)
-    is_local = wishes.sync_every > 1
-    follower = Follower(module, described, spec, agenda, objective, calls, verbose, is_local)
+    sync_every = wishes.sync_every
+    follower = Follower(module, described, spec, agenda, objective, calls, verbose, sync_every)
     following = wishes.following(agenda, plan)
     following.mirror = follower
     following.told = told_of(module, objective, described, spec.vector)
@@ -108,7 +108,11 @@ def fit_module(
     start = follower.start()
     if validating is not None:
         tried(spec.build(follower.values()).measures, validating)
-    trained = train(job, start, training, validating, Progress(0.0), following)
+    try:
+        trained = train(job, start, training, validating, Progress(0.0), following)
+    except BaseException as error:
+        follower.failed(error)
+        raise
     return follower.take(trained)
 
 
