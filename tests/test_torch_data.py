@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import suppress
+from copy import deepcopy
 from typing import NamedTuple
 
 import numpy as np
@@ -833,10 +834,34 @@ def replacing_a_buffer(module, optimizer):
     module.register_buffer("scale", torch.zeros(1))
 
 
+def switching(name):
+    def change(module, optimizer):
+        optimizer.param_groups[0][name] = True
+
+    return change
+
+
+def forgetting(module, optimizer):
+    optimizer.state.clear()
+
+
+def stopping(module, optimizer):
+    optimizer.state[module[0].weight]["momentum_buffer"].zero_()
+
+
+def loading(module, optimizer):
+    optimizer.load_state_dict(deepcopy(optimizer.state_dict()))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (switching("nesterov"), "changed 'nesterov' of group 0 from False to True.*call fit again"),
+        (switching("maximize"), "changed 'maximize'"),
+        (forgetting, "changed 'momentum_buffer' of the optimiser's parameter 0"),
+        (stopping, "changed 'momentum_buffer'.*begin with the state that the optimiser then has"),
+        (loading, "changed 'momentum_buffer'"),
         (writing_into_the_frozen, "not trained stays the same.*changed '2.weight'"),
         (writing_into_a_buffer, "changed 'scale'.*call fit again"),
         (replacing_a_buffer, "changed 'scale'"),
@@ -851,7 +876,7 @@ def test_what_is_trained_stays_the_same_throughout_a_fit(workers, change, messag
         module = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
         module[2].requires_grad_(False)
         module.register_buffer("scale", torch.ones(1))
-        optimizer = torch.optim.SGD(module[0].parameters(), 0.1)
+        optimizer = torch.optim.SGD(module[0].parameters(), 0.1, momentum=0.9)
 
         def changed(epoch, logs):
             if epoch == when:
@@ -865,6 +890,35 @@ def test_what_is_trained_stays_the_same_throughout_a_fit(workers, change, messag
         fit(when=1)
     assert fit(when=3).epochs == 3, "afterwards it is the user's to change"
     assert fit(when=1, stops=True).epochs == 1
+
+
+@pytest.mark.parametrize("sync_every", [1, 2])
+def test_a_callback_may_look_at_the_optimizer_and_change_its_numbers(sync_every):
+    def fit(*callbacks):
+        module = models.mlp()
+        groups = [{"params": module[0].parameters()}, {"params": module[2].parameters(), "lr": 0.2}]
+        optimizer = torch.optim.AdamW(groups, lr=0.01)
+        told = [lambda epoch, logs, call=call: call(optimizer) for call in callbacks]
+        return fitted(
+            (X, CLASSES), lambda: module, optimizer=optimizer, callbacks=told, sync_every=sync_every
+        )[1].digest  # fmt: skip
+
+    def look(optimizer):
+        deepcopy(optimizer.state_dict())
+        torch.optim.lr_scheduler.StepLR(optimizer, 5)
+        optimizer.zero_grad()
+
+    def change(optimizer):
+        optimizer.param_groups[1].update(lr=0.05, weight_decay=0.1, betas=(0.8, 0.9))
+
+    assert fit() == fit(look) != fit(look, change)
+
+
+def test_in_rounds_the_optimizers_state_has_no_part():
+    module = models.mlp()
+    optimizer = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9)
+    kept = {"optimizer": optimizer, "sync_every": 2}
+    fitted((X, CLASSES), lambda: module, **kept, callbacks=lambda *_: optimizer.state.clear())
 
 
 def test_a_callback_that_raises_leaves_nothing_behind():

@@ -44,7 +44,7 @@ class Follower:
         self.names = ("loss", *objective.metrics)
         self.callbacks, self.verbose = callbacks, verbose and speaks()
         learnt = {*spec.vector.averaged, *spec.vector.copied}
-        self.trainable = Trainable(module, described.live, learnt)
+        self.trainable = Trainable(module, described, learnt)
 
     def values(self) -> Array:
         """The module's parameters and buffers as one vector [N]."""
@@ -68,6 +68,7 @@ class Follower:
         if not self.is_local:
             assert scalars_KC is not None
             self.described.take(self.spec.vector, self.spec.regions, state_MN, scalars_KC)
+            self.trainable.state_shown()
 
     def changed(self, values_N: Array) -> bool:
         """See following.Mirror."""
