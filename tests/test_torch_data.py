@@ -305,6 +305,19 @@ def test_a_collate_function_that_pads():
     assert 0 < figures["loss"] < 2
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("length", [1, 3])
+def test_outputs_of_another_length_are_told(workers, length, monkeypatch):
+    """Each chunk is padded to its own longest sample; one of length 1 could be repeated."""
+    monkeypatch.setattr("phalanx.training.train.MIN_FLOPS_A_WORKER", 1.0)
+    series = [torch.ones(2, 4)] * 256 + [torch.ones(length, 4)] * 200
+    expected = rf"of shape \(2, 3\), those from sample 256 on of \({length}, 3\)\. Pad all"
+    with pytest.raises(UserFunctionError, match=expected):
+        phalanx.predict(
+            models.made(lambda: nn.Linear(4, 3)), series, workers=workers, collate=torch.stack
+        )
+
+
 class Packed(models.Lstm):
     """Takes a PackedSequence, which is a tuple, as it is."""
 
@@ -719,6 +732,47 @@ def test_predict_is_the_modules_output(kind):
     many = x.repeat(60, *[1] * (x.ndim - 1))
     alone = phalanx.predict(module, many, workers=1)
     np.testing.assert_array_equal(phalanx.predict(module, many, workers=3), alone)
+
+
+class Mixed(nn.Module):
+    """Weights of two dtypes, all of which could be trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.short, self.long = nn.Linear(6, 6).bfloat16(), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.long(self.short(x.bfloat16()).float())
+
+
+def short(dtype):
+    return lambda: nn.Sequential(nn.Embedding(9, 8), nn.Flatten(), nn.Linear(40, 3)).to(dtype)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("make", "x"),
+    [
+        (short(torch.bfloat16), models.TOKENS),
+        (short(torch.float16), models.TOKENS),
+        (lambda: nn.Linear(6, 3).half(), X.half()),
+        (Mixed, X),
+    ],
+)
+def test_weights_of_any_dtype_predict(make, x, workers, monkeypatch):
+    """Nothing is trained, so nothing need lie in one vector."""
+    monkeypatch.setattr("phalanx.training.train.MIN_FLOPS_A_WORKER", 1.0)
+    module, x, y = models.made(make), x.repeat(11, *[1] * (x.ndim - 1)), CLASSES.repeat(11)
+    with torch.no_grad():
+        expected = module(x).float()
+    found = phalanx.predict(module, x, workers=workers)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0.02, atol=0.01)
+    figures = phalanx.evaluate(
+        module, (x, y), loss="cross_entropy", metrics="accuracy", workers=workers
+    )
+    assert figures["loss"] == pytest.approx(functional.cross_entropy(expected, y).item(), rel=0.02)
+    right = (torch.from_numpy(found).argmax(1) == y).double().mean().item()
+    assert figures["accuracy"] == pytest.approx(right)
 
 
 def test_validation_figures_are_those_of_evaluate():

@@ -17,6 +17,7 @@ from phalanx.data.samples import Samples
 from phalanx.engine.courier import Courier
 from phalanx.engine.exchange import NOBODY
 from phalanx.engine.worker import Worker
+from phalanx.errors import UserFunctionError
 from phalanx.exchange.board import HALT, REGROUP, WANTED
 from phalanx.exchange.group import Group
 from phalanx.exchange.seats import Seats
@@ -74,6 +75,18 @@ class _Session(Halting):
             self._halt(REGROUP)
 
 
+def _fitting(rows_BO: Array, outputs_BO: Array, start: int) -> Array:
+    """Raise UserFunctionError where the outputs of a chunk are of another shape than the first."""
+    if rows_BO.shape[1:] != outputs_BO.shape[1:]:
+        raise UserFunctionError(
+            "outputs must be of one shape for all samples, so that they make one array; the first "
+            f"ones are of shape {outputs_BO.shape[1:]}, those from sample {start} on of "
+            f"{rows_BO.shape[1:]}. Pad all samples to one length, rather than those of a batch, or "
+            "let the module return what does not depend on the length."
+        )
+    return rows_BO
+
+
 def predict_chunks(
     work: Forward, params_N: Array, samples: Samples, outputs_BO: Array, rank: int
 ) -> None:
@@ -87,4 +100,4 @@ def predict_chunks(
             if work.measures:
                 outputs_BO[v] = model.measures(rows)  # type: ignore[attr-defined]
             else:
-                outputs_BO[start:stop] = model.outputs(rows)
+                outputs_BO[start:stop] = _fitting(model.outputs(rows), outputs_BO, start)
