@@ -17,7 +17,7 @@ from phalanx.clusters.hosts.launch import JOINED, N_PORTS, Launch, cores, first_
 from phalanx.clusters.hosts.machine import fingerprint
 from phalanx.errors import InvalidInput
 from phalanx.exchange.processors import processors
-from phalanx.pure.agreement import differences
+from phalanx.pure.agreement import differences, listed
 from phalanx.pure.hosts import (
     ALONE,
     MESSAGE_BYTES,
@@ -114,6 +114,10 @@ class TestAgreement:
         assert found.startswith("model ('xxx")
         assert "x... on host 0" in found
         assert len(found) < 120
+
+    def test_of_many_differences_the_first_are_named(self):
+        assert listed(["a", "b"]) == "a; b"
+        assert listed([str(i) for i in range(12)]).endswith("; 8; and 3 more")
 
     @pytest.mark.parametrize("library", ["numpy", "scipy"])
     def test_the_same_release_with_another_blas_is_another_machine(self, library, monkeypatch):

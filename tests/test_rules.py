@@ -31,6 +31,7 @@ def test_a_shard_draws_these_numbers():
     key = Key(seed=7, step=3, shard=1)
     assert key.number() == 8067493635542043576
     assert key.generator().integers(1000, size=4).tolist() == [747, 334, 233, 730]
+    assert Key.of_chunk(1, seed=7) == Key(seed=7, step=-1, shard=1)
 
 
 @pytest.mark.parametrize(

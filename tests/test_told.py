@@ -71,6 +71,52 @@ def test_the_loss_is_told_by_what_it_was_created_with(tmp_path):
         fit(tmp_path, loss=nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 1.0]), label_smoothing=0.5))
 
 
+class Features(nn.Module):
+    """Random features, a frozen layer, and buffers of every kind that a step leaves alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("random", torch.randn(6, 8))
+        self.register_buffer("sparse", torch.eye(3).to_sparse())
+        self.register_buffer("complex", torch.ones(3, dtype=torch.complex64).conj())
+        self.register_buffer("flag", torch.tensor(True))
+        self.register_buffer("short", torch.ones(3, dtype=torch.bfloat16), persistent=False)
+        self.frozen = nn.Linear(8, 8).requires_grad_(False)
+        self.norm, self.head = nn.BatchNorm1d(8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.norm(self.frozen(torch.cos(x @ self.random))))
+
+
+@pytest.mark.parametrize("name", ["random", "sparse", "complex", "flag", "short", "frozen.bias"])
+def test_what_is_not_trained_is_told(tmp_path, name):
+    net = torch_models.made(Features)
+    fit(tmp_path, net, epochs=1)
+    assert fit(tmp_path, net, epochs=2).events[0].what == "resumed"
+    assert fit(tmp_path, torch_models.made(Features)).events[0].what == "resumed"
+    other = torch_models.made(Features)
+    named = {**dict(other.named_parameters()), **dict(other.named_buffers())}
+    with torch.no_grad():
+        named[name].zero_()
+    with pytest.raises(CheckpointError, match=rf"differs in constants: {name} \([0-9a-f]{{12}} th"):
+        fit(tmp_path, other, epochs=4)
+
+
+def test_frozen_weights_of_a_loss_are_told(tmp_path):
+    class Distance(nn.Module):
+        def __init__(self, seed):
+            super().__init__()
+            self.eyes = torch_models.made(lambda: nn.Linear(3, 4), seed).requires_grad_(False)
+
+        def forward(self, outputs, target):
+            wanted = functional.one_hot(target, 3).float()
+            return functional.mse_loss(self.eyes(outputs), self.eyes(wanted))
+
+    fit(tmp_path, epochs=1, loss=Distance(0))
+    with pytest.raises(CheckpointError, match=r"objective: loss\.eyes\.bias"):
+        fit(tmp_path, loss=Distance(1))
+
+
 def test_an_optimizer_that_has_begun_goes_on(tmp_path):
     """A scheduler has changed its rate meanwhile."""
     net = module()
@@ -122,7 +168,7 @@ def test_a_checkpoint_that_tells_nothing_is_accepted(tmp_path):
     fit(tmp_path, epochs=1)
     saved = checkpoint.load(tmp_path)
     facts = {name: fact for name, fact in saved.facts.items() if name != "settings"}
-    kinds = ("module", "objective", "settings")
+    kinds = ("module", "constants", "objective", "settings")
     facts["identity"] = {k: v for k, v in facts["identity"].items() if k not in kinds}
     checkpoint.save(tmp_path, saved.step, saved.arrays, facts)
     assert fit(tmp_path, lr=0.3).events[0].what == "resumed"
@@ -171,14 +217,36 @@ def test_a_keras_model_that_has_begun_goes_on(tmp_path):
         assert keras_fit(tmp_path, again, 4).events[0].what == "resumed"
 
 
+def with_constants(spread=1.0, seed=1):
+    """A layer with what it has seen of data, a frozen one, and one with running statistics."""
+    known = layers.Normalization()
+    known.adapt(spread * keras_models.X)
+    keras.utils.set_random_seed(seed)
+    frozen = layers.Dense(8, trainable=False)
+    parts = [keras.Input((6,)), known, frozen, layers.BatchNormalization(), layers.Dense(3)]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return keras_models.compiled(keras.Sequential(parts), loss, "sgd")
+
+
+def test_weights_of_keras_that_are_not_trained_are_told(tmp_path):
+    made = with_constants()
+    keras_fit(tmp_path, made, 1)
+    for again in (made, with_constants()):
+        assert keras_fit(tmp_path, again, 2).events[0].what == "resumed"
+    with pytest.raises(CheckpointError, match=r"differs in constants: \d \(mean\) "):
+        keras_fit(tmp_path, with_constants(spread=2.0))
+    with pytest.raises(CheckpointError, match=r"differs in constants: \d \(kernel\) "):
+        keras_fit(tmp_path, with_constants(seed=2))
+
+
 def test_code_of_keras_lambdas_is_not_told():
     from phalanx.fitting.keras3.told import told_of
 
     one, other = (
-        told_of(model(activation=function)) for function in (lambda x: x, lambda x: x * 2)
+        told_of(model(activation=function), []) for function in (lambda x: x, lambda x: x * 2)
     )
     assert one == other
-    assert differing(one, told_of(model(activation="relu")))
+    assert differing(one, told_of(model(activation="relu"), []))
 
 
 def test_texts():

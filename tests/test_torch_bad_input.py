@@ -269,6 +269,16 @@ def test_a_plateau_cannot_be_stepped_by_step():
     )  # fmt: skip
 
 
+def test_a_plateau_sees_the_loss_and_so_looks_for_the_least():
+    module = models.mlp()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    plateau = schedules.ReduceLROnPlateau(optimizer, mode="max")
+    assert_refused(
+        r"sees the validation loss, or else the loss.*mode='max'.*step it in a callback",
+        module, optimizer=optimizer, scheduler=plateau,
+    )  # fmt: skip
+
+
 class Locked(nn.Linear):
     """Holds what cannot be pickled."""
 
@@ -452,6 +462,14 @@ def loader(**options):
     return torch.utils.data.DataLoader(models.Samples(), **options)
 
 
+class Shifted(torch.utils.data.DataLoader):
+    """Does something to each batch."""
+
+    def __iter__(self):
+        for x, y in super().__iter__():
+            yield x + 1, y
+
+
 DATA = [
     (Stream(), "got an IterableDataset.*Give it __len__ and"),
     (torch.utils.data.DataLoader(Stream()), "got an IterableDataset"),
@@ -469,6 +487,7 @@ DATA = [
     ),
     (loader(batch_sampler=[[0, 1], [2]]), "cut by batch_size=.*got a DataLoader with a list"),
     (loader(batch_size=None), "cut by batch_size=.*got a DataLoader with batch_size=None"),
+    (Shifted(models.Samples()), "got a Shifted, whose own __iter__ none of them.*collate_fn"),
     (loader(batch_size=5, drop_last=True), "drop_last=True, which would leave 3 of 48 out"),
     (Endless(), "map-style Dataset with __len__.*got Endless"),
     (Empty(), "the dataset must have samples; Empty has none"),

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 from contextlib import suppress
+from copy import deepcopy
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from phalanx.testing import Fault, scripted
 
 X, CLASSES, VALUES = models.X, models.CLASSES, models.VALUES
 SETTINGS = dict(loss="cross_entropy", epochs=3, batch_size=16, shards=4, workers=1)
+STEPS = {name: value for name, value in SETTINGS.items() if name != "loss"}
 WORKERS = (1, 2, 3)
 
 
@@ -48,6 +51,11 @@ def together(samples):
     return torch.stack(x), torch.stack(y)
 
 
+class Pair(NamedTuple):
+    inputs: torch.Tensor
+    target: torch.Tensor
+
+
 # -- forms of data -------------------------------------------------------------------------------
 
 
@@ -70,9 +78,15 @@ def memmap(folder, array):
         lambda folder: (memmap(folder, X.numpy()), CLASSES),
         lambda folder: (X.T.contiguous().T, CLASSES),
         lambda folder: (X.repeat(1, 2)[:, :6], CLASSES),
+        lambda folder: (X.numpy().astype(">f4"), CLASSES.numpy().astype(">i8")),
+        lambda folder: (X.numpy().astype(">f8"), CLASSES.numpy()),
+        lambda folder: (X.numpy().astype(np.longdouble), CLASSES.numpy()),
+        lambda folder: (X, list(CLASSES.numpy())),
+        lambda folder: Pair(X, CLASSES),
     ],
     ids=["numpy", "float64", "list", "TensorDataset", "Dataset", "DataLoader", "collate", "pairs",
-         "memmap", "transposed", "view"],
+         "memmap", "transposed", "view", "big-endian", "big-endian float64", "longdouble",
+         "list of NumPy's numbers", "namedtuple"],
 )  # fmt: skip
 def test_the_form_of_the_data_is_not_part_of_the_answer(tmp_path, form):
     expected = fitted((X, CLASSES))[1]
@@ -81,6 +95,44 @@ def test_the_form_of_the_data_is_not_part_of_the_answer(tmp_path, form):
         run = fitted(data, workers=n)[1]
         assert run.losses == pytest.approx(expected.losses, rel=1e-7)
         assert run.digest == expected.digest
+
+
+def test_a_named_tuple_keeps_its_names():
+    def step(module, batch):
+        return functional.cross_entropy(module(batch.inputs["x"]), batch.target.inputs)
+
+    data = Pair({"x": X}, Pair(CLASSES, VALUES))
+    for n in WORKERS:
+        run = phalanx.fit(models.mlp(), data, step=step, **{**STEPS, "workers": n})
+        assert run.digest == fitted((X, CLASSES))[1].digest
+
+
+class Turned(TensorDataset):
+    """Does something of its own to a sample."""
+
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return -x, y
+
+
+def test_a_tensor_dataset_may_do_something_of_its_own():
+    expected = fitted((-X, CLASSES))[1].digest
+    for n in WORKERS:
+        assert fitted(Turned(X, CLASSES), workers=n)[1].digest == expected
+
+
+@pytest.mark.parametrize("pair", [(X, CLASSES), (X.numpy(), CLASSES.numpy()), Pair(X, CLASSES)])
+def test_a_collate_function_gets_rows_of_arrays(pair):
+    def turned(samples):
+        x, y = together(samples)
+        return -x, y
+
+    expected = fitted((-X, CLASSES), validation=(-X, CLASSES))[1]
+    for data in (models.Samples(), pair):
+        for n in WORKERS:
+            more = {"collate": turned, "validation": pair, "workers": n}
+            run = fitted(data, **more)[1]
+            assert (run.digest, run.history) == (expected.digest, expected.history)
 
 
 def test_a_loaders_batches_are_as_large_as_it_says_unless_something_else_is_said():
@@ -157,6 +209,60 @@ def test_random_augmentation_is_the_same_for_any_workers():
         assert fitted(models.Augmented(), workers=2)[1].digest == run.digest
 
 
+class ManyAugmented(models.Augmented):
+    """Of several chunks."""
+
+    def __len__(self):
+        return 600
+
+    def __getitem__(self, index):
+        return super().__getitem__(index % models.N)
+
+
+def test_random_validation_samples_are_the_same_for_any_workers():
+    """Each chunk draws by itself, in every epoch the same, so that a schedule may go by them."""
+
+    def fit(workers, validation, caller=0, **changes):
+        torch.manual_seed(caller)
+        module = models.mlp()
+        live = torch.optim.SGD(module.parameters(), lr=1e-30)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(live, patience=0)
+        run = phalanx.fit(
+            module, (X, CLASSES), validation=validation, optimizer=live, scheduler=schedule,
+            **{**SETTINGS, "workers": workers, **changes},
+        )  # fmt: skip
+        assert torch.initial_seed() == caller
+        return run
+
+    many = ManyAugmented()
+    alone = fit(1, many)
+    for n in (2, 3):
+        run = fit(n, many, caller=n)
+        assert (run.history, run.digest) == (alone.history, alone.digest)
+    assert len(set(alone.history["val_loss"])) == 1
+    assert fit(1, many, seed=1).history["val_loss"] != alone.history["val_loss"]
+    chunk = torch.utils.data.Subset(many, range(256))
+    assert fit(1, chunk).history["val_loss"] != alone.history["val_loss"]
+
+
+def test_random_samples_are_evaluated_and_predicted_alike(monkeypatch):
+    monkeypatch.setattr("phalanx.training.train.MIN_FLOPS_A_WORKER", 1.0)
+    module, found = models.mlp(), set()
+    inputs = [(x,) for x, _ in torch.utils.data.Subset(ManyAugmented(), range(600))]
+
+    def noisy(samples):
+        x = torch.stack([x for (x,) in samples])
+        return x + torch.randn(x.shape)
+
+    for n in WORKERS:
+        torch.manual_seed(n)
+        figures = phalanx.evaluate(module, ManyAugmented(), loss="cross_entropy", workers=n)
+        outputs = phalanx.predict(module, inputs, collate=noisy, workers=n)
+        found.add((figures["loss"], outputs.tobytes()))
+        assert torch.initial_seed() == n
+    assert len(found) == 1
+
+
 class Restless(models.Samples):
     """Has a generator of its own."""
 
@@ -173,6 +279,11 @@ def test_a_dataset_with_a_generator_of_its_own_is_told():
     with pytest.warns(UserWarning, match="Restless gave others.*depend on the workers") as told:
         phalanx.fit(models.mlp(), Restless(), **{**SETTINGS, "workers": 1})
     assert told[0].filename == __file__, "the line that called fit"
+
+
+def test_a_validation_dataset_with_a_generator_of_its_own_is_told():
+    with pytest.warns(UserWarning, match="Restless gave others.*depend on the workers"):
+        phalanx.fit(models.mlp(), (X, CLASSES), validation=Restless(), **SETTINGS)
 
 
 def test_a_dataset_with_a_nan_is_no_other_when_it_is_read_again():
@@ -192,6 +303,19 @@ def test_a_collate_function_that_pads():
     module, _ = assert_same_for_any_workers(data, models.lstm, collate=padded)
     figures = phalanx.evaluate(module, data, loss="cross_entropy", collate=padded, workers=1)
     assert 0 < figures["loss"] < 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("length", [1, 3])
+def test_outputs_of_another_length_are_told(workers, length, monkeypatch):
+    """Each chunk is padded to its own longest sample; one of length 1 could be repeated."""
+    monkeypatch.setattr("phalanx.training.train.MIN_FLOPS_A_WORKER", 1.0)
+    series = [torch.ones(2, 4)] * 256 + [torch.ones(length, 4)] * 200
+    expected = rf"of shape \(2, 3\), those from sample 256 on of \({length}, 3\)\. Pad all"
+    with pytest.raises(UserFunctionError, match=expected):
+        phalanx.predict(
+            models.made(lambda: nn.Linear(4, 3)), series, workers=workers, collate=torch.stack
+        )
 
 
 class Packed(models.Lstm):
@@ -266,6 +390,33 @@ def test_a_step_with_a_weight_is_the_mean_over_the_whole_batch():
     models.assert_alike(by_loop, by_fit, rtol=1e-4, atol=1e-6)
     figures = phalanx.evaluate(by_fit, (X, CLASSES), step=of_tokens, workers=1)
     assert figures == {"loss": pytest.approx(of_tokens(by_fit, (X, CLASSES))[0].item(), rel=1e-5)}
+
+
+def of_chosen(module, batch):
+    """The mean over the samples that are chosen, which is NaN of none."""
+    x, y, chosen = batch
+    return functional.cross_entropy(module(x)[chosen], y[chosen]), chosen.sum()
+
+
+def test_a_shard_that_weighs_nothing_has_no_part():
+    chosen = torch.zeros(models.N, dtype=torch.bool)
+    chosen[::16] = True  # the first sample of each batch, so that three of four shards have none
+    data = X, CLASSES, chosen
+    by_loop, (by_fit, run) = models.mlp(), assert_same_for_any_workers(
+        data, loss=None, step=of_chosen, optimizer=sgd, data_distribution="sequential"
+    )  # fmt: skip
+    optimizer = sgd(by_loop.parameters())
+    for _ in range(3):
+        for start in range(0, len(X), 16):
+            optimizer.zero_grad()
+            of_chosen(by_loop, [part[start : start + 16] for part in data])[0].backward()
+            optimizer.step()
+    assert np.isfinite(run.losses).all()
+    models.assert_alike(by_loop, by_fit, rtol=1e-5, atol=1e-7)
+    chunks = [torch.cat([part, *[part[1:16]] * 20]) for part in data]  # the last weigh nothing
+    figures = phalanx.evaluate(by_fit, tuple(chunks), step=of_chosen, workers=1)
+    assert figures["loss"] == pytest.approx(of_chosen(by_fit, data)[0].item(), rel=1e-5)
+    assert_same_for_any_workers(data, loss=None, step=of_chosen, sync_every=2)
 
 
 def sgd(parameters):
@@ -583,6 +734,47 @@ def test_predict_is_the_modules_output(kind):
     np.testing.assert_array_equal(phalanx.predict(module, many, workers=3), alone)
 
 
+class Mixed(nn.Module):
+    """Weights of two dtypes, all of which could be trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.short, self.long = nn.Linear(6, 6).bfloat16(), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.long(self.short(x.bfloat16()).float())
+
+
+def short(dtype):
+    return lambda: nn.Sequential(nn.Embedding(9, 8), nn.Flatten(), nn.Linear(40, 3)).to(dtype)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("make", "x"),
+    [
+        (short(torch.bfloat16), models.TOKENS),
+        (short(torch.float16), models.TOKENS),
+        (lambda: nn.Linear(6, 3).half(), X.half()),
+        (Mixed, X),
+    ],
+)
+def test_weights_of_any_dtype_predict(make, x, workers, monkeypatch):
+    """Nothing is trained, so nothing need lie in one vector."""
+    monkeypatch.setattr("phalanx.training.train.MIN_FLOPS_A_WORKER", 1.0)
+    module, x, y = models.made(make), x.repeat(11, *[1] * (x.ndim - 1)), CLASSES.repeat(11)
+    with torch.no_grad():
+        expected = module(x).float()
+    found = phalanx.predict(module, x, workers=workers)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0.02, atol=0.01)
+    figures = phalanx.evaluate(
+        module, (x, y), loss="cross_entropy", metrics="accuracy", workers=workers
+    )
+    assert figures["loss"] == pytest.approx(functional.cross_entropy(expected, y).item(), rel=0.02)
+    right = (torch.from_numpy(found).argmax(1) == y).double().mean().item()
+    assert figures["accuracy"] == pytest.approx(right)
+
+
 def test_validation_figures_are_those_of_evaluate():
     held_out = X[:9], CLASSES[:9]
     module, run = fitted((X, CLASSES), validation=held_out, metrics="accuracy", workers=2)
@@ -651,14 +843,20 @@ def test_ctrl_c_ends_a_fit_with_a_warning(workers, tmp_path):
                 os.kill(driver, signal.SIGINT)
         return functional.cross_entropy(outputs, target)
 
+    module = models.mlp()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
     settings = dict(loss=interrupting, batch_size=24, shards=2, epochs=10**6, workers=workers)
+    settings |= dict(optimizer=optimizer, scheduler=scheduler, scheduler_every="step")
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.warns(UserWarning, match="interrupted by user") as caught:
-        run = phalanx.fit(models.mlp(), (X, CLASSES), **settings)
+        run = phalanx.fit(module, (X.repeat(200, 1), CLASSES.repeat(200)), **settings)
     signal.signal(signal.SIGINT, before)
     assert caught[0].filename == __file__, "the line that called fit"
     assert run.reason == "interrupted"
     assert run.history["loss"] == run.losses
+    assert scheduler.last_epoch == run.steps, "in the midst of an epoch of 400 steps"
+    assert optimizer.param_groups[0]["lr"] == 0.1 / (1 + run.steps)
 
 
 def freezing(module, optimizer):
@@ -690,10 +888,34 @@ def replacing_a_buffer(module, optimizer):
     module.register_buffer("scale", torch.zeros(1))
 
 
+def switching(name):
+    def change(module, optimizer):
+        optimizer.param_groups[0][name] = True
+
+    return change
+
+
+def forgetting(module, optimizer):
+    optimizer.state.clear()
+
+
+def stopping(module, optimizer):
+    optimizer.state[module[0].weight]["momentum_buffer"].zero_()
+
+
+def loading(module, optimizer):
+    optimizer.load_state_dict(deepcopy(optimizer.state_dict()))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (switching("nesterov"), "changed 'nesterov' of group 0 from False to True.*call fit again"),
+        (switching("maximize"), "changed 'maximize'"),
+        (forgetting, "changed 'momentum_buffer' of the optimiser's parameter 0"),
+        (stopping, "changed 'momentum_buffer'.*begin with the state that the optimiser then has"),
+        (loading, "changed 'momentum_buffer'"),
         (writing_into_the_frozen, "not trained stays the same.*changed '2.weight'"),
         (writing_into_a_buffer, "changed 'scale'.*call fit again"),
         (replacing_a_buffer, "changed 'scale'"),
@@ -708,7 +930,7 @@ def test_what_is_trained_stays_the_same_throughout_a_fit(workers, change, messag
         module = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
         module[2].requires_grad_(False)
         module.register_buffer("scale", torch.ones(1))
-        optimizer = torch.optim.SGD(module[0].parameters(), 0.1)
+        optimizer = torch.optim.SGD(module[0].parameters(), 0.1, momentum=0.9)
 
         def changed(epoch, logs):
             if epoch == when:
@@ -722,6 +944,35 @@ def test_what_is_trained_stays_the_same_throughout_a_fit(workers, change, messag
         fit(when=1)
     assert fit(when=3).epochs == 3, "afterwards it is the user's to change"
     assert fit(when=1, stops=True).epochs == 1
+
+
+@pytest.mark.parametrize("sync_every", [1, 2])
+def test_a_callback_may_look_at_the_optimizer_and_change_its_numbers(sync_every):
+    def fit(*callbacks):
+        module = models.mlp()
+        groups = [{"params": module[0].parameters()}, {"params": module[2].parameters(), "lr": 0.2}]
+        optimizer = torch.optim.AdamW(groups, lr=0.01)
+        told = [lambda epoch, logs, call=call: call(optimizer) for call in callbacks]
+        return fitted(
+            (X, CLASSES), lambda: module, optimizer=optimizer, callbacks=told, sync_every=sync_every
+        )[1].digest  # fmt: skip
+
+    def look(optimizer):
+        deepcopy(optimizer.state_dict())
+        torch.optim.lr_scheduler.StepLR(optimizer, 5)
+        optimizer.zero_grad()
+
+    def change(optimizer):
+        optimizer.param_groups[1].update(lr=0.05, weight_decay=0.1, betas=(0.8, 0.9))
+
+    assert fit() == fit(look) != fit(look, change)
+
+
+def test_in_rounds_the_optimizers_state_has_no_part():
+    module = models.mlp()
+    optimizer = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9)
+    kept = {"optimizer": optimizer, "sync_every": 2}
+    fitted((X, CLASSES), lambda: module, **kept, callbacks=lambda *_: optimizer.state.clear())
 
 
 def test_a_callback_that_raises_leaves_nothing_behind():

@@ -248,6 +248,73 @@ def test_a_schedule_by_step(name, kind, more):
     assert_same_state(of_loop, of_fit)
 
 
+class Warmed(schedules.LRScheduler):
+    """Holds another scheduler of the optimizer, as those that are found in the wild do."""
+
+    def __init__(self, optimizer):
+        self.after = schedules.ExponentialLR(optimizer, 0.9)
+        super().__init__(optimizer)
+
+    def get_lr(self):
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def step(self):
+        super().step()
+        if hasattr(self, "begun") and self.last_epoch > 3:
+            self.after.step()
+        self.begun = True
+
+
+WITHIN = {
+    **BY_STEP,
+    "one after another": BY_EPOCH["one after another"],
+    "by a function": lambda o: schedules.LambdaLR(o, lambda step: 0.9**step),
+    "chained": lambda o: schedules.ChainedScheduler(
+        [schedules.ConstantLR(o, 0.1, 3), schedules.ExponentialLR(o, 0.9)]
+    ),
+    "around another": Warmed,
+}
+
+
+@pytest.mark.parametrize("name", WITHIN)
+@pytest.mark.parametrize("sync_every", [1, 3])
+def test_a_fit_that_ends_within_an_epoch_leaves_a_schedule_by_step_there(name, sync_every):
+    by_loop, by_fit = models.mlp(), models.mlp()
+    of_loop, of_fit = (groups_of(optim.SGD, m, momentum=0.9) for m in (by_loop, by_fit))
+    scheduler, other = WITHIN[name](of_loop), WITHIN[name](of_fit)
+    plain_loop(by_loop, of_loop, 2, by_step=[scheduler])
+    plain_loop(by_loop, of_loop, 1, X[: 3 * BATCH], CLASSES[: 3 * BATCH], by_step=[scheduler])
+    broken = X.clone()
+    broken[3 * BATCH] = float("nan")
+    more = {"scheduler": other, "scheduler_every": "step", "sync_every": sync_every}
+    fitted(by_fit, of_fit, 2, **more)
+    with pytest.raises(phalanx.NonFiniteLoss):
+        phalanx.fit(by_fit, (broken, CLASSES), optimizer=of_fit, epochs=2, **{**PLAIN, **more})
+    assert other.get_last_lr() == scheduler.get_last_lr()
+    assert of_fit.state_dict()["param_groups"] == of_loop.state_dict()["param_groups"]
+    if sync_every == 1:
+        models.assert_alike(by_loop, by_fit, rtol=1e-4, atol=1e-6)
+        expected = plain_loop(by_loop, of_loop, 2, by_step=[scheduler])
+        run = fitted(by_fit, of_fit, 2, scheduler=other, scheduler_every="step")
+        assert run.losses == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_fit_that_fails_leaves_a_schedule_by_step_where_the_module_is():
+    module = models.mlp()
+    optimizer = optim.SGD(module.parameters(), lr=0.1)
+    scheduler = schedules.CosineAnnealingLR(optimizer, 40)
+
+    def failing(outputs, target):
+        if outputs.requires_grad and len(outputs) == BATCH and outputs.abs().sum() > 0:
+            raise OSError("no more")
+        return functional.cross_entropy(outputs, target)
+
+    with pytest.raises(OSError, match="no more"):
+        fitted(module, optimizer, 2, scheduler=scheduler, scheduler_every="step", loss=failing)
+    models.assert_alike(module, models.mlp())
+    assert (scheduler.last_epoch, optimizer.param_groups[0]["lr"]) == (0, 0.1)
+
+
 def test_one_cycle_moves_the_momentum_too():
     module = models.mlp()
     optimizer = optim.SGD(module.parameters(), lr=0.01, momentum=0.9)

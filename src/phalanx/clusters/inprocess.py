@@ -17,12 +17,14 @@ from phalanx.data.samples import Samples
 from phalanx.engine.courier import Courier
 from phalanx.engine.exchange import NOBODY
 from phalanx.engine.worker import Worker
+from phalanx.errors import UserFunctionError
 from phalanx.exchange.board import HALT, REGROUP, WANTED
 from phalanx.exchange.group import Group
 from phalanx.exchange.seats import Seats
 from phalanx.job import CHUNK_ROWS, Job, Lease, chunk_bounds
 from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.assignment import useful_workers
+from phalanx.pure.randomness import Key
 
 
 class InProcess:
@@ -73,6 +75,18 @@ class _Session(Halting):
             self._halt(REGROUP)
 
 
+def _fitting(rows_BO: Array, outputs_BO: Array, start: int) -> Array:
+    """Raise UserFunctionError where the outputs of a chunk are of another shape than the first."""
+    if rows_BO.shape[1:] != outputs_BO.shape[1:]:
+        raise UserFunctionError(
+            "outputs must be of one shape for all samples, so that they make one array; the first "
+            f"ones are of shape {outputs_BO.shape[1:]}, those from sample {start} on of "
+            f"{rows_BO.shape[1:]}. Pad all samples to one length, rather than those of a batch, or "
+            "let the module return what does not depend on the length."
+        )
+    return rows_BO
+
+
 def predict_chunks(
     work: Forward, params_N: Array, samples: Samples, outputs_BO: Array, rank: int
 ) -> None:
@@ -82,8 +96,8 @@ def predict_chunks(
     with np.errstate(all="ignore"):
         chunks = list(enumerate(chunk_bounds(work.n_samples)))
         for v, (start, stop) in chunks[rank :: work.n_workers]:
-            rows = gatherer.rows(np.arange(start, stop))
+            rows = gatherer.rows(np.arange(start, stop), Key.of_chunk(v))
             if work.measures:
                 outputs_BO[v] = model.measures(rows)  # type: ignore[attr-defined]
             else:
-                outputs_BO[start:stop] = model.outputs(rows)
+                outputs_BO[start:stop] = _fitting(model.outputs(rows), outputs_BO, start)

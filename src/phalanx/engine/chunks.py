@@ -9,6 +9,7 @@ from phalanx.data.samples import Samples
 from phalanx.engine.post import Post
 from phalanx.exchange.tally import Tally
 from phalanx.models.base import Model, Score
+from phalanx.pure.randomness import Key
 
 
 class Chunks:
@@ -63,7 +64,8 @@ class Chunks:
         then the parameters may be changing again."""
         post = self.post
         post.presence.at("evaluate", v)
-        rows = self.samples.rows(np.arange(*self.bounds[v]))
+        key = Key.of_chunk(v, post.job.plan.seed)
+        rows = self.samples.rows(np.arange(*self.bounds[v]), key)
         sums = self.score.sums(self.model, rows)
         if self.done.doer(v, post.tick, post.share.others) is None:
             self.partials_VM[v, : len(sums)] = sums

@@ -7,8 +7,12 @@ they were created with, is told.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import partial
+from hashlib import sha256
 from typing import Any
+
+import numpy as np
 
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -29,6 +33,14 @@ def text_of(value: Any) -> str | None:
 def texts_of(values: dict[str, Any]) -> dict[str, str]:
     """Those that have a text, by name."""
     return {name: text for name, value in values.items() if (text := text_of(value)) is not None}
+
+
+def digest_of(arrays: Iterable[Any]) -> str:
+    """Arrays as a short text that is equal where their bytes are."""
+    sha = sha256()
+    for array in arrays:
+        sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return sha.hexdigest()[:12]
 
 
 def name_of(function: Any) -> str:

@@ -9,6 +9,7 @@ REFUSE, FLAG = "refuse", "flag"  # hosts that differ in what decides the last bi
 
 Facts = Mapping[str, Any]
 _LONGEST = 60  # characters of a fact that are shown
+_MOST = 9  # differences that are named
 
 
 def differences(facts_H: Sequence[Facts]) -> list[str]:
@@ -28,6 +29,12 @@ def _difference(name: str, facts_H: Sequence[Facts]) -> str | None:
         if there != here:
             return f"{name} ({_shown(here)} on host 0, {_shown(there)} on host {host})"
     return None
+
+
+def listed(found: Sequence[str]) -> str:
+    """Differences in words as one text; of hundreds of weights, say, the first ones."""
+    more = [f"and {len(found) - _MOST} more"] if len(found) > _MOST else []
+    return "; ".join([*found[:_MOST], *more])
 
 
 def _shown(fact: Any) -> str:

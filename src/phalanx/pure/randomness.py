@@ -53,6 +53,11 @@ class Key(NamedTuple):
     step: int
     shard: int
 
+    @classmethod
+    def of_chunk(cls, chunk: int, seed: int = 0) -> Key:
+        """For the numbers of a chunk of validation or prediction, which is in no step."""
+        return cls(seed, -1, chunk)
+
     def generator(self) -> np.random.Generator:
         """For whoever draws many numbers; takes 5 microseconds."""
         return keyed(self.seed, DROPOUT, self.step, self.shard)

@@ -20,6 +20,7 @@ from phalanx.errors import CheckpointError
 from phalanx.exchange.board import NEVER, OPENED, SNAPSHOT_DUE, SNAPSHOT_TAKEN
 from phalanx.job import EPOCH_SUMS, Job
 from phalanx.models.local import LocalSpec
+from phalanx.pure.agreement import listed
 from phalanx.pure.arrays import Array
 from phalanx.pure.cadence import Cadence
 from phalanx.pure.layout import blocks_of
@@ -263,7 +264,7 @@ def check_same(saved: checkpoint.Saved, identity: dict[str, Any]) -> None:
     if found := differing(saved.facts.get("identity", {}), identity):
         raise CheckpointError(
             "a checkpoint can be gone on from with the data and parameters that it was made with; "
-            f"{saved.path} differs in {'; '.join(found)}. Use those of the checkpoint "
+            f"{saved.path} differs in {listed(found)}. Use those of the checkpoint "
             "(for other rules, the version of Phalanx that wrote it), or start anew without resume."
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from phalanx.errors import HostsDiffer
 from phalanx.exchange.group import Group
-from phalanx.pure.agreement import Facts, differences
+from phalanx.pure.agreement import Facts, differences, listed
 from phalanx.pure.arrays import Array
 
 
@@ -54,7 +54,7 @@ def agree(group: Group, machine: Facts, job: Facts, is_flagged: bool) -> list[st
     if of_jobs:
         raise HostsDiffer(
             "all hosts must train the same model on the same samples, from the same parameters; "
-            f"they differ in {'; '.join(of_jobs)}. Run the same program with the same data on all, "
+            f"they differ in {listed(of_jobs)}. Run the same program with the same data on all, "
             "and seed whatever it draws (torch.manual_seed, keras.utils.set_random_seed, "
             "random_state)."
         )

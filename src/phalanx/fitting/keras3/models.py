@@ -87,7 +87,7 @@ def fit(
         described, plan, callbacks, verbose, initial_epoch, epochs, validation_freq
     )
     following = wishes.following(follower, plan)
-    following.mirror, following.told = follower, told_of(model)
+    following.mirror, following.told = follower, told_of(model, described.constants)
     following.on_epoch = follower.epoch_ended if follower.is_followed else None
     if following.resume is not None:  # before callbacks hear of it
         check_same(following.resume, identity_of(job, training, validating, following.told))

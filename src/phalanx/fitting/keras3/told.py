@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import keras
 
 from phalanx.fitting.keras3.arrays import numpy_of
-from phalanx.fitting.told import name_of, text_of
+from phalanx.fitting.told import digest_of, name_of, text_of
 
 COMPILED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 # Names count from whatever a process has made before; workers are given weights and draws; under
@@ -21,13 +22,23 @@ UNTOLD = (
 LAMBDA = "__lambda__"
 
 
-def told_of(model: Any) -> dict[str, dict[str, str]]:
+def told_of(model: Any, constants: Sequence[Any]) -> dict[str, dict[str, str]]:
     """By kind and name. What a callback may have changed is told of an optimiser that has not
-    begun alone, so that one that has can go on."""
+    begun alone, so that one that has can go on. constants: weights that training does not change.
+    """
     layers = [part for i, layer in enumerate(model._flatten_layers()) for part in _layer(i, layer)]
-    kept = model._compile_config.config
-    compiled = [part for name in COMPILED for part in _texts(name, kept.get(name))]
-    told = {"layers": dict(layers), "compiled": dict(compiled)}
+    config = model._compile_config.config
+    compiled = [part for name in COMPILED for part in _texts(name, config.get(name))]
+    kept = {id(weight) for weight in constants}
+    told = {
+        "layers": dict(layers),
+        "constants": {
+            f"{i} ({weight.name})": digest_of([numpy_of(weight)])
+            for i, weight in enumerate(model.weights)
+            if id(weight) in kept
+        },
+        "compiled": dict(compiled),
+    }
     optimizer = model.optimizer
     if not int(numpy_of(optimizer.iterations)):
         told["settings"] = dict(_texts("", _config_of(optimizer)))

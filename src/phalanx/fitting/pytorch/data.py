@@ -10,7 +10,7 @@ import torch
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
 from phalanx.fitting.pytorch.loaders import unpacked
-from phalanx.models.pytorch.batches import DatasetSamples, NestedSamples
+from phalanx.models.pytorch.batches import DatasetSamples, NestedSamples, RowsOf
 from phalanx.pure.arrays import Array
 
 
@@ -30,6 +30,8 @@ def samples_of(data: Any, collate: Any, dtype: torch.dtype) -> Samples:
             f"{data[:40]!r}. Read the file first, or pass a Dataset that reads it."
         )
     floats = np.dtype(str(dtype).removeprefix("torch."))
+    if collate is not None and is_tuple_of_arrays(data):
+        data = RowsOf(NestedSamples.of(data, floats))
     is_dataset = collate is not None or is_list_of_samples(data)
     if isinstance(data, torch.utils.data.DataLoader):
         default = torch.utils.data.default_collate
@@ -41,7 +43,7 @@ def samples_of(data: Any, collate: Any, dtype: torch.dtype) -> Samples:
             "samples cannot be visited once each by any number of workers. Give it __len__ and "
             "__getitem__."
         )
-    if isinstance(data, torch.utils.data.TensorDataset) and collate is None:
+    if type(data) is torch.utils.data.TensorDataset and collate is None:
         return NestedSamples.of(tuple(data.tensors), floats)
     nests = (tuple, list, dict, np.ndarray, torch.Tensor)
     if not is_dataset and (isinstance(data, nests) or hasattr(data, "to_numpy")):
@@ -52,6 +54,14 @@ def samples_of(data: Any, collate: Any, dtype: torch.dtype) -> Samples:
 def is_list_of_samples(data: Any) -> bool:
     """Whether it is a list with a tuple or a dict for each sample, rather than one of arrays."""
     return isinstance(data, list) and all(isinstance(part, (tuple, dict)) for part in data)
+
+
+def is_tuple_of_arrays(data: Any) -> bool:
+    """Whether it is such as (X, y), rather than a sequence of samples."""
+    arrays = (np.ndarray, torch.Tensor)
+    return isinstance(data, tuple) and any(
+        isinstance(part, arrays) or hasattr(part, "to_numpy") for part in data
+    )
 
 
 def labels_of(samples: Samples) -> Array | None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from phalanx.clusters.hosts.launch import speaks
+from phalanx.errors import NonFiniteLoss
 from phalanx.fitting.pytorch.agenda import ModuleAgenda
 from phalanx.fitting.pytorch.unchanged import Trainable
 from phalanx.models.pytorch.describing import Described
@@ -23,7 +24,8 @@ from phalanx.training.train import Trained
 class Follower:
     """The user's module and optimiser while a training of copies of them runs.
 
-    is_local: whether the training is in rounds, of which the user's optimiser has no state to keep.
+    sync_every: steps of a round, where the training is in rounds, of which the user's optimiser has
+    no state to keep; else 1.
     """
 
     def __init__(
@@ -35,14 +37,14 @@ class Follower:
         objective: Objective,
         callbacks: list[Any],
         verbose: bool,
-        is_local: bool,
+        sync_every: int,
     ) -> None:
         self.module, self.described, self.spec, self.agenda = module, described, spec, agenda
-        self.is_local = is_local
+        self.sync_every, self.is_local = sync_every, sync_every > 1
         self.names = ("loss", *objective.metrics)
         self.callbacks, self.verbose = callbacks, verbose and speaks()
         learnt = {*spec.vector.averaged, *spec.vector.copied}
-        self.trainable = Trainable(module, described.live, learnt)
+        self.trainable = Trainable(module, described, learnt)
 
     def values(self) -> Array:
         """The module's parameters and buffers as one vector [N]."""
@@ -66,6 +68,7 @@ class Follower:
         if not self.is_local:
             assert scalars_KC is not None
             self.described.take(self.spec.vector, self.spec.regions, state_MN, scalars_KC)
+            self.trainable.state_shown()
 
     def changed(self, values_N: Array) -> bool:
         """See following.Mirror."""
@@ -121,9 +124,19 @@ class Follower:
             self.agenda.epoch_ended(self.logs(record, epoch))
         self.agenda.recall(settings.get(len(records)))
 
+    def failed(self, error: BaseException) -> None:
+        """The training ended without a result: have the schedule where the module is, before the
+        step of a loss that is not finite, or else at the beginning of its epoch."""
+        if isinstance(error, NonFiniteLoss):
+            rounds = -(-self.agenda.n_steps // self.sync_every)
+            self.agenda.end_within(error.epoch, error.step % rounds * self.sync_every)
+        else:
+            self.agenda.end_within(None, 0)
+
     def take(self, trained: Trained) -> Run:
         """Put what was learnt into the user's module and optimiser; returns the run."""
         state = trained.state
+        self.agenda.end_within(state.epochs, state.place * self.sync_every)
         self._put(state.params_N, state.state_MN, state.scalars_KC)
         history: dict[str, list[float]] = {"loss": []}
         for epoch, record in enumerate(trained.records, 1):

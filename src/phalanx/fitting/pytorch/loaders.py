@@ -21,10 +21,16 @@ def unpacked(loader: DataLoader[Any]) -> tuple[Any, Any]:
     """Its dataset and collate function.
 
     Raises InvalidInput for a loader that does not visit every sample once an epoch, or in an order
-    of its own.
+    of its own, or that makes its batches otherwise.
     """
     if isinstance(loader.dataset, IterableDataset):
         return loader.dataset, loader.collate_fn  # for whoever refuses it without a loader as well
+    if type(loader).__iter__ is not DataLoader.__iter__:
+        raise InvalidInput(
+            "workers read samples from a DataLoader's dataset, and make batches by its collate_fn; "
+            f"got a {type(loader).__name__}, whose own __iter__ none of them would call. Do in "
+            "collate_fn what it does to a batch, or in the module or step=."
+        )
     batches = loader.batch_sampler  # what the loader says of itself is a default beside it
     if type(batches) is not BatchSampler:
         raise InvalidInput(

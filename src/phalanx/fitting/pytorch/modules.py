@@ -89,6 +89,8 @@ def fit_module(
     training = samples_of(data, collate, dtype)
     warn_unless_settled(training)
     validating = None if validation is None else samples_of(validation, collate, dtype)
+    if validating is not None:
+        warn_unless_settled(validating)
     spec = spec_of(module, described, objective, training, precision, device)
     plan = wishes.plan(training.n_samples, spec.n_parameters, lambda: labels_of(training))
     if plan.n_shards > 1:
@@ -96,10 +98,11 @@ def fit_module(
     spec = _in_shards(spec, described, objective, training, plan, wishes)
     job = _job(wishes, spec, described, plan, objective, validating)
     agenda = ModuleAgenda(described, plan, scheduler, scheduler_every)
-    is_local = wishes.sync_every > 1
-    follower = Follower(module, described, spec, agenda, objective, calls, verbose, is_local)
+    sync_every = wishes.sync_every
+    follower = Follower(module, described, spec, agenda, objective, calls, verbose, sync_every)
     following = wishes.following(agenda, plan)
-    following.mirror, following.told = follower, told_of(module, objective, described)
+    following.mirror = follower
+    following.told = told_of(module, objective, described, spec.vector)
     is_followed = calls or verbose or agenda.waits_for_epochs
     following.on_epoch = follower.epoch_ended if is_followed else None
     if following.resume is not None:
@@ -108,7 +111,11 @@ def fit_module(
     start = follower.start()
     if validating is not None:
         tried(spec.build(follower.values()).measures, validating)
-    trained = train(job, start, training, validating, Progress(0.0), following)
+    try:
+        trained = train(job, start, training, validating, Progress(0.0), following)
+    except BaseException as error:
+        follower.failed(error)
+        raise
     return follower.take(trained)
 
 

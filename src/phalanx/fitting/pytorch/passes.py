@@ -11,7 +11,6 @@ from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
 from phalanx.fitting.pytorch.arguments import (
     check_module,
-    dtype_of,
     objective_of,
     settings_of,
 )
@@ -26,6 +25,8 @@ from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array
 from phalanx.pure.layout import Region
 from phalanx.training.train import predict
+
+SHARED = torch.float32, torch.float64
 
 
 def predict_module(
@@ -68,6 +69,14 @@ def evaluate_module(
     return {"loss": mean_loss, **{name: sum_ / n_samples for name, sum_ in figures.items()}}
 
 
+def _dtype_of(params: list[torch.nn.Parameter]) -> torch.dtype:
+    """That of the parameters that workers share: of those that are trained, if there are such, and
+    of such as NumPy computes with."""
+    trained_first = sorted(params, key=lambda param: not param.requires_grad)
+    dtypes = [param.dtype for param in trained_first if param.dtype in SHARED]
+    return dtypes[0] if dtypes else torch.float32
+
+
 def _described(
     module: torch.nn.Module,
     data: Any,
@@ -82,15 +91,15 @@ def _described(
         raise InvalidInput(
             f"a module must have parameters; {type(module).__name__} has none. Call it directly."
         )
-    dtype = dtype_of([p for p in params if p.requires_grad] or params)
+    dtype = _dtype_of(params)
     places = tuple(i for i, p in enumerate(params) if p.dtype == dtype)
-    shared = [params[i] for i in places]  # others, which are frozen, travel with the module
+    shared = [params[i] for i in places]  # others travel with the module
     vector = Vector.of(shared, {}, dtype)
     spec = TorchSpec(
         packed(module, shared, objective, None),
         vector,
         (Region(0, vector.size),),
-        sum(p.numel() for p in shared),
+        sum(p.numel() for p in params),
         settings_of(precision, device),
         places,
     )

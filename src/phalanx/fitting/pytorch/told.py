@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
+from collections.abc import Container
 from typing import Any
 
 import torch
 
-from phalanx.fitting.told import ADDRESS, name_of, texts_of
+from phalanx.fitting.told import ADDRESS, digest_of, name_of, texts_of
 from phalanx.models.pytorch.describing import Described
+from phalanx.models.pytorch.network import dense_parts
 from phalanx.models.pytorch.objective import Objective
+from phalanx.models.pytorch.vector import Vector
 from phalanx.models.pytorch.weighing import opened
 
 KERNELS = ("fused", "foreach", "capturable", "differentiable")  # how, and not what, is computed
@@ -17,11 +19,19 @@ UNTOLD = ("training", "inplace")
 
 
 def told_of(
-    module: torch.nn.Module, objective: Objective, described: Described
+    module: torch.nn.Module, objective: Objective, described: Described, vector: Vector
 ) -> dict[str, dict[str, str]]:
     """By kind and name. What a schedule or a callback may have changed is told of an optimiser
-    that has not begun alone, so that one that has can go on."""
-    told = {"module": _parts("itself", module), "objective": _objective(objective)}
+    that has not begun alone, so that one that has can go on.
+
+    vector: where all that training changes lies, which is not told.
+    """
+    trained = {id(param) for param in described.params}
+    told = {
+        "module": _parts("itself", module),
+        "constants": _constants(module, trained, {*vector.averaged, *vector.copied}),
+        "objective": _objective(objective, trained),
+    }
     if not described.live.state:
         groups = enumerate(described.live.param_groups)
         told["settings"] = {
@@ -60,26 +70,48 @@ def _created_with(part: torch.nn.Module) -> dict[str, str]:
     return {k: v for k, v in texts_of(vars(part)).items() if k[0] != "_" and k not in UNTOLD}
 
 
-def _objective(objective: Objective) -> dict[str, str]:
+def _constants(
+    module: torch.nn.Module, trained: Container[int], changing: Container[str] = ()
+) -> dict[str, str]:
+    """Digests of parameters and buffers that training leaves as they are.
+
+    trained: ids of parameters. changing: names of buffers.
+    """
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {
+        name: _digest(tensor)
+        for name, tensor in named.items()
+        if id(tensor) not in trained and name not in changing
+    }
+
+
+def _objective(objective: Objective, trained: Container[int]) -> dict[str, str]:
     found: dict[str, str] = {}
     functions = {"loss": objective.loss, "step": objective.step, **objective.metrics}
     for name, function in functions.items():
-        found |= {} if function is None else _function(name, function)
+        found |= {} if function is None else _function(name, function, trained)
     return found
 
 
-def _function(name: str, function: Any) -> dict[str, str]:
+def _function(name: str, function: Any, trained: Container[int]) -> dict[str, str]:
     bare, keywords = opened(function)
-    tensors = {k: v for k, v in keywords.items() if isinstance(v, torch.Tensor)}
-    if not isinstance(bare, torch.nn.Module):
-        return {name: name_of(function), **_digests(name, tensors)}
-    return _parts(name, bare) | _digests(name, tensors | dict(bare.named_buffers()))
+    digests = {k: _digest(v) for k, v in keywords.items() if isinstance(v, torch.Tensor)}
+    if isinstance(bare, torch.nn.Module):
+        found, digests = _parts(name, bare), digests | _constants(bare, trained)
+    else:
+        found = {name: name_of(function)}
+    return found | {f"{name}.{k}": digest for k, digest in digests.items()}
 
 
-def _digests(name: str, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
-    """Of weights of classes, say."""
-    values = {k: repr(tensor.detach().cpu().tolist()) for k, tensor in tensors.items()}
-    return {f"{name}.{k}": sha256(value.encode()).hexdigest()[:12] for k, value in values.items()}
+def _digest(tensor: torch.Tensor) -> str:
+    """Of weights of classes, say; the text of what shows no bytes, as quantized ones."""
+    try:
+        return digest_of(
+            part.detach().cpu().resolve_conj().resolve_neg().reshape(-1).view(torch.uint8).numpy()
+            for part in dense_parts(tensor)
+        )
+    except RuntimeError:
+        return str(tensor)
 
 
 def _settings(group: dict[str, Any]) -> dict[str, str]:

@@ -57,16 +57,15 @@ class NestedSamples:
 
     @classmethod
     def of(cls, data: Any, floats: np.dtype[Any]) -> NestedSamples:
-        """Samples without a copy where possible; float64 arrays of NumPy become `floats`, the
-        dtype of the model. Raises InvalidInput."""
+        """Samples without a copy where possible; float64 and longer arrays of NumPy become
+        `floats`, the dtype of the model. Raises InvalidInput."""
         arrays: dict[str, Array] = {}
 
         def flatten(part: Any, path: str) -> Any:
             if isinstance(part, dict):
                 return {key: flatten(value, f"{path}[{key!r}]") for key, value in part.items()}
             if isinstance(part, (tuple, list)) and not _is_flat_list(part):
-                parts = [flatten(value, f"{path}[{i}]") for i, value in enumerate(part)]
-                return tuple(parts) if isinstance(part, tuple) else parts
+                return _like(part, [flatten(v, f"{path}[{i}]") for i, v in enumerate(part)])
             name = f"leaf{len(arrays)}"
             arrays[name] = _as_array(part, path, floats)
             return Leaf(name)
@@ -91,7 +90,7 @@ class NestedSamples:
 def _is_flat_list(part: Any) -> bool:
     """Whether it is a list of numbers, or of lists of them, rather than of arrays."""
     return isinstance(part, list) and all(
-        isinstance(value, (int, float, bool, list)) for value in part
+        isinstance(value, (int, float, bool, np.generic, list)) for value in part
     )
 
 
@@ -124,8 +123,10 @@ def _as_array(part: Any, path: str, floats: np.dtype[Any]) -> Array:
             f"of dtype {array.dtype} and shape {array.shape}. Encode the values as numbers first, "
             "or use a Dataset."
         )
-    if array.dtype == np.float64 and floats != np.float64:
-        array = array.astype(floats)
+    if array.dtype.kind == "f" and array.dtype.itemsize >= 8:
+        array = array.astype(floats, copy=False)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
@@ -156,7 +157,13 @@ def _filled(nest: Any, tensors: dict[str, torch.Tensor]) -> Any:
         return tensors[nest.name]
     if isinstance(nest, dict):
         return {key: _filled(part, tensors) for key, part in nest.items()}
-    parts = [_filled(part, tensors) for part in nest]
+    return _like(nest, [_filled(part, tensors) for part in nest])
+
+
+def _like(nest: Any, parts: list[Any]) -> Any:
+    """The parts in a list or tuple of the kind that `nest` is."""
+    if hasattr(nest, "_fields"):
+        return type(nest)(*parts)
     return tuple(parts) if isinstance(nest, tuple) else parts
 
 
@@ -178,6 +185,21 @@ class NestedGatherer:
             array.take(index_B, axis=0, out=self._buffers[name][:count], mode="clip")
         views = {name: torch.from_numpy(b[:count]) for name, b in self._buffers.items()}
         return Batch(_filled(self.nest, views), count)
+
+
+class RowsOf:
+    """Nested arrays as a map-style dataset, for a collate function: a sample is a row of each."""
+
+    def __init__(self, samples: NestedSamples) -> None:
+        self._arrays, self._nest = samples.arrays, samples.nest
+        self._n_samples = samples.n_samples
+
+    def __len__(self) -> int:
+        return self._n_samples
+
+    def __getitem__(self, index: int) -> Any:
+        rows = {name: torch.from_numpy(np.array(a[index])) for name, a in self._arrays.items()}
+        return _filled(self._nest, rows)
 
 
 @dataclass(frozen=True)

@@ -303,10 +303,10 @@ def differ(one: torch.Tensor, other: torch.Tensor | None) -> bool:
     normalisation changes its statistics without it."""
     if other is None or one.shape != other.shape or one.layout != other.layout:
         return True
-    return not all(map(torch.equal, _dense_parts(one), _dense_parts(other)))
+    return not all(map(torch.equal, dense_parts(one), dense_parts(other)))
 
 
-def _dense_parts(tensor: torch.Tensor) -> list[torch.Tensor]:
+def dense_parts(tensor: torch.Tensor) -> list[torch.Tensor]:
     """What holds the values of a tensor: itself, if it is dense."""
     names = PARTS.get(tensor.layout)
     return [tensor] if names is None else [getattr(tensor, name)() for name in names]

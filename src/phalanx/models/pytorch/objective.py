@@ -104,12 +104,14 @@ class Objective:
     metrics: dict[str, Callable[..., Any]]
 
     def of_batch(self, module: Any, content: Any, count: int) -> tuple[torch.Tensor, float]:
-        """The mean loss of a batch of `count` samples, and what it weighs among others."""
+        """The mean loss of a batch of `count` samples, and what it weighs among others; zero, if
+        that is nothing."""
         if self.step is not None:
             made = self.step(module, content)
             is_pair = isinstance(made, tuple) and len(made) == 2
             loss, weight = made if is_pair else (made, count)
-            return checked_loss(loss, self.step), checked_weight(weight, self.step)
+            loss, weight = checked_loss(loss, self.step), checked_weight(weight, self.step)
+            return (_nothing(module, loss) if weight == 0.0 else loss), weight
         outputs, target = outputs_of(module, content)
         weight = weight_of(self.loss, target, count)
         return self._mean_loss(outputs, target, weight), weight
@@ -141,6 +143,13 @@ class Objective:
         for name, metric in self.metrics.items():
             sums.append(float(checked_metric(metric(outputs, target), name, count).double().sum()))
         return sums
+
+
+def _nothing(module: Any, loss: torch.Tensor) -> torch.Tensor:
+    """A loss of zero, with a gradient of zero: of no sample that counts, a mean is 0 / 0."""
+    parts = [param.reshape(-1)[:0].sum() for param in module.parameters() if param.requires_grad]
+    nothing: torch.Tensor = sum(parts, torch.zeros_like(loss))
+    return nothing.to(loss.dtype)
 
 
 def outputs_of(module: Any, content: Any) -> tuple[Any, Any]:

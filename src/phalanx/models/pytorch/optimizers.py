@@ -23,6 +23,9 @@ from phalanx.pure.timetable import Moment
 
 LARGEST_BLOCK = 65_536  # elements: a call of an optimiser costs what 50,000 of them do
 FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
+NO_SETTINGS = (  # of a group: parameters, and what schedulers note there
+    "params", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum",
+)  # fmt: skip
 BEGUN = 0  # the scalar that says whether the optimiser has made a block's state
 
 
@@ -260,7 +263,7 @@ def settings_of(group: dict[str, Any]) -> tuple[tuple[str, int | None], ...]:
     """Names of all numbers in a group, those in tuples with their place."""
     found: list[tuple[str, int | None]] = []
     for name, value in group.items():
-        if name in ("params", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"):
+        if name in NO_SETTINGS:
             continue
         if _is_number(value):
             found.append((name, None))
