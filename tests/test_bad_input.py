@@ -52,6 +52,11 @@ PARAMETERS = [
     ("hidden_layer_sizes", "100", "got '100' of type str.*one size a hidden layer"),
     ("hidden_layer_sizes", None, "got None"),
     ("hidden_layer_sizes", ("a",), "got 'a'"),
+    ("hidden_layer_sizes", iter((10, 5)), "got <tuple_iterator .*one size a hidden layer"),
+    ("hidden_layer_sizes", map(int, "95"), "got <map object"),
+    ("hidden_layer_sizes", reversed([10, 5]), "got <list_reverseiterator"),
+    ("hidden_layer_sizes", b"\n\5", "got b'.*' of type bytes"),
+    ("hidden_layer_sizes", np.array(5), r"got array\(5\) of type ndarray"),
     ("alpha", -1, "alpha must be a number at least 0; got -1"),
     ("alpha", NAN, "alpha must be a number"),
     ("alpha", "0", "alpha must be a number"),
@@ -266,6 +271,16 @@ def test_a_part_that_has_no_weighted_class_is_no_error(weights):
     first, second = X[Y == 0], X[Y == 1]
     clf.partial_fit(first, Y[Y == 0], classes=[0, 1]).partial_fit(second, Y[Y == 1])
     assert np.isfinite(clf.loss_)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
+@pytest.mark.parametrize("shaped", [lambda y: y[:, None], lambda y: y[:, None].tolist()])
+def test_class_weights_of_a_part_whose_labels_are_a_column(shaped):
+    labels, digests = Y[Y == 0], set()
+    for y in (labels, shaped(labels)):
+        clf = MLPClassifier(class_weight={1: 5}, random_state=0)
+        digests.add(clf.partial_fit(X[Y == 0], y, classes=[0, 1]).run_.digest)
+    assert len(digests) == 1
 
 
 USER_FUNCTIONS = [

@@ -156,6 +156,10 @@ def test_parameters_out_of_range(parameters, message):
 
 
 def test_arguments_out_of_range():
+    with pytest.raises(InvalidInput, match=r"needs samples to judge by; got validation_fraction=0"):
+        ours.MLPClassifier(early_stopping=True, validation_fraction=0).fit(X, KINDS)
+    judged = ours.MLPClassifier(early_stopping=True, validation_fraction=0, **SHORT)
+    assert judged.fit(X, KINDS, validation_data=(X, KINDS)).validation_scores_
     with pytest.raises(InvalidInput, match=r"callback must be a function.*got 5"):
         ours.MLPClassifier().fit(X, KINDS, callback=5)
     with pytest.raises(InvalidInput, match=r"targets must be a dense array.*y.toarray\(\)"):
