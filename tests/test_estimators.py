@@ -103,6 +103,16 @@ def test_an_adaptive_rate_is_told_as_scikit_learn_tells_it(more, capsys):
     assert told[0] == told[1]
 
 
+def test_an_adaptive_rate_that_falls_after_the_last_epoch_is_told(capsys):
+    told, settings = [], dict(solver="sgd", learning_rate="adaptive", tol=9, n_iter_no_change=1)
+    for kind in (theirs.MLPClassifier, ours.MLPClassifier):
+        clf = kind((5,), **settings, max_iter=3, shuffle=False, verbose=True, random_state=0)
+        clf.fit(X, KINDS)
+        told.append(capsys.readouterr().out.splitlines())
+    assert told[0][-1].endswith("Setting learning rate to 0.000200")
+    assert told[0] == told[1]
+
+
 def test_lbfgs_works_in_float64_as_scikit_learns():
     x, y = load_breast_cancer(return_X_y=True)
     x = ((x - x.mean(axis=0)) / x.std(axis=0)).astype(np.float32)

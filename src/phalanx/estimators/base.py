@@ -265,7 +265,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         if trained.run.scores:
             self.validation_scores_ = (self.validation_scores_ or []) + trained.run.scores
         self._keep_run(trained.run)
-        say_end(self, trained.reason, incremental)
+        say_end(self, trained, incremental)
 
     def _keep_run(self, run: Run) -> None:
         asked = workers_of(self.n_jobs, cores())
