@@ -113,6 +113,40 @@ def test_an_adaptive_rate_that_falls_after_the_last_epoch_is_told(capsys):
     assert told[0] == told[1]
 
 
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("more", [{}, {"early_stopping": True}, {"sync_every": 2}])
+def test_a_callback_sees_the_network_of_its_epoch(n_jobs, more):
+    def look(epoch, record):
+        weights.append([coef.copy() for coef in clf.coefs_ + clf.intercepts_])
+        scores.append((record.score, clf.score(X, KINDS)))
+        clf.coefs_[0][...] = 0  # of no effect on the training
+
+    weights, scores = [], []
+    settings = dict(SHORT, shards=2, batch_size=20, solver="sgd", learning_rate_init=0.5, **more)
+    clf = ours.MLPClassifier(**settings, n_jobs=n_jobs)
+    clf.fit(X, KINDS, callback=look, validation_data=(X, KINDS))
+    assert all(told == seen for told, seen in scores)
+    assert len({weight[0].tobytes() for weight in weights}) == 3
+    plain = ours.MLPClassifier(**settings).fit(X, KINDS, validation_data=(X, KINDS))
+    assert clf.run_.digest == plain.run_.digest
+    best = int(np.argmax([score for score, _ in scores])) if "early_stopping" in more else -1
+    for seen, learnt in zip(weights[best], clf.coefs_ + clf.intercepts_, strict=True):
+        np.testing.assert_array_equal(seen, learnt)
+
+
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_a_callback_that_raises_leaves_the_network_that_there_was(warm_start):
+    def fail(epoch, record):
+        raise ArithmeticError("mine")
+
+    clf = ours.MLPClassifier(**SHORT, warm_start=warm_start).fit(X, KINDS)
+    before, classes = clf.coefs_, clf.classes_
+    with pytest.raises(ArithmeticError, match="mine"):
+        clf.fit(X, KINDS if warm_start else KINDS > 0, callback=fail)
+    assert clf.coefs_ is before
+    assert clf.classes_ is classes
+
+
 def test_lbfgs_works_in_float64_as_scikit_learns():
     x, y = load_breast_cancer(return_X_y=True)
     x = ((x - x.mean(axis=0)) / x.std(axis=0)).astype(np.float32)

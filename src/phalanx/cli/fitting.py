@@ -108,14 +108,12 @@ def fit(
 
 
 def _fit_followed(estimator: Any, samples: Any, more: dict[str, Any], by: Progress) -> None:
-    estimator._watch, estimator._tell_event = by.watch, by.event
-    if estimator.solver != "lbfgs":  # SciPy's minimiser has no epochs to tell of
-        more["callback"] = by.epoch
+    estimator._watch, estimator._tell_event, estimator._tell_epoch = by.watch, by.event, by.epoch
     try:
         with by:
             _fit(estimator, samples, more)
     finally:
-        del estimator._watch, estimator._tell_event
+        del estimator._watch, estimator._tell_event, estimator._tell_epoch
 
 
 def _fit(estimator: Any, samples: Any, more: dict[str, Any]) -> None:
