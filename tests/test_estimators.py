@@ -7,6 +7,7 @@ import pytest
 import sklearn.neural_network as theirs
 from scipy.sparse import csr_matrix
 from sklearn.datasets import load_breast_cancer
+from sklearn.exceptions import ConvergenceWarning
 
 import phalanx as ours
 from phalanx import InvalidInput
@@ -168,6 +169,65 @@ def test_who_goes_on_keeps_the_dtype(first, then, way):
         for dtype in (first, then):
             fit(X.astype(dtype), X[:, 0].astype(dtype))
         assert estimator.coefs_[0].dtype == np.dtype(first)
+
+
+def test_who_goes_on_from_weights_that_were_cast_has_the_samples_dtype():
+    for dtype in ("f4", "f8"):
+        reg = ours.MLPRegressor(**SHORT).fit(X, X[:, 0])
+        reg.coefs_ = [coef.astype(np.float16) for coef in reg.coefs_]
+        reg.intercepts_ = [intercept.astype(np.float16) for intercept in reg.intercepts_]
+        reg.partial_fit(X.astype(dtype), X[:, 0])
+        assert reg.coefs_[0].dtype == np.dtype(dtype)
+
+
+@pytest.mark.parametrize(("layers", "warm_start"), [((5,), False), ((7,), False), ((5,), True)])
+def test_an_optimizer_forgets_what_it_knew_of_other_weights(layers, warm_start):
+    """L-BFGS has been at them since."""
+    once = ours.MLPClassifier(**SHORT).fit(X, KINDS)
+    never = ours.MLPClassifier(**SHORT, solver="lbfgs")
+    changed = dict(hidden_layer_sizes=layers, warm_start=warm_start)
+    once.set_params(solver="lbfgs", **changed).fit(X, KINDS)
+    never.set_params(**changed).fit(X, KINDS)
+    if warm_start:
+        never.coefs_, never.intercepts_ = once.coefs_, once.intercepts_
+        never._seed = once._seed
+        never._epochs_done, never.t_ = once._epochs_done, once.t_
+    for clf in (once, never):
+        clf.set_params(solver="adam").partial_fit(X, KINDS)
+    for mine, others in zip(once.coefs_, never.coefs_, strict=True):
+        np.testing.assert_array_equal(mine, others)
+
+
+@pytest.mark.parametrize("since", ["poisson", "bogus"])
+def test_predictions_are_those_of_the_loss_that_was_fitted(since):
+    reg = ours.MLPRegressor(**SHORT).fit(X, X[:, 0])
+    before = reg.predict(X)
+    np.testing.assert_array_equal(reg.set_params(loss=since).predict(X), before)
+
+
+def test_a_warm_start_with_another_loss_predicts_by_that_one():
+    reg = ours.MLPRegressor(**SHORT, warm_start=True).fit(X, KINDS)
+    assert reg.predict(X).min() < 0
+    reg.set_params(loss="poisson").fit(X, KINDS)
+    assert reg.out_activation_ == "exp"
+    assert reg.predict(X).min() > 0
+
+
+def test_models_of_one_random_state_begin_as_scikit_learns_after_lbfgs():
+    found = []
+    for kind in (ours.MLPRegressor, theirs.MLPRegressor):
+        rng = np.random.RandomState(3)
+        kind(**{**SHORT, "random_state": rng}, solver="lbfgs").fit(X, X[:, 0])
+        found.append(rng.randint(2**31))
+    assert found[0] == found[1]
+
+
+def test_a_search_that_finds_nothing_better_is_no_limit():
+    """Downhill is uphill, so SciPy gives up."""
+    clf = ours.MLPClassifier(**SHORT, solver="lbfgs", aggregation=lambda g, w: -g.mean(axis=0))
+    with pytest.warns(ConvergenceWarning, match=r"status=2\): ABNORMAL"):
+        clf.fit(X, KINDS)
+    assert clf.run_.reason == "no_improvement"
 
 
 def test_a_small_part_of_a_stream_may_leave_shards_empty():

@@ -46,6 +46,8 @@ from phalanx.training.state import State
 from phalanx.training.train import Trained, predict, train
 from phalanx.training.tuning import tuned
 
+LOSS_WITH = {loss.out_activation: name for name, loss in LOSSES.items()}  # one that has the link
+
 
 @dataclass
 class OptimizerState:
@@ -137,7 +139,9 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     def _in_dtype(self, X: Any, target: Target, first: bool) -> tuple[Any, Target]:
         """In the dtype of the weights: of the samples at first; as scikit-learn's, L-BFGS has
         float64 always, and who goes on keeps what there is."""
-        dtype = X.dtype if first else self.coefs_[0].dtype
+        dtype = X.dtype
+        if not first and self.coefs_[0].dtype in (np.float32, np.float64):  # else the user cast it
+            dtype = self.coefs_[0].dtype
         if self.solver == "lbfgs":
             dtype = np.dtype(np.float64)
         return X.astype(dtype, copy=False), target.astype(dtype)
@@ -175,6 +179,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         )
         sizes = (X.shape[1], *hidden_sizes(self.hidden_layer_sizes), self.n_outputs_)
         loss, dropout = self._network_loss(), float(self.dropout)
+        self.out_activation_ = LOSSES[loss].out_activation
         return MLPSpec(sizes, self.activation, loss, X.dtype.name, dropout)
 
     def _initialize(self, spec: MLPSpec) -> None:
@@ -182,7 +187,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = self.t_ = self._epochs_done = 0
         self._seed: int | None = None
         self.n_layers_ = len(spec.sizes)
-        self.out_activation_ = LOSSES[spec.loss].out_activation
+        self._forget_optimizer()
         self.coefs_, self.intercepts_ = initial_weights(spec, self._random_state)
         if self.solver != "lbfgs":
             self._begin_curves()
@@ -375,7 +380,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         X = self._validated(X, reset=False)
         sizes = (self.coefs_[0].shape[0], *(coef.shape[1] for coef in self.coefs_))
         dtype = np.result_type(X.dtype, self.coefs_[0].dtype)
-        spec = MLPSpec(sizes, self.activation, self._network_loss(), dtype.name)
+        loss = LOSS_WITH[self.out_activation_]  # `loss` may have been set since
+        spec = MLPSpec(sizes, self.activation, loss, dtype.name)
         params_N = spec.pack(self.coefs_, self.intercepts_)
         workers = workers_of(self.n_jobs, cores())
         samples = TableSamples.of(X.astype(dtype, copy=False))
