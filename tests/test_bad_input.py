@@ -1,9 +1,11 @@
 """Bad input gets a clear error before any work: the rule, what was received, what to do."""
 
+import copy
+
 import numpy as np
 import pytest
 
-from phalanx import InvalidInput, MLPClassifier, MLPRegressor, UserFunctionError
+from phalanx import CheckpointError, InvalidInput, MLPClassifier, MLPRegressor, UserFunctionError
 from phalanx.clusters import pool
 from phalanx.pure.checks import workers_of
 
@@ -52,6 +54,11 @@ PARAMETERS = [
     ("hidden_layer_sizes", "100", "got '100' of type str.*one size a hidden layer"),
     ("hidden_layer_sizes", None, "got None"),
     ("hidden_layer_sizes", ("a",), "got 'a'"),
+    ("hidden_layer_sizes", iter((10, 5)), "got <tuple_iterator .*one size a hidden layer"),
+    ("hidden_layer_sizes", map(int, "95"), "got <map object"),
+    ("hidden_layer_sizes", reversed([10, 5]), "got <list_reverseiterator"),
+    ("hidden_layer_sizes", b"\n\5", "got b'.*' of type bytes"),
+    ("hidden_layer_sizes", np.array(5), r"got array\(5\) of type ndarray"),
     ("alpha", -1, "alpha must be a number at least 0; got -1"),
     ("alpha", NAN, "alpha must be a number"),
     ("alpha", "0", "alpha must be a number"),
@@ -268,6 +275,16 @@ def test_a_part_that_has_no_weighted_class_is_no_error(weights):
     assert np.isfinite(clf.loss_)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
+@pytest.mark.parametrize("shaped", [lambda y: y[:, None], lambda y: y[:, None].tolist()])
+def test_class_weights_of_a_part_whose_labels_are_a_column(shaped):
+    labels, digests = Y[Y == 0], set()
+    for y in (labels, shaped(labels)):
+        clf = MLPClassifier(class_weight={1: 5}, random_state=0)
+        digests.add(clf.partial_fit(X[Y == 0], y, classes=[0, 1]).run_.digest)
+    assert len(digests) == 1
+
+
 USER_FUNCTIONS = [
     (dict(aggregation=lambda g, w: g), r"returns numbers of shape \[n\]"),
     (dict(aggregation=lambda g, w: g.sum()), r"returns numbers of shape \[n\]"),
@@ -339,3 +356,74 @@ def test_a_parameter_error_starts_no_process():
     with pytest.raises(InvalidInput):
         MLPClassifier(n_jobs=2, solver="adamm").fit(X, Y)
     assert pool._pool is None
+
+
+def attributes_of(estimator):
+    """All attributes; those that are changed in place as copies."""
+    return {name: copy.deepcopy(value) for name, value in vars(estimator).items()}
+
+
+def refused_column(epoch):
+    return epoch.labels_B[:1]
+
+
+KINDS_OF_Y = np.arange(40) % 3
+REFUSED = [
+    ({"shards": 1000}, {}),
+    ({"early_stopping": True, "validation_fraction": 0.0}, {}),
+    ({"data_distribution": refused_column}, {}),
+    ({"class_weight": {7: 1}}, {}),
+    ({"class_weight": {0: 0}}, {"sample_weight": np.where(Y, 0.0, 1.0)}),
+    ({}, {"validation_data": (X[:, :2], Y)}),
+    ({}, {"validation_data": (X, Y + 5)}),
+    ({}, {"sample_weight": np.ones(3)}),
+    ({}, {"checkpoint": "{}/taken"}),
+    ({}, {"checkpoint_every": 3}),
+    ({}, {"resume": "{}/taken"}),
+]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize(("parameters", "arguments"), REFUSED)
+def test_a_fit_that_is_refused_leaves_the_fitted_estimator(tmp_path, parameters, arguments, n_jobs):
+    MLPClassifier((4,), max_iter=1).fit(X[:9], Y[:9], checkpoint=tmp_path / "taken")
+    clf = MLPClassifier((5,), max_iter=2, random_state=0).fit(X, KINDS_OF_Y)
+    clf.set_params(**parameters, n_jobs=n_jobs)
+    before = attributes_of(clf)
+    filled = {
+        name: value.format(tmp_path) if isinstance(value, str) else value
+        for name, value in arguments.items()
+    }
+    with pytest.raises((ValueError, UserFunctionError, CheckpointError)):
+        clf.fit(X[:, :2] if not arguments else X, Y, **filled)
+    assert_same(attributes_of(clf), before)
+
+
+@pytest.mark.parametrize("way", ["partial_fit", "warm_start", "lbfgs"])
+def test_who_goes_on_and_is_refused_is_as_before(way):
+    clf = MLPClassifier((5,), random_state=0, solver="sgd").partial_fit(X, Y, classes=[0, 1])
+    solver = "lbfgs" if way == "lbfgs" else "adam"
+    clf.set_params(warm_start=way == "warm_start", shards=1000, solver=solver)
+    before = attributes_of(clf)
+    with pytest.raises(InvalidInput, match="shards must be at most"):
+        (clf.partial_fit if way == "partial_fit" else clf.fit)(X, Y)
+    assert_same(attributes_of(clf), before)
+
+
+def test_a_first_part_that_is_refused_leaves_no_classes():
+    clf = MLPClassifier((5,))
+    with pytest.raises(ValueError, match="NaN"):
+        clf.partial_fit(cell(NAN), Y, classes=[0, 1])
+    clf.partial_fit(X, KINDS_OF_Y, classes=[0, 1, 2])
+    assert clf.classes_.tolist() == [0, 1, 2]
+
+
+def assert_same(after, before):
+    assert after.keys() == before.keys()
+    for name, value in before.items():
+        if name not in ("_random_state", "_label_binarizer", "run_", "_optimizer"):
+            np.testing.assert_equal(after[name], value)
+    assert after["run_"] == before["run_"]
+    np.testing.assert_equal(vars(after["_optimizer"]), vars(before["_optimizer"]))
+    np.testing.assert_equal(vars(after["_label_binarizer"]), vars(before["_label_binarizer"]))

@@ -1,5 +1,6 @@
 from contextlib import suppress
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from phalanx.pure.cadence import Cadence, parse_cadence
     [
         (1, 1, "epochs"),
         (12, 12, "epochs"),
+        (np.int64(2), 2, "epochs"),
         ("1 epoch", 1, "epochs"),
         ("2 epochs", 2, "epochs"),
         ("2.0 epochs", 2, "epochs"),
@@ -39,6 +41,7 @@ def test_what_is_understood(given, amount, unit):
     "given",
     [
         0, -1, 1.5, 2.0, True, False, None, float("nan"), float("inf"), [], (5, "steps"), 10**400,
+        np.True_, np.int64(0), np.float64(2),
         "", " ", "often", "steps", "5", "-5 steps", "+5 steps", "0 steps", "0.0 s", "1.5 steps",
         "0.5 epochs", ".5 s", "1. s", "1e3 steps", "1,000 steps", "1_000 steps", "5 Steps",
         "5 stepss", "5 batches", "5 m", "5 ss", "5 mins", "five steps", "5 steps 2", "5 5 steps",

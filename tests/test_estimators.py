@@ -7,6 +7,7 @@ import pytest
 import sklearn.neural_network as theirs
 from scipy.sparse import csr_matrix
 from sklearn.datasets import load_breast_cancer
+from sklearn.exceptions import ConvergenceWarning
 
 import phalanx as ours
 from phalanx import InvalidInput
@@ -103,6 +104,50 @@ def test_an_adaptive_rate_is_told_as_scikit_learn_tells_it(more, capsys):
     assert told[0] == told[1]
 
 
+def test_an_adaptive_rate_that_falls_after_the_last_epoch_is_told(capsys):
+    told, settings = [], dict(solver="sgd", learning_rate="adaptive", tol=9, n_iter_no_change=1)
+    for kind in (theirs.MLPClassifier, ours.MLPClassifier):
+        clf = kind((5,), **settings, max_iter=3, shuffle=False, verbose=True, random_state=0)
+        clf.fit(X, KINDS)
+        told.append(capsys.readouterr().out.splitlines())
+    assert told[0][-1].endswith("Setting learning rate to 0.000200")
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("more", [{}, {"early_stopping": True}, {"sync_every": 2}])
+def test_a_callback_sees_the_network_of_its_epoch(n_jobs, more):
+    def look(epoch, record):
+        weights.append([coef.copy() for coef in clf.coefs_ + clf.intercepts_])
+        scores.append((record.score, clf.score(X, KINDS)))
+        clf.coefs_[0][...] = 0  # of no effect on the training
+
+    weights, scores = [], []
+    settings = dict(SHORT, shards=2, batch_size=20, solver="sgd", learning_rate_init=0.5, **more)
+    clf = ours.MLPClassifier(**settings, n_jobs=n_jobs)
+    clf.fit(X, KINDS, callback=look, validation_data=(X, KINDS))
+    assert all(told == seen for told, seen in scores)
+    assert len({weight[0].tobytes() for weight in weights}) == 3
+    plain = ours.MLPClassifier(**settings).fit(X, KINDS, validation_data=(X, KINDS))
+    assert clf.run_.digest == plain.run_.digest
+    best = int(np.argmax([score for score, _ in scores])) if "early_stopping" in more else -1
+    for seen, learnt in zip(weights[best], clf.coefs_ + clf.intercepts_, strict=True):
+        np.testing.assert_array_equal(seen, learnt)
+
+
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_a_callback_that_raises_leaves_the_network_that_there_was(warm_start):
+    def fail(epoch, record):
+        raise ArithmeticError("mine")
+
+    clf = ours.MLPClassifier(**SHORT, warm_start=warm_start).fit(X, KINDS)
+    before, classes = clf.coefs_, clf.classes_
+    with pytest.raises(ArithmeticError, match="mine"):
+        clf.fit(X, KINDS if warm_start else KINDS > 0, callback=fail)
+    assert clf.coefs_ is before
+    assert clf.classes_ is classes
+
+
 def test_lbfgs_works_in_float64_as_scikit_learns():
     x, y = load_breast_cancer(return_X_y=True)
     x = ((x - x.mean(axis=0)) / x.std(axis=0)).astype(np.float32)
@@ -124,6 +169,65 @@ def test_who_goes_on_keeps_the_dtype(first, then, way):
         for dtype in (first, then):
             fit(X.astype(dtype), X[:, 0].astype(dtype))
         assert estimator.coefs_[0].dtype == np.dtype(first)
+
+
+def test_who_goes_on_from_weights_that_were_cast_has_the_samples_dtype():
+    for dtype in ("f4", "f8"):
+        reg = ours.MLPRegressor(**SHORT).fit(X, X[:, 0])
+        reg.coefs_ = [coef.astype(np.float16) for coef in reg.coefs_]
+        reg.intercepts_ = [intercept.astype(np.float16) for intercept in reg.intercepts_]
+        reg.partial_fit(X.astype(dtype), X[:, 0])
+        assert reg.coefs_[0].dtype == np.dtype(dtype)
+
+
+@pytest.mark.parametrize(("layers", "warm_start"), [((5,), False), ((7,), False), ((5,), True)])
+def test_an_optimizer_forgets_what_it_knew_of_other_weights(layers, warm_start):
+    """L-BFGS has been at them since."""
+    once = ours.MLPClassifier(**SHORT).fit(X, KINDS)
+    never = ours.MLPClassifier(**SHORT, solver="lbfgs")
+    changed = dict(hidden_layer_sizes=layers, warm_start=warm_start)
+    once.set_params(solver="lbfgs", **changed).fit(X, KINDS)
+    never.set_params(**changed).fit(X, KINDS)
+    if warm_start:
+        never.coefs_, never.intercepts_ = once.coefs_, once.intercepts_
+        never._seed = once._seed
+        never._epochs_done, never.t_ = once._epochs_done, once.t_
+    for clf in (once, never):
+        clf.set_params(solver="adam").partial_fit(X, KINDS)
+    for mine, others in zip(once.coefs_, never.coefs_, strict=True):
+        np.testing.assert_array_equal(mine, others)
+
+
+@pytest.mark.parametrize("since", ["poisson", "bogus"])
+def test_predictions_are_those_of_the_loss_that_was_fitted(since):
+    reg = ours.MLPRegressor(**SHORT).fit(X, X[:, 0])
+    before = reg.predict(X)
+    np.testing.assert_array_equal(reg.set_params(loss=since).predict(X), before)
+
+
+def test_a_warm_start_with_another_loss_predicts_by_that_one():
+    reg = ours.MLPRegressor(**SHORT, warm_start=True).fit(X, KINDS)
+    assert reg.predict(X).min() < 0
+    reg.set_params(loss="poisson").fit(X, KINDS)
+    assert reg.out_activation_ == "exp"
+    assert reg.predict(X).min() > 0
+
+
+def test_models_of_one_random_state_begin_as_scikit_learns_after_lbfgs():
+    found = []
+    for kind in (ours.MLPRegressor, theirs.MLPRegressor):
+        rng = np.random.RandomState(3)
+        kind(**{**SHORT, "random_state": rng}, solver="lbfgs").fit(X, X[:, 0])
+        found.append(rng.randint(2**31))
+    assert found[0] == found[1]
+
+
+def test_a_search_that_finds_nothing_better_is_no_limit():
+    """Downhill is uphill, so SciPy gives up."""
+    clf = ours.MLPClassifier(**SHORT, solver="lbfgs", aggregation=lambda g, w: -g.mean(axis=0))
+    with pytest.warns(ConvergenceWarning, match=r"status=2\): ABNORMAL"):
+        clf.fit(X, KINDS)
+    assert clf.run_.reason == "no_improvement"
 
 
 def test_a_small_part_of_a_stream_may_leave_shards_empty():
@@ -156,6 +260,10 @@ def test_parameters_out_of_range(parameters, message):
 
 
 def test_arguments_out_of_range():
+    with pytest.raises(InvalidInput, match=r"needs samples to judge by; got validation_fraction=0"):
+        ours.MLPClassifier(early_stopping=True, validation_fraction=0).fit(X, KINDS)
+    judged = ours.MLPClassifier(early_stopping=True, validation_fraction=0, **SHORT)
+    assert judged.fit(X, KINDS, validation_data=(X, KINDS)).validation_scores_
     with pytest.raises(InvalidInput, match=r"callback must be a function.*got 5"):
         ours.MLPClassifier().fit(X, KINDS, callback=5)
     with pytest.raises(InvalidInput, match=r"targets must be a dense array.*y.toarray\(\)"):

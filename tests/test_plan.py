@@ -117,6 +117,17 @@ def test_a_users_distribution_must_be_a_permutation(bad):
         Plan(10, 3, 1, 0, bad).order(0)
 
 
+def test_a_users_distribution_may_write_into_its_labels():
+    def merged(epoch):
+        epoch.labels_B[epoch.labels_B == 2] = 1
+        return np.argsort(epoch.labels_B, kind="stable")
+
+    labels = np.array([2, 1, 0, 1])
+    plan = Plan(4, 2, 1, 0, merged, labels)
+    assert plan.order(0).tolist() == plan.order(1).tolist() == [2, 0, 1, 3]
+    assert labels.tolist() == [2, 1, 0, 1]
+
+
 def test_a_users_distribution_that_raises_is_named():
     def broken(epoch):
         raise KeyError("x")

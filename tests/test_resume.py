@@ -145,6 +145,34 @@ def test_more_epochs_than_before_go_on_where_they_ended(tmp_path):
     assert same(longer, "adam")
 
 
+@pytest.mark.parametrize("kind", ["adam", "early stopping"])
+def test_a_fitted_estimator_goes_on_as_a_new_one_does(tmp_path, kind):
+    """A cell of a notebook that is run again, with more epochs."""
+    clf = estimator(kind, max_iter=3, warm_start=True).fit(X, Y, checkpoint=tmp_path)
+    assert same(clf.set_params(max_iter=6).fit(X, Y, checkpoint=tmp_path, resume=True), kind)
+
+
+@pytest.mark.parametrize("kind", ["adam", "early stopping"])
+def test_a_warm_start_is_gone_on_with_as_one(tmp_path, kind):
+    """What came before it is not told again, and what it told itself once only."""
+    begun, undisturbed = (estimator(kind, max_iter=2, warm_start=True).fit(X, Y) for _ in range(2))
+    begun.set_params(max_iter=3).fit(X, Y, checkpoint=tmp_path)
+    begun.set_params(max_iter=6).fit(X, Y, checkpoint=tmp_path, resume=True)
+    undisturbed.set_params(max_iter=6).fit(X, Y)
+    assert begun.run_.digest == undisturbed.run_.digest
+    assert begun.loss_curve_ == undisturbed.loss_curve_
+    assert len(begun.loss_curve_) == 8
+    assert begun.validation_scores_ == undisturbed.validation_scores_
+
+
+def test_a_fit_without_a_seed_is_gone_on_with_again_and_again(tmp_path):
+    settings = {**SETTINGS, "random_state": None}
+    for epochs in (2, 4, 6):
+        clf = MLPClassifier(**{**settings, "max_iter": epochs})
+        clf.fit(X, Y, checkpoint=tmp_path, resume=True)
+        assert clf.n_iter_ == len(clf.loss_curve_) == epochs
+
+
 def test_resume_without_anything_there_begins_at_the_start(tmp_path):
     assert same(estimator("adam").fit(X, Y, checkpoint=tmp_path / "new", resume=True), "adam")
 

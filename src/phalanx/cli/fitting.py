@@ -122,13 +122,12 @@ def fit_to_the_end(parts: Split, settings: Settings, follower: Progress | None =
 
 
 def _fit_followed(estimator: Any, samples: Any, more: dict[str, Any], by: Progress) -> None:
-    estimator._watch, estimator._tell_event = by.watch, by.event
-    more["callback"] = by.epoch
+    estimator._watch, estimator._tell_event, estimator._tell_epoch = by.watch, by.event, by.epoch
     try:
         with by:
             _fit(estimator, samples, more)
     finally:
-        del estimator._watch, estimator._tell_event
+        del estimator._watch, estimator._tell_event, estimator._tell_epoch
 
 
 def _fit(estimator: Any, samples: Any, more: dict[str, Any]) -> None:

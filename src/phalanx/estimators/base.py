@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -21,10 +22,11 @@ from phalanx.clusters.control import Control
 from phalanx.clusters.hosts.launch import cores
 from phalanx.data.samples import Samples, TableSamples
 from phalanx.errors import InvalidInput
-from phalanx.estimators.following import Wishes, packed_state, random_state_of
+from phalanx.estimators.beginning import Beginning, beginning_of
+from phalanx.estimators.following import Mirror, Wishes
 from phalanx.estimators.initial import initial_weights
 from phalanx.estimators.labelled import Labelled, Target, set_aside
-from phalanx.estimators.one_fit import one_fit
+from phalanx.estimators.one_fit import as_it_was, one_fit
 from phalanx.estimators.parameters import check_parameters, hidden_sizes
 from phalanx.estimators.recipe import lbfgs_job, limits_of, plan_of, stochastic_job
 from phalanx.estimators.saying import printing, say_end, say_minimum, shows
@@ -39,10 +41,12 @@ from phalanx.pure.stopping import Progress
 from phalanx.run import Run, fewer_workers
 from phalanx.training.following import Following
 from phalanx.training.keeping import keeping
-from phalanx.training.lbfgs import minimize
+from phalanx.training.lbfgs import Minimum, minimize
 from phalanx.training.state import State
 from phalanx.training.train import Trained, predict, train
 from phalanx.training.tuning import tuned
+
+LOSS_WITH = {loss.out_activation: name for name, loss in LOSSES.items()}  # one that has the link
 
 
 @dataclass
@@ -70,6 +74,9 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         """Checked samples and target of a fit."""
         raise NotImplementedError
 
+    def _know_classes(self, y: Any, classes: Any) -> None:
+        """Take note, in a first call of `partial_fit`, of all labels that there will ever be."""
+
     def _encode_validation(self, X: Any, y: Any) -> tuple[Any, Target]:
         """Checked samples and target of the user's validation set."""
         raise NotImplementedError
@@ -90,13 +97,21 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         wishes: Wishes | None = None,
         incremental: bool = False,
     ) -> Any:
-        """Check everything and train; one call at a time."""
+        """Check everything, train, and take what was learnt; one call at a time."""
         with one_fit(self):
-            return self._fit_alone(X, y, sample_weight, wishes or Wishes(), incremental)
+            with as_it_was(self):
+                spec, learnt = self._learn(X, y, sample_weight, wishes or Wishes(), incremental)
+            if isinstance(learnt, Minimum):
+                self._take_minimum(spec, learnt)
+            else:
+                self._take(spec, learnt, incremental)
+            self._check_finite()
+        return self
 
-    def _fit_alone(
+    def _learn(
         self, X: Any, y: Any, sample_weight: Any, wishes: Wishes, incremental: bool
-    ) -> Any:
+    ) -> tuple[MLPSpec, Trained | Minimum]:
+        """Check everything and train."""
         check_parameters(self)
         workers_of(self.n_jobs, cores())
         if incremental and self.early_stopping:
@@ -104,6 +119,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 "partial_fit does not support early_stopping=True: one call is one epoch. "
                 "Use fit, or set early_stopping=False."
             )
+        if incremental:
+            self._know_classes(y, wishes.classes)
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         X, target = self._check_data(X, y, reset=first, incremental=incremental)
         X, target = self._in_dtype(X, target, first)
@@ -112,25 +129,19 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         spec = self._spec(X, target)
         validation = self._check_validation(wishes.validation_data, X.dtype)
         self._random_state = check_random_state(self.random_state)
-        following = self._following(wishes)
+        following, first = self._following(wishes, spec, first)
         if first:
             self._initialize(spec)
-        try:
-            if self.solver == "lbfgs":
-                self._fit_lbfgs(spec, labelled.training())
-            else:
-                self._fit_stochastic(spec, labelled, validation, following, incremental)
-        except BaseException:
-            if first:  # the initial weights are no model
-                del self.coefs_, self.intercepts_
-            raise
-        self._check_finite()
-        return self
+        if self.solver == "lbfgs":
+            return spec, self._learn_by_lbfgs(spec, labelled.training())
+        return spec, self._learn_by_batches(spec, labelled, validation, following, incremental)
 
     def _in_dtype(self, X: Any, target: Target, first: bool) -> tuple[Any, Target]:
         """In the dtype of the weights: of the samples at first; as scikit-learn's, L-BFGS has
         float64 always, and who goes on keeps what there is."""
-        dtype = X.dtype if first else self.coefs_[0].dtype
+        dtype = X.dtype
+        if not first and self.coefs_[0].dtype in (np.float32, np.float64):  # else the user cast it
+            dtype = self.coefs_[0].dtype
         if self.solver == "lbfgs":
             dtype = np.dtype(np.float64)
         return X.astype(dtype, copy=False), target.astype(dtype)
@@ -168,6 +179,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         )
         sizes = (X.shape[1], *hidden_sizes(self.hidden_layer_sizes), self.n_outputs_)
         loss, dropout = self._network_loss(), float(self.dropout)
+        self.out_activation_ = LOSSES[loss].out_activation
         return MLPSpec(sizes, self.activation, loss, X.dtype.name, dropout)
 
     def _initialize(self, spec: MLPSpec) -> None:
@@ -175,7 +187,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = self.t_ = self._epochs_done = 0
         self._seed: int | None = None
         self.n_layers_ = len(spec.sizes)
-        self.out_activation_ = LOSSES[spec.loss].out_activation
+        self._forget_optimizer()
         self.coefs_, self.intercepts_ = initial_weights(spec, self._random_state)
         if self.solver != "lbfgs":
             self._begin_curves()
@@ -189,14 +201,18 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         self.best_validation_score_ = -np.inf if by_score else None
         self.best_loss_ = None if by_score else np.inf
 
-    def _fit_stochastic(
+    def _forget_optimizer(self) -> None:
+        """Its state belongs to weights that are no more."""
+        self.__dict__.pop("_optimizer", None)
+
+    def _learn_by_batches(
         self,
         spec: MLPSpec,
         labelled: Labelled,
         validation: Samples | None,
         following: Following,
         incremental: bool,
-    ) -> None:
+    ) -> Trained:
         if not hasattr(self, "loss_curve_"):  # the first fit was L-BFGS's
             self._begin_curves()
         if self.early_stopping and validation is None:
@@ -212,8 +228,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         start = self._start(spec, job, incremental)
         progress = self._progress(self._optimizer.learning_rate)
         with self._controlled(job.n_workers, following):
-            trained = train(job, start, training, validation, progress, following)
-        self._take(spec, trained, incremental)
+            return train(job, start, training, validation, progress, following)
 
     def _drawn_seed(self) -> int:
         """The seed of data order and dropout, drawn once after the initial weights."""
@@ -265,7 +280,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         if trained.run.scores:
             self.validation_scores_ = (self.validation_scores_ or []) + trained.run.scores
         self._keep_run(trained.run)
-        say_end(self, trained.reason, incremental)
+        say_end(self, trained, incremental)
 
     def _keep_run(self, run: Run) -> None:
         asked = workers_of(self.n_jobs, cores())
@@ -273,23 +288,42 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             run.events.append(fewer_workers(run, asked))
         self.run_ = run
 
-    def _following(self, wishes: Wishes) -> Following:
-        """Who follows the fit; the random state is put back to where a resumed one began."""
+    def _following(self, wishes: Wishes, spec: MLPSpec, first: bool) -> tuple[Following, bool]:
+        """Who follows the fit, and whether it is a first one; resumed, it begins as it once did."""
         if self.solver == "lbfgs":
             wishes.check_none_for("lbfgs")
-        extra = {"random_state": packed_state(self._random_state)}
+        extra = self._beginning(first).packed()
         kept = keeping(wishes.checkpoint, wishes.checkpoint_every, wishes.resume, extra)
         if kept.saved is not None:
-            self._random_state = random_state_of(kept.saved, self.random_state)
-        return Following(
-            on_epoch=printing(self, wishes.callback) if shows(self) else wishes.callback,
+            began = beginning_of(kept.saved, self.random_state)
+            self._random_state, first = began.random_state, first or began.is_first
+            self._cut_curves(began)
+        mirror = None if wishes.callback is None else Mirror(partial(self._unpack, spec))
+        on_epoch = wishes.callback or getattr(self, "_tell_epoch", None)  # who needs no mirror
+        following = Following(
+            on_epoch=printing(self, on_epoch) if shows(self) else on_epoch,
             watch=getattr(self, "_watch", None),
             on_event=getattr(self, "_tell_event", print if shows(self) else None),
             checkpoints=kept.checkpoints,
             resume=kept.saved,
             cluster=wishes.cluster,
             mixed=self.mixed,
+            mirror=mirror,
         )
+        return following, first
+
+    def _beginning(self, first: bool) -> Beginning:
+        losses, scores = (
+            getattr(self, f"{name}_", None) for name in ("loss_curve", "validation_scores")
+        )
+        return Beginning(self._random_state, first, len(losses or ()), len(scores or ()))
+
+    def _cut_curves(self, began: Beginning) -> None:
+        """Leave of the curves what there was when the fit began that is gone on with."""
+        if hasattr(self, "loss_curve_"):
+            self.loss_curve_ = self.loss_curve_[: began.epochs]
+            scores = self.validation_scores_
+            self.validation_scores_ = None if scores is None else scores[: began.scores]
 
     @contextmanager
     def _controlled(self, n_workers: int, following: Following) -> Iterator[None]:
@@ -322,11 +356,15 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         state.pop("_control", None)
         return state
 
-    def _fit_lbfgs(self, spec: MLPSpec, training: Samples) -> None:
+    def _learn_by_lbfgs(self, spec: MLPSpec, training: Samples) -> Minimum:
         state_MN = np.zeros((1, spec.n_parameters), spec.dtype)
         start = State(spec.pack(self.coefs_, self.intercepts_), state_MN)
         job = lbfgs_job(self, spec, training.n_samples)
-        minimum = minimize(job, start, training, limits_of(self))
+        return minimize(job, start, training, limits_of(self))
+
+    def _take_minimum(self, spec: MLPSpec, minimum: Minimum) -> None:
+        """Make the outcome of L-BFGS this estimator's own."""
+        self._forget_optimizer()
         self._unpack(spec, minimum.trained.state.params_N.copy())
         self.n_iter_, self.loss_ = minimum.iterations, np.float64(minimum.loss)
         self._keep_run(minimum.trained.run)
@@ -342,7 +380,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         X = self._validated(X, reset=False)
         sizes = (self.coefs_[0].shape[0], *(coef.shape[1] for coef in self.coefs_))
         dtype = np.result_type(X.dtype, self.coefs_[0].dtype)
-        spec = MLPSpec(sizes, self.activation, self._network_loss(), dtype.name)
+        loss = LOSS_WITH[self.out_activation_]  # `loss` may have been set since
+        spec = MLPSpec(sizes, self.activation, loss, dtype.name)
         params_N = spec.pack(self.coefs_, self.intercepts_)
         workers = workers_of(self.n_jobs, cores())
         samples = TableSamples.of(X.astype(dtype, copy=False))

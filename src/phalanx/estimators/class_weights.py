@@ -21,6 +21,8 @@ def weights_by_class(class_weight: Any, y: Any, classes: Array) -> Array:
     classes: all that there are, of which `y` may have some. Raises InvalidInput for a weight that
     is negative or not finite, and where no class has a weight above 0.
     """
+    if np.ndim(y) == 2 and np.shape(y)[1] == 1 and not hasattr(y, "tocsr"):
+        y = np.ravel(y)
     if isinstance(class_weight, dict):
         _check(class_weight, "class_weight", classes.tolist())
         if np.ndim(y) == 1:

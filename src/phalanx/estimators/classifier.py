@@ -221,7 +221,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         sample_weight: [n] or None. validation_data: (X, y) or (X, y, sample_weight), scored after
         each epoch, and followed where `early_stopping` is set.
         callback: called as (epochs so far, `phalanx.run.EpochRecord`) after each epoch; the fit
-        ends if it returns True. It may call `resize`.
+        ends if it returns True. It may call `resize`, and it sees the weights of the epoch, so that
+        `predict` and `score` go by them; other attributes come with the end of the fit.
         checkpoint: folder to which the state of the training is written, every
         `checkpoint_every` ('500 steps', '2 epochs', '30 seconds'; by default a minute), beside
         the training, and at its end. resume: True to go on from the newest one there (from the
@@ -229,7 +230,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         stopped.
         cluster: a `phalanx.RayCluster`, to train on its hosts.
         Raises InvalidInput (a ValueError) or CheckpointError before any work where an argument
-        breaks a rule.
+        breaks a rule. What is raised before the training has ended leaves the estimator as it was.
         """
         more = Wishes(validation_data, callback, checkpoint, checkpoint_every, resume, cluster)
         return self._fit(X, y, sample_weight, more)  # type: ignore[no-any-return]
@@ -242,11 +243,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
         classes: all labels that will ever occur; needed in the first call.
         """
-        if _check_partial_fit_first_call(self, classes):
-            binarizer = LabelBinarizer()
-            labels = y if type_of_target(y).startswith(SEVERAL) else classes
-            self._label_binarizer = binarizer.fit(labels)
-        return self._fit(X, y, sample_weight, incremental=True)  # type: ignore[no-any-return]
+        more = Wishes(classes=classes)
+        return self._fit(X, y, sample_weight, more, incremental=True)  # type: ignore[no-any-return]
 
     def predict(self, X: Any) -> Any:
         """Labels [n] (indicators [n, O] for several labels) of samples `X` [n, F].
@@ -277,6 +275,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         if len(self.classes_) == 1:
             return certain_accuracy  # `predict` knows of no other
         return class_accuracy if self._network_loss() == "log_loss" else label_accuracy
+
+    def _know_classes(self, y: Any, classes: Any) -> None:
+        if _check_partial_fit_first_call(self, classes):
+            labels = y if type_of_target(y).startswith(SEVERAL) else classes
+            self._label_binarizer = LabelBinarizer().fit(labels)
 
     def _check_data(self, X: Any, y: Any, reset: bool, incremental: bool) -> tuple[Any, Target]:
         X, y = self._validated(X, y, reset=reset, multi_output=True)

@@ -88,8 +88,14 @@ def set_aside(
     """What is left to train on, and the part that is set aside, drawn as scikit-learn draws it.
 
     strata_B: classes whose shares both parts are to keep.
-    Raises ValueError, as scikit-learn does, where fewer than two samples are set aside.
+    Raises InvalidInput where none are to be set aside, and ValueError, as scikit-learn does, where
+    fewer than two are.
     """
+    if fraction == 0:
+        raise InvalidInput(
+            "early_stopping=True needs samples to judge by; got validation_fraction="
+            f"{fraction!r}, which sets none aside. Pass validation_data, or a fraction such as 0.1."
+        )
     index_train, index_val = train_test_split(
         np.arange(everything.x.shape[0]),
         random_state=rng,

@@ -1,4 +1,7 @@
-"""One fit of an estimator at a time: a second one would change what the first is at work on."""
+"""One fit of an estimator at a time, and one that raises leaves the estimator as it was.
+
+A second fit would change what the first is at work on; half of a fit is no model.
+"""
 
 from __future__ import annotations
 
@@ -31,3 +34,16 @@ def one_fit(estimator: Any) -> Iterator[None]:
         yield
     finally:
         _fitted.discard(key)
+
+
+@contextmanager
+def as_it_was(estimator: Any) -> Iterator[None]:
+    """Put all attributes of an estimator back if anything is raised within it."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).update(before)  # first, for whoever reads them in another thread
+        for name in vars(estimator).keys() - before.keys():
+            delattr(estimator, name)
+        raise

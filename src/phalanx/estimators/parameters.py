@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import inf
 from typing import Any
 
@@ -96,9 +97,9 @@ def _check_random_state(random_state: Any) -> None:
 def hidden_sizes(hidden_layer_sizes: Any) -> list[int]:
     """The sizes as a list; an integer is one layer.
 
-    Raises InvalidInput where one is not a positive integer.
+    Raises InvalidInput where one is not a positive integer, and for what can be iterated once only.
     """
-    several = hasattr(hidden_layer_sizes, "__iter__") and not isinstance(hidden_layer_sizes, str)
+    several = isinstance(hidden_layer_sizes, Collection) and not _is_one(hidden_layer_sizes)
     sizes = list(hidden_layer_sizes) if several else [hidden_layer_sizes]
     for size in sizes:
         checks.number(
@@ -109,3 +110,8 @@ def hidden_sizes(hidden_layer_sizes: Any) -> list[int]:
             hint="Give one size a hidden layer, e.g. (100,) or (256, 128).",
         )
     return [int(size) for size in sizes]
+
+
+def _is_one(given: Any) -> bool:
+    """Of what has several parts by its type: a text, bytes, an array without an axis."""
+    return isinstance(given, (str, bytes, bytearray)) or getattr(given, "ndim", 1) == 0

@@ -165,9 +165,14 @@ def lbfgs_job(params: Any, spec: MLPSpec, n_samples: int) -> Job:
 
 
 def seed_of_dropout(params: Any) -> int:
-    """L-BFGS needs one function throughout, so its dropout masks never change."""
+    """L-BFGS needs one function throughout, so its dropout masks never change.
+
+    Without dropout nothing is drawn: the RandomState may be the next model's, too.
+    """
     from sklearn.utils import check_random_state
 
+    if not params.dropout:
+        return 0
     return int(check_random_state(params.random_state).randint(2**31 - 1))
 
 

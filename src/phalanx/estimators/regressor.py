@@ -209,7 +209,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         sample_weight: [n] or None. validation_data: (X, y) or (X, y, sample_weight), scored after
         each epoch, and followed where `early_stopping` is set.
         callback: called as (epochs so far, `phalanx.run.EpochRecord`) after each epoch; the fit
-        ends if it returns True. It may call `resize`.
+        ends if it returns True. It may call `resize`, and it sees the weights of the epoch, so that
+        `predict` and `score` go by them; other attributes come with the end of the fit.
         checkpoint: folder to which the state of the training is written, every
         `checkpoint_every` ('500 steps', '2 epochs', '30 seconds'; by default a minute), beside
         the training, and at its end. resume: True to go on from the newest one there (from the
@@ -217,7 +218,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         stopped.
         cluster: a `phalanx.RayCluster`, to train on its hosts.
         Raises InvalidInput (a ValueError) or CheckpointError before any work where an argument
-        breaks a rule.
+        breaks a rule. What is raised before the training has ended leaves the estimator as it was.
         """
         more = Wishes(validation_data, callback, checkpoint, checkpoint_every, resume, cluster)
         return self._fit(X, y, sample_weight, more)  # type: ignore[no-any-return]

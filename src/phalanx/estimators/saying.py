@@ -13,6 +13,7 @@ from phalanx.pure.stopping import Reason
 from phalanx.run import EpochRecord
 from phalanx.training.following import OnEpoch
 from phalanx.training.lbfgs import Minimum
+from phalanx.training.train import Trained
 from phalanx.warning import warn_caller, warn_interrupted
 
 
@@ -23,13 +24,11 @@ def shows(params: Any) -> bool:
 
 def printing(params: Any, callback: OnEpoch | None) -> OnEpoch:
     """The line for an epoch, and the user's callback, if any."""
-    is_adaptive = isinstance(schedule_of(params), Adaptive)
     rate = 0.0
 
     def print_epoch(epoch: int, record: EpochRecord) -> bool | None:
         nonlocal rate
-        if is_adaptive and record.rate < rate:
-            print(f"{_stale(params)} Setting learning rate to {record.rate:f}")
+        _say_plateau(params, rate, record.rate)
         rate = record.rate
         print(f"Iteration {epoch}, loss = {record.loss:.8f}")
         if record.score is not None:
@@ -39,8 +38,11 @@ def printing(params: Any, callback: OnEpoch | None) -> OnEpoch:
     return print_epoch
 
 
-def say_end(params: Any, reason: Reason, incremental: bool) -> None:
+def say_end(params: Any, trained: Trained, incremental: bool) -> None:
     """Of a training step by step; incremental: by one call of partial_fit."""
+    reason, rates = trained.reason, trained.run.rates
+    if shows(params) and rates:
+        _say_plateau(params, rates[-1], trained.progress.rate)
     if reason is Reason.INTERRUPTED:
         warn_interrupted()
     elif reason is Reason.MAX_EPOCHS and not incremental:
@@ -50,7 +52,7 @@ def say_end(params: Any, reason: Reason, incremental: bool) -> None:
             ConvergenceWarning,
         )
     elif reason is Reason.NO_IMPROVEMENT and shows(params):
-        why = "Learning rate too small. " if isinstance(schedule_of(params), Adaptive) else ""
+        why = "Learning rate too small. " if _is_adaptive(params) else ""
         print(f"{_stale(params)} {why}Stopping.")
 
 
@@ -65,6 +67,16 @@ def say_minimum(minimum: Minimum) -> None:
             "scale the data.",
             ConvergenceWarning,
         )
+
+
+def _say_plateau(params: Any, before: float, after: float) -> None:
+    """Of a learning rate that a plateau has lowered."""
+    if _is_adaptive(params) and after < before:
+        print(f"{_stale(params)} Setting learning rate to {after:f}")
+
+
+def _is_adaptive(params: Any) -> bool:
+    return isinstance(schedule_of(params), Adaptive)
 
 
 def _stale(params: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from math import inf
+from numbers import Integral
 from typing import NamedTuple
 
 from phalanx.errors import InvalidInput
@@ -30,7 +31,8 @@ def parse_cadence(given: object, name: str = "checkpoint_every") -> Cadence:
     >>> parse_cadence("2 min")
     Cadence(amount=120.0, unit='seconds')
     """
-    text = f"{given} epochs" if type(given) is int else given
+    is_number = isinstance(given, Integral) and not isinstance(given, bool)
+    text = f"{given} epochs" if is_number else given
     found = (
         re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", text) if isinstance(text, str) else None
     )

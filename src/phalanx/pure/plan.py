@@ -127,6 +127,8 @@ class Plan:
         asked = Epoch(epoch, self.n_samples, self.n_steps, rng, self.labels_B)
         if self.distribution in DISTRIBUTIONS.values():
             return self.distribution(asked)
+        if self.labels_B is not None:  # the target itself, perhaps, which the user may write into
+            asked = asked._replace(labels_B=self.labels_B.copy())
         return checked_order(self.distribution, asked)
 
     def batch(self, step: int) -> tuple[int, int]:

@@ -27,7 +27,8 @@ class Keeping:
 def keeping(folder: Any, every: Any, resume: Any, extra: dict[str, Any]) -> Keeping:
     """The arguments `checkpoint`, `checkpoint_every` and `resume` of a fit, checked.
 
-    `extra` is kept for whoever goes on from the checkpoints of this fit.
+    `extra` is kept for whoever goes on from the checkpoints of this fit; a fit that has itself gone
+    on from one keeps what that one has.
     Raises InvalidInput, or CheckpointError where a file or folder cannot be used.
     """
     where = _folder(folder)
@@ -41,6 +42,8 @@ def keeping(folder: Any, every: Any, resume: Any, extra: dict[str, Any]) -> Keep
     if where is not None:
         checkpoint.check_folder(where)
         _check_own(where, saved)
+    if saved is not None:
+        extra = saved.facts.get("extra", extra)
     checkpoints = where and Checkpoints(where, cadence, extra)
     return Keeping(checkpoints or None, saved)
 

@@ -100,7 +100,7 @@ def _descend(objective: _Objective, path: _Path, limits: Limits) -> tuple[int, s
     path.x_N, path.loss = found.x, float(found.fun)
     if limits.loss_threshold is not None and path.loss <= limits.loss_threshold:
         return 0, "loss threshold reached", Reason.LOSS_THRESHOLD
-    reason = Reason.NO_IMPROVEMENT if found.status == 0 else Reason.MAX_EPOCHS
+    reason = Reason.MAX_EPOCHS if found.status == 1 else Reason.NO_IMPROVEMENT
     return int(found.status), str(found.message), reason
 
 
