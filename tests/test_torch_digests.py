@@ -17,6 +17,7 @@ import torch_models as models
 from phalanx.pure.aggregation import AGGREGATIONS
 from phalanx.pure.assignment import ASSIGNMENTS
 from phalanx.pure.plan import DISTRIBUTIONS
+from phalanx.pure.registry import name_of
 from phalanx.testing import PHASES, Fault, scripted
 
 SETTINGS = dict(
@@ -85,7 +86,7 @@ def signs(grads_Sn, weights_S):
     return np.sign(grads_Sn).mean(axis=0)
 
 
-@pytest.mark.parametrize("distribution", [*sorted(DISTRIBUTIONS), backwards, Turned()], ids=str)
+@pytest.mark.parametrize("distribution", [*sorted(DISTRIBUTIONS), backwards, Turned()], ids=name_of)
 def test_any_distribution(distribution):
     alone = assert_same_for_any_workers("mlp", workers=(2, 4), data_distribution=distribution)
     assert alone.strategies["data_distribution"] in (distribution, "backwards", "Turned")

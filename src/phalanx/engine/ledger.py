@@ -18,7 +18,7 @@ from phalanx.pure.stopping import Progress, Reason
 from phalanx.run import EpochRecord
 
 REASONS = (None, *Reason)
-RATE = 4  # after loss, score, seconds and reason
+SECONDS, RATE = 2, 4  # columns; the others: loss, score, reason
 ROW = Struct("dddq dqqddq?7x")  # eight bytes a column; from RATE on, the fields of Progress
 
 
