@@ -236,13 +236,18 @@ def _imported(module: str) -> Any:
 def _is_own(module: str) -> bool:
     """Whether a module is the user's: neither of Python, nor installed, nor of ours."""
     file = getattr(sys.modules.get(module), "__file__", None)
-    paths = sysconfig.get_paths()
-    installed = tuple({paths[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
     return (
         file is not None
         and module != "__main__"
         and module.partition(".")[0] != "phalanx"
-        and not file.startswith(installed)
+        and not file.startswith(_installed())
         and "site-packages" not in file
         and "dist-packages" not in file
     )
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    """Folders of what is nobody's own."""
+    paths = sysconfig.get_paths()
+    return tuple({paths[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
