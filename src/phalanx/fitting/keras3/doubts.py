@@ -12,7 +12,7 @@ import torch
 from phalanx.fitting.keras3.arrays import numpy_of
 from phalanx.fitting.keras3.trial import Trial
 from phalanx.models.keras3.generators import undisturbed
-from phalanx.models.keras3.masks import give_masks, masks_of
+from phalanx.models.keras3.output_masks import give_masks, masks_of
 from phalanx.warning import warn_caller
 
 SAME, SAME_IN_HALF = 1e-3, 3e-2  # of the loss, in float32 and in 16 bits

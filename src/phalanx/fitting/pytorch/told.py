@@ -11,6 +11,7 @@ from phalanx.fitting.told import ADDRESS, digest_of, name_of, texts_of
 from phalanx.models.pytorch.describing import Described
 from phalanx.models.pytorch.network import dense_parts
 from phalanx.models.pytorch.objective import Objective
+from phalanx.models.pytorch.parameters import named_parameters_of
 from phalanx.models.pytorch.vector import Vector
 from phalanx.models.pytorch.weighing import opened
 
@@ -77,7 +78,7 @@ def _constants(
 
     trained: ids of parameters. changing: names of buffers.
     """
-    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    named = {**dict(named_parameters_of(module)), **dict(module.named_buffers())}
     return {
         name: _digest(tensor)
         for name, tensor in named.items()

@@ -20,7 +20,7 @@ from phalanx.models.keras3.generators import (
     shared,
 )
 from phalanx.models.keras3.images import keep_as_they_lie, kept_as_they_lie
-from phalanx.models.keras3.masks import give_masks, masks_of
+from phalanx.models.keras3.output_masks import give_masks, masks_of
 from phalanx.models.pytorch.generators import seed_everything, undisturbed
 from phalanx.models.pytorch.network import Settings
 from phalanx.models.pytorch.uses import Factoring

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from phalanx.models.keras3.masked import to_front, to_their_places
+from phalanx.models.keras3.masked_steps import to_front, to_their_places
 
 Loop = Callable[..., tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]]
 
