@@ -108,6 +108,42 @@ def test_what_a_notebook_names_of_a_module_is_told(rules):
     assert {*told(space["mine"])} == {"own_rules:scaled", "own_rules:SCALE"}
 
 
+def test_wrappers_are_seen_through(rules):
+    edit(
+        rules,
+        "class Rule",
+        """import functools
+
+def wrapped(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args)
+    return wrapper
+
+mean = wrapped(scaled)
+count = wrapped(len)
+count.__module__ = __name__
+count.__qualname__ = "count"
+
+class Odd:
+    __slots__ = ("a",)
+    b = property()
+    c = wrapped(scaled)
+
+    def __getattr__(self, name):
+        return self
+
+    d = count
+
+class Rule""",
+    )
+    importlib.reload(rules)
+    rules.mean.__qualname__ = "mean"
+    assert "own_rules:SCALE" in told(rules.mean)
+    assert {*told(rules.count)} == {"own_rules:count"}
+    assert {*told(rules.Odd)} == {"own_rules:Odd"}
+
+
 @pytest.mark.parametrize("value", [np.mean, functools.reduce, MLPClassifier, len, 3, None, X])
 def test_what_is_installed_is_the_same_everywhere(value):
     assert told(value) == {}

@@ -164,9 +164,15 @@ class _Names(NamedTuple):
 
 def _used(part: Any) -> Iterator[tuple[CodeType, dict[str, Any]]]:
     """The codes of a function, or of a class's methods, each with the global names around it."""
-    for function in [inspect.unwrap(part)] if isinstance(part, FunctionType) else _methods(part):
+    for function in [_innermost(part)] if isinstance(part, FunctionType) else _methods(part):
         for code in _codes(function.__code__):
             yield code, function.__globals__
+
+
+def _innermost(function: FunctionType) -> FunctionType:
+    """What wrappers were put around, if that is a function."""
+    inner = inspect.unwrap(function)
+    return inner if isinstance(inner, FunctionType) else function
 
 
 def _methods(kind: type) -> list[FunctionType]:
@@ -174,8 +180,9 @@ def _methods(kind: type) -> list[FunctionType]:
     found = []
     for _, held in sorted(vars(kind).items()):
         for part in (held.fget, held.fset) if isinstance(held, property) else (held,):
-            function: Any = inspect.unwrap(getattr(part, "__func__", part))  # type: ignore[arg-type]
-            if isinstance(function, FunctionType) and function.__module__ == kind.__module__:
+            bare = part.__func__ if isinstance(part, (staticmethod, classmethod)) else part
+            if isinstance(bare, FunctionType) and bare.__module__ == kind.__module__:
+                function = _innermost(bare)
                 found += [function] * function.__qualname__.startswith(f"{kind.__qualname__}.")
     return found
 
@@ -204,7 +211,7 @@ def _text(value: Any) -> str:
         parts = value.co_code, value.co_names, value.co_varnames, value.co_consts
         return f"({', '.join(map(_text, parts))})"
     if isinstance(value, FunctionType):
-        function = inspect.unwrap(value)
+        function = _innermost(value)
         return _text((function.__code__, function.__defaults__, function.__kwdefaults__))
     if isinstance(value, type):
         return _text([(method.__qualname__, method) for method in _methods(value)])
