@@ -239,6 +239,16 @@ MASK = torch.tensor(
 )
 
 
+def made(kind, settings, by_torch):
+    """A layer for series of five steps, by torch or as Keras has it."""
+    keras.utils.set_random_seed(0)
+    layer = kind(4, **settings)
+    model = keras.Sequential([keras.Input((5, 3)), layer])
+    if by_torch:
+        recurrent.use_torch_recurrence(model)
+    return layer
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("is_begun", [False, True])
 @pytest.mark.parametrize(
@@ -257,11 +267,7 @@ def test_masked_steps(kind, is_begun, settings):
     states = [torch.full((5, 4), 0.5), torch.full((5, 4), -0.5)][: 1 + (kind is LSTM)]
 
     def found(by_torch):
-        keras.utils.set_random_seed(0)
-        layer = kind(4, **settings)
-        model = keras.Sequential([keras.Input((5, 3)), layer])
-        if by_torch:
-            recurrent.use_torch_recurrence(model)
+        layer = made(kind, settings, by_torch)
         x = torch.arange(75.0).reshape(5, 5, 3).sin().requires_grad_()
         outputs = layer(x, mask=MASK, initial_state=states if is_begun else None)
         variables = [variable._value for variable in layer.trainable_variables]
@@ -283,11 +289,7 @@ def test_masked_steps(kind, is_begun, settings):
 )
 def test_masks_that_are_left_to_keras(kind, settings, mask):
     def found(by_torch):
-        keras.utils.set_random_seed(0)
-        layer = kind(4, **settings)
-        model = keras.Sequential([keras.Input((5, 3)), layer])
-        if by_torch:
-            recurrent.use_torch_recurrence(model)
+        layer = made(kind, settings, by_torch)
         return layer(torch.ones(5, 5, 3), mask=mask)
 
     torch.testing.assert_close(found(True), found(False), rtol=0, atol=0)

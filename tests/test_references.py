@@ -73,8 +73,7 @@ def fit(aggregation, n_jobs=2, **more):
 
 
 def told(value):
-    file = references.io.BytesIO()
-    pickler = references.Pickler(file)
+    pickler = references.Pickler()
     pickler.dump(value)
     return pickler.told
 

@@ -35,16 +35,22 @@ _changes = 0
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Takes account of what travels by name."""
+    """Of one value. Takes account of what travels by name."""
 
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
-        self._account = _Account()
+    def __init__(self) -> None:
+        self._file, self._account = io.BytesIO(), _Account()
+        super().__init__(self._file, protocol=pickle.HIGHEST_PROTOCOL)
 
     @property
     def told(self) -> dict[str, str]:
         """What each name stands for."""
         return self._account.facts
+
+    def pickled(self, value: object) -> bytes:
+        """The pickle of a value behind what is told of it, for `opened`."""
+        self.dump(value)
+        _remember(self.told)
+        return pickle.dumps(self.told) + self._file.getbuffer()
 
     def reducer_override(self, part: Any) -> Any:
         reduced = super().reducer_override(part)
@@ -57,10 +63,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 def dumps(value: object) -> bytes:
     """The pickle of a value, for `loads`."""
-    file = io.BytesIO()
-    pickler = Pickler(file)
-    pickler.dump(value)
-    return sealed(pickler.told, file)
+    return Pickler().pickled(value)
 
 
 def loads(body: bytes) -> Any:
@@ -68,14 +71,8 @@ def loads(body: bytes) -> Any:
     return pickle.load(opened(body))
 
 
-def sealed(told: Mapping[str, str], file: io.BytesIO) -> bytes:
-    """A pickle behind what was told of it."""
-    _remember(told)
-    return pickle.dumps(told) + file.getbuffer()
-
-
 def opened(body: bytes) -> io.BytesIO:
-    """What `sealed` has made, as a file that stands at the pickle.
+    """What a Pickler has made, as a file that stands at the pickle.
 
     Raises UserFunctionError where a name stands for something else here.
     """

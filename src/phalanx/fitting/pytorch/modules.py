@@ -87,15 +87,12 @@ def fit_module(
     warn_if_untrained(objective.loss, module, described.params)
     dtype = dtype_of(described.params)
     training = samples_of(data, collate, dtype)
-    warn_unless_settled(training)
     validating = None if validation is None else samples_of(validation, collate, dtype)
-    if validating is not None:
-        warn_unless_settled(validating)
+    for samples in filter(None, (training, validating)):
+        warn_unless_settled(samples)
     spec = spec_of(module, described, objective, training, precision, device)
     plan = wishes.plan(training.n_samples, spec.n_parameters, lambda: labels_of(training))
-    if plan.n_shards > 1:
-        check_averaged(module, spec.vector)
-    spec = _in_shards(spec, described, objective, training, plan, wishes)
+    spec = _in_shards(module, spec, described, objective, training, plan, wishes)
     job = _job(wishes, spec, described, plan, objective, validating)
     agenda = ModuleAgenda(described, plan, scheduler, scheduler_every)
     sync_every = wishes.sync_every
@@ -120,6 +117,7 @@ def fit_module(
 
 
 def _in_shards(
+    module: torch.nn.Module,
     spec: TorchSpec,
     described: Described,
     objective: Objective,
@@ -132,6 +130,7 @@ def _in_shards(
     Raises InvalidInput where they cannot be; warns where they need not add up to the batch.
     """
     if plan.n_shards > 1:
+        check_averaged(module, spec.vector)
         warn_unless_mean(objective.loss, spec, described.params, training)
     if times_of(plan, wishes.epochs, wishes.sync_every)[1]:
         check_one_row(spec, described.params, training, plan)

@@ -171,7 +171,8 @@ class KerasModel:
         self._prepare(True)
         self._seed(key, is_taped=tape is not None)
         loss, (predicted, masks) = (tape or self._by_keras)(leaves, slots)
-        give_masks(flat_outputs(predicted), masks)
+        if tape is not None:  # else Keras has hung them on
+            give_masks(flat_outputs(predicted), masks)
         self._check_constants()
         with self.torch.no_grad():
             for slot, value in zip(changing_slots, self.changing, strict=True):

@@ -7,7 +7,6 @@ are kept apart, so that all workers of a host share one copy of them.
 
 from __future__ import annotations
 
-import io
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from phalanx.models.pytorch.generators import seed_everything
 from phalanx.models.pytorch.glimpse import glimpse
 from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.randomness import Key
-from phalanx.references import opened, sealed
+from phalanx.references import opened
 
 GLIMPSED = 16  # samples by which a dataset is known again
 SHARED = 4096  # bytes from which an array inside a dataset is shared rather than copied
@@ -226,7 +225,7 @@ class DatasetSamples:
             raise InvalidInput(f"the dataset must have samples; {type(dataset).__name__} has none.")
         packer = _Packer()
         try:
-            packed = packer.pack((dataset, collate))
+            packed = packer.pickled((dataset, collate))
         except Exception as error:
             raise InvalidInput(
                 "a dataset and its collate function must be picklable, so that workers can have "
@@ -281,13 +280,8 @@ class _Packer(Pickler):
     """Pickles by value where need be, large arrays and tensors apart."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.arrays: dict[str, Array] = {}
-        self._file = io.BytesIO()
-        super().__init__(self._file)
-
-    def pack(self, value: Any) -> bytes:
-        self.dump(value)
-        return sealed(self.told, self._file)
 
     def persistent_id(self, part: Any) -> Any:
         array = _shareable(part)

@@ -8,7 +8,6 @@ class by copies, which no longer see the globals that the user changes.
 from __future__ import annotations
 
 import copyreg
-import io
 from typing import Any
 from uuid import uuid4
 
@@ -30,8 +29,8 @@ copyreg.pickle(type(torch.ops), lambda ops: (_torch_ops, ()))
 class Pickler(references.Pickler):
     """Classes that it sends by value come out as classes of their own, one a process."""
 
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file)
+    def __init__(self) -> None:
+        super().__init__()
         self._token = uuid4().hex
 
     def reducer_override(self, part: Any) -> Any:
@@ -46,7 +45,4 @@ class Pickler(references.Pickler):
 
 def dumps(value: Any) -> bytes:
     """The pickle of a value, for `references.loads`."""
-    file = io.BytesIO()
-    pickler = Pickler(file)
-    pickler.dump(value)
-    return references.sealed(pickler.told, file)
+    return Pickler().pickled(value)

@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
 from phalanx.errors import UserFunctionError
+from phalanx.models.pytorch.parameters import parameters_of
 from phalanx.models.pytorch.weighing import weight_of
 from phalanx.pure.registry import name_of
 
@@ -147,7 +148,7 @@ class Objective:
 
 def _nothing(module: Any, loss: torch.Tensor) -> torch.Tensor:
     """A loss of zero, with a gradient of zero: of no sample that counts, a mean is 0 / 0."""
-    parts = [param.reshape(-1)[:0].sum() for param in module.parameters() if param.requires_grad]
+    parts = [param.reshape(-1)[:0].sum() for param in parameters_of(module) if param.requires_grad]
     nothing: torch.Tensor = sum(parts, torch.zeros_like(loss))
     return nothing.to(loss.dtype)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from phalanx.errors import InvalidInput
 from phalanx.models.pytorch.byvalue import Pickler
 from phalanx.models.pytorch.parametrized import reduced
-from phalanx.references import opened, sealed
+from phalanx.references import opened
 
 DEPTH = 4  # attributes of attributes that are looked at for the culprit
 
@@ -24,11 +23,8 @@ def packed(module: torch.nn.Module, params: Sequence[torch.Tensor], *others: Any
     Raises InvalidInput naming the attribute that cannot be pickled.
     """
     places = {id(param): i for i, param in enumerate(params) if _is_plain(param)}
-    file = io.BytesIO()
     try:
-        pickler = _Pickler(file, places)
-        pickler.dump((module, *others))
-        return sealed(pickler.told, file)
+        return _Pickler(places).pickled((module, *others))
     except Exception as error:
         culprit = _culprit_in(module) or _culprit_among(others) or "one of the functions"
         raise InvalidInput(
@@ -46,8 +42,8 @@ def unpacked(body: bytes, params: Sequence[torch.Tensor]) -> Any:
 class _Pickler(Pickler):
     """places: of the parameters that are left out, by their id."""
 
-    def __init__(self, file: io.BytesIO, places: dict[int, int]) -> None:
-        super().__init__(file)
+    def __init__(self, places: dict[int, int]) -> None:
+        super().__init__()
         self._places = places
 
     def persistent_id(self, part: Any) -> int | None:
@@ -105,7 +101,7 @@ def _deepest(path: str, value: Any, depth: int) -> str:
 
 def _is_picklable(value: Any) -> bool:
     try:
-        _Pickler(io.BytesIO(), {}).dump(value)
+        _Pickler({}).dump(value)
     except Exception:
         return False
     return True
