@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 from host_threads import Table, ThreadHosts, in_threads, train_alone, train_together
-from phalanx.arena import Arena
 from phalanx.clusters.hosts.talking import gather, lead
 from phalanx.data.samples import TableSamples
-from phalanx.engine.block import Block
 from phalanx.engine.courier import Courier
 from phalanx.engine.making import SideBySide
 from phalanx.errors import HostLost, HostsDiffer, NonFiniteLoss
@@ -22,7 +20,6 @@ from phalanx.models.base import OutputScore
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.factored import FactoredMLP, FactoredNetwork
 from phalanx.pure.aggregation import mean, median
-from phalanx.pure.arrays import blas_axpy, numpy_axpy
 from phalanx.pure.assignment import round_robin
 from phalanx.pure.clipping import Clip
 from phalanx.pure.hosts import ALONE, Place
@@ -255,15 +252,6 @@ def test_hosts_of_several_kinds_update_from_one_gradient(name):
     job = replace(case(name), is_mixed=True, place=Place(0, 2))
     assert job.divides_blocks
     assert not replace(job, place=ALONE).divides_blocks
-
-
-@pytest.mark.parametrize(("is_mixed", "axpy"), [(True, numpy_axpy), (False, blas_axpy)])
-def test_hosts_of_several_kinds_update_as_every_processor_does(is_mixed, axpy):
-    job = replace(case("plain"), is_mixed=is_mixed, place=Place(0, 2))
-    arena = Arena.private(job.fields)
-    largest = max(block.stop - block.start for block in job.blocks)
-    block = Block(job, arena, 0, job.blocks[0], np.zeros(largest, job.model.dtype))
-    assert block.slice.axpy is axpy
 
 
 def test_a_skipped_step_and_a_short_batch_are_among_them():

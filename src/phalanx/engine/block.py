@@ -5,7 +5,8 @@ from __future__ import annotations
 from phalanx.arena import Arena
 from phalanx.engine.slots import Slots
 from phalanx.job import Job
-from phalanx.pure.arrays import Array, blas_axpy, numpy_axpy
+from phalanx.pure import kernels
+from phalanx.pure.arrays import Array
 from phalanx.pure.layout import Kind, Region
 from phalanx.pure.optimizers import Slice
 from phalanx.pure.timetable import Moment
@@ -32,7 +33,6 @@ class Block:
             self.scalars_2C,
             settings_TH,
             region,
-            numpy_axpy if job.is_mixed else blas_axpy,
         )
         if self.is_trained:
             self._update = job.optimizer.bind(self.slice)
@@ -46,8 +46,8 @@ class Block:
             return 0.0
         penalty = 0.0
         if self.alpha and weight > 0 and self.n_decayed:
-            self.slice.axpy(self.alpha / weight, self.decayed, grad_n[: self.n_decayed])
-            penalty = float(self.decayed.dot(self.decayed))
+            pulled_n = grad_n[: self.n_decayed]
+            penalty = kernels.pull(pulled_n, self.alpha / weight, self.decayed)
         self.slice.grad_n = grad_n
         self._update(moment, rate)
         return penalty

@@ -17,6 +17,7 @@ import numpy as np
 
 from phalanx.data.samples import Samples
 from phalanx.models.base import ModelSpec
+from phalanx.pure import kernels
 from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.clipping import Clip, square
 from phalanx.pure.factors import FactorLayout
@@ -235,8 +236,9 @@ class Replica:
         if not spec.alpha or weight <= 0 or n_decayed <= 0:
             return 0.0
         decayed = at.params_n[:n_decayed]
-        at.axpy(spec.alpha / (weight * spec.n_shards), decayed, at.grad_n[:n_decayed])
-        return 0.5 * spec.alpha / spec.n_shards * float(np.dot(decayed, decayed))
+        pull = spec.alpha / (weight * spec.n_shards)
+        squares: float = kernels.pull(at.grad_n[:n_decayed], pull, decayed)
+        return 0.5 * spec.alpha / spec.n_shards * squares
 
 
 def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -10,8 +10,6 @@ C columns of a batch's factors, classes, or an optimiser's scalars
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, lru_cache
 from math import prod
 from typing import Any
 
@@ -40,40 +38,6 @@ def in_cache_lines(elements: int, itemsize: int) -> int:
     """So many elements, of `itemsize` bytes, that what lies behind them begins on a cache line."""
     a_line = CACHE_LINE // itemsize
     return -(-elements // a_line) * a_line
-
-
-@lru_cache(maxsize=256)
-def scalar(value: float, dtype: np.dtype[Any]) -> Array:
-    """A number as a read-only array of `dtype`, shape (): half a microsecond less for a ufunc to
-    take than a Python number, which it rounds to the same."""
-    array = np.array(value, dtype)
-    array.flags.writeable = False
-    return array
-
-
-Axpy = Callable[[float, Array, Array], None]  # y <- y + factor x, in place
-
-
-def blas_axpy(factor: float, x_n: Array, y_n: Array) -> None:
-    """One pass over memory, where NumPy makes two.
-
-    Both are contiguous, [n], of float32 or of float64 and do not overlap.
-    """
-    changed_n = _axpy_of(y_n.dtype)(x_n, y_n, a=factor)
-    assert changed_n is y_n, "BLAS was given a copy of what it should change"
-
-
-@cache
-def _axpy_of(dtype: np.dtype[Any]) -> Callable[..., Array]:
-    from scipy.linalg.blas import daxpy, saxpy  # 100 ms to import, for networks of ours alone
-
-    routine: Callable[..., Array] = saxpy if dtype == np.float32 else daxpy
-    return routine
-
-
-def numpy_axpy(factor: float, x_n: Array, y_n: Array) -> None:
-    """Rounded alike by every processor, as BLAS is not: some add before they round."""
-    y_n += factor * x_n
 
 
 def padded_rows(count: int, size: int, dtype: npt.DTypeLike) -> Array:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from math import log
+from functools import cache, cached_property
+from math import log, sqrt
 from typing import ClassVar, Protocol
 
 import numpy as np
 
-from phalanx.pure.arrays import Array, Axpy, blas_axpy, scalar
+from phalanx.pure import kernels
+from phalanx.pure.arrays import Array
 from phalanx.pure.layout import MAX_BLOCK, Region
 from phalanx.pure.timetable import Moment
 
@@ -32,7 +33,7 @@ class Slice:
     `state_Mn` has a row for each of the optimiser's `slots`, zero before the first step; `grad_n`
     and `scratch_n` may be overwritten. An optimiser with scalars finds those that u updates made
     in row u % 2 of `scalars_2C`, and writes the next ones to the other row. Where the settings
-    come from outside, `settings_TH` has them for each step of the epoch. `axpy` adds multiples.
+    come from outside, `settings_TH` has them for each step of the epoch.
     """
 
     params_n: Array
@@ -42,7 +43,6 @@ class Slice:
     scalars_2C: Array | None = None
     settings_TH: Array | None = None
     block: Region | None = None
-    axpy: Axpy = blas_axpy
     rows_M: list[Array] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -101,6 +101,20 @@ class ElementWise:
         raise NotImplementedError
 
 
+@cache
+def least(dtype: np.dtype[np.floating]) -> float:
+    """The least number whose square is no subnormal one, with which processors take a hundred times
+    as long; what is smaller is taken for zero.
+
+    Weights of a feature that is always zero are moved by the L2 penalty alone, towards zero for
+    ever, and so their gradients and the moments of these would become subnormal sooner or later.
+
+    >>> least(np.dtype(np.float32)) == 2.0**-63
+    True
+    """
+    return sqrt(np.finfo(dtype).tiny)
+
+
 @dataclass(frozen=True)
 class SGD(ElementWise):
     """p <- p - lr g."""
@@ -108,7 +122,7 @@ class SGD(ElementWise):
     slots: ClassVar[tuple[str, ...]] = ()
 
     def update(self, at: Slice, step: int, rate: float) -> None:
-        at.axpy(-rate, at.grad_n, at.params_n)
+        kernels.add_scaled(at.params_n, -rate, at.grad_n)
 
 
 @dataclass(frozen=True)
@@ -120,8 +134,8 @@ class Momentum(ElementWise):
 
     def update(self, at: Slice, step: int, rate: float) -> None:
         velocity_n = at.rows_M[0]
-        velocity_n *= self.momentum
-        at.axpy(-rate, at.grad_n, velocity_n)
+        kernels.shrink(velocity_n, self.momentum, least(velocity_n.dtype) ** 2)
+        kernels.add_scaled(velocity_n, -rate, at.grad_n)
         at.params_n += velocity_n
 
 
@@ -134,10 +148,10 @@ class Nesterov(ElementWise):
 
     def update(self, at: Slice, step: int, rate: float) -> None:
         velocity_n = at.rows_M[0]
-        velocity_n *= self.momentum
-        at.axpy(-rate, at.grad_n, velocity_n)
-        at.axpy(self.momentum, velocity_n, at.params_n)
-        at.axpy(-rate, at.grad_n, at.params_n)
+        kernels.shrink(velocity_n, self.momentum, least(velocity_n.dtype) ** 2)
+        kernels.add_scaled(velocity_n, -rate, at.grad_n)
+        kernels.add_scaled(at.params_n, self.momentum, velocity_n)
+        kernels.add_scaled(at.params_n, -rate, at.grad_n)
 
 
 @dataclass(frozen=True)
@@ -160,15 +174,13 @@ class Decay:
         """By what a sum is to be multiplied, so many steps after it was decayed."""
         return [self.beta**steps for steps in range(self.period)]
 
-    def add(self, sum_n: Array, x_n: Array, step: int, axpy: Axpy) -> float:
-        """Add what belongs to a step, counted from 1; by what the sum is to be multiplied since."""
+    def at(self, sum_n: Array, step: int, least: float) -> tuple[float, float]:
+        """Decay a sum, if that is due at a step, counted from 1; by what to multiply what is added
+        to it, and by what the sum itself, to come to what it stands for."""
         decayed = self._decayed[step % len(self._decayed)]
-        if decayed != 1:
-            axpy(1 / decayed, x_n, sum_n)
-        else:
-            sum_n *= scalar(self.beta ** len(self._decayed), sum_n.dtype)
-            sum_n += x_n
-        return decayed
+        if decayed == 1:
+            kernels.shrink(sum_n, self.beta ** len(self._decayed), least)
+        return 1 / decayed, decayed
 
 
 @dataclass(frozen=True)
@@ -192,17 +204,24 @@ class Adam(ElementWise):
         return Decay(self.beta_2)
 
     def update(self, at: Slice, step: int, rate: float) -> None:
-        (first_n, second_n), grad_n, scratch_n = at.rows_M, at.grad_n, at.scratch_n
-        dtype = grad_n.dtype
-        decayed_1 = self._first.add(first_n, grad_n, step, at.axpy)
-        grad_n *= grad_n
-        decayed_2 = self._second.add(second_n, grad_n, step, at.axpy)
+        first_n, second_n = at.rows_M
+        tiny = least(first_n.dtype)
+        gain_1, decayed_1 = self._first.at(first_n, step, tiny)
+        gain_2, decayed_2 = self._second.at(second_n, step, tiny**2)
         root = ((1 - self.beta_2) * decayed_2) ** 0.5
-        np.sqrt(second_n, out=scratch_n)
-        scratch_n += scalar(self.epsilon / root, dtype)
-        np.divide(first_n, scratch_n, out=scratch_n)
         bias = (1 - self.beta_2**step) ** 0.5 / (1 - self.beta_1**step)
-        at.axpy(-rate * bias * (1 - self.beta_1) * decayed_1 / root, scratch_n, at.params_n)
+        rate *= bias * (1 - self.beta_1) * decayed_1 / root
+        kernels.adam(
+            at.params_n,
+            first_n,
+            second_n,
+            at.grad_n,
+            gain_1,
+            gain_2,
+            self.epsilon / root,
+            -rate,
+            tiny,
+        )
 
 
 @dataclass(frozen=True)
@@ -228,15 +247,16 @@ class RMSprop(ElementWise):
     slots: ClassVar[tuple[str, ...]] = ("mean_square",)
 
     def update(self, at: Slice, step: int, rate: float) -> None:
-        square_n = at.rows_M[0]
+        square_n, tiny = at.rows_M[0], least(at.grad_n.dtype)
+        kernels.shrink(at.grad_n, 1.0, tiny)
         np.multiply(at.grad_n, at.grad_n, out=at.scratch_n)
-        square_n *= self.rho
+        kernels.shrink(square_n, self.rho, tiny**2)
         square_n += at.scratch_n
         root = (1 - self.rho) ** 0.5
         np.sqrt(square_n, out=at.scratch_n)
         at.scratch_n += self.epsilon / root
         np.divide(at.grad_n, at.scratch_n, out=at.scratch_n)
-        at.axpy(-rate / root, at.scratch_n, at.params_n)
+        kernels.add_scaled(at.params_n, -rate / root, at.scratch_n)
 
 
 @dataclass(frozen=True)
@@ -248,12 +268,13 @@ class Adagrad(ElementWise):
 
     def update(self, at: Slice, step: int, rate: float) -> None:
         squares_n = at.rows_M[0]
+        kernels.shrink(at.grad_n, 1.0, least(squares_n.dtype))
         np.multiply(at.grad_n, at.grad_n, out=at.scratch_n)
         squares_n += at.scratch_n
         np.sqrt(squares_n, out=at.scratch_n)
         at.scratch_n += self.epsilon
         np.divide(at.grad_n, at.scratch_n, out=at.scratch_n)
-        at.axpy(-rate, at.scratch_n, at.params_n)
+        kernels.add_scaled(at.params_n, -rate, at.scratch_n)
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from typing import NamedTuple
+from functools import cache
 
 import numpy as np
 
 from phalanx.models.mlp.activations import ACTIVATIONS
+from phalanx.pure import kernels
 from phalanx.pure.arrays import Array
 
 HUBER_DELTA = 1.0
@@ -36,9 +36,9 @@ class Loss:
 
 def softmax(z_OB: Array) -> None:
     """exp(z) / sum exp(z) over outputs, in place, shifted by the maximum."""
-    z_OB -= np.maximum.reduce(z_OB, axis=0)
+    kernels.subtract_max(z_OB)
     np.exp(z_OB, out=z_OB)
-    z_OB /= np.add.reduce(z_OB, axis=0)
+    kernels.divide_by_sum(z_OB)
 
 
 def _exp(z_OB: Array) -> None:
@@ -46,14 +46,11 @@ def _exp(z_OB: Array) -> None:
 
 
 def _class_gradient(p_OB: Array, class_B: Array) -> Array:
-    at = _constants(p_OB.shape, p_OB.dtype)
-    own_B = at.starts_O.take(class_B)
-    own_B += at.places_B  # flat places of each sample's class
-    flat = p_OB.reshape(-1)
-    likelihood_B = flat.take(own_B)
-    flat[own_B] = likelihood_B - 1
-    np.maximum(likelihood_B, at.least, out=likelihood_B)
-    np.minimum(likelihood_B, at.most, out=likelihood_B)
+    likelihood_B = np.empty(len(class_B), p_OB.dtype)
+    kernels.take_classes(p_OB, class_B, likelihood_B)
+    least, most = _bounds(p_OB.dtype)
+    np.maximum(likelihood_B, least, out=likelihood_B)
+    np.minimum(likelihood_B, most, out=likelihood_B)
     np.log(likelihood_B, out=likelihood_B)
     return np.negative(likelihood_B, out=likelihood_B)
 
@@ -102,23 +99,11 @@ def _tiny(dtype: np.dtype[np.floating]) -> float:
     return float(np.finfo(dtype).eps)
 
 
-class _Constants(NamedTuple):
-    """Where each output begins in flat predictions [O, B] and where each sample is from there; the
-    least and the most of a likelihood: as arrays, which need not be converted."""
-
-    starts_O: Array
-    places_B: Array
-    least: Array
-    most: Array
-
-
-@lru_cache(maxsize=64)
-def _constants(shape: tuple[int, int], dtype: np.dtype[np.floating]) -> _Constants:
-    (n_outputs, n_samples), tiny = shape, _tiny(dtype)
-    starts_O = np.arange(n_outputs) * n_samples
-    return _Constants(
-        starts_O, np.arange(n_samples), np.array(tiny, dtype), np.array(1 - tiny, dtype)
-    )
+@cache
+def _bounds(dtype: np.dtype[np.floating]) -> tuple[Array, Array]:
+    """The least and the most of a likelihood: as arrays, which need not be converted."""
+    tiny = _tiny(dtype)
+    return np.array(tiny, dtype), np.array(1 - tiny, dtype)
 
 
 _identity = ACTIVATIONS["identity"].forward

@@ -20,6 +20,7 @@ from phalanx.data.samples import Rows
 from phalanx.errors import InvalidInput
 from phalanx.models.mlp.activations import ACTIVATIONS, Activation
 from phalanx.models.mlp.losses import LOSSES, Loss
+from phalanx.pure import kernels
 from phalanx.pure.arrays import Array, aligned_empty, in_cache_lines
 from phalanx.pure.factors import FactorLayout
 from phalanx.pure.layout import Layout, Region
@@ -71,7 +72,7 @@ class MLPSpec:
 
     @property
     def libraries(self) -> tuple[str, ...]:
-        return ("scipy.linalg.blas",)
+        return ()
 
     @property
     def n_decayed(self) -> int:
@@ -154,8 +155,7 @@ class Network:
 
     def __init__(self, spec: MLPSpec, params_N: Array) -> None:
         self.spec = spec
-        self.weights, biases = halves(spec.layout.views(params_N))
-        self.biases = [bias[:, np.newaxis] for bias in biases]
+        self.weights, self.biases = halves(spec.layout.views(params_N))
         self.activation: Activation = ACTIVATIONS[spec.activation]
         self.loss: Loss = LOSSES[spec.loss]
         self._flat = aligned_empty((0,), spec.dtype)
@@ -200,7 +200,7 @@ class Network:
     def activate(self, i: int, space: Space, masks: list[Array]) -> None:
         """Layer i, from the products with its weights to what it puts out."""
         layer = space.layers[i]
-        layer += self.biases[i]
+        kernels.add_bias(layer, self.biases[i])
         if i == len(self.biases) - 1:
             self.loss.link(layer)
             return

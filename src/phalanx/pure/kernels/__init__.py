@@ -1,0 +1,24 @@
+"""Kernels: the loops over arrays in which a multi-layer perceptron and its optimiser spend what
+time matrix products leave.
+
+Compiled where phalanx was installed with a C compiler at hand, else NumPy's: the same bits.
+"""
+
+try:
+    import phalanx.pure.kernels.compiled as form
+except ImportError:
+    import phalanx.pure.kernels.numpy_kernels as form  # type: ignore[no-redef]
+
+IS_COMPILED = form.__name__.endswith(".compiled")
+
+add_bias = form.add_bias
+add_scaled = form.add_scaled
+adam = form.adam
+divide_by_sum = form.divide_by_sum
+pull = form.pull
+relu = form.relu
+relu_backward = form.relu_backward
+shrink = form.shrink
+subtract_max = form.subtract_max
+take_classes = form.take_classes
+weighted_sum = form.weighted_sum

@@ -1,0 +1,118 @@
+"""The kernels in NumPy: what each comes to, to the bit.
+
+compiled.c has them once more, in one pass over memory each. All arrays of a call are of float32 or
+of float64 and contiguous, and none overlaps another; numbers are rounded to that type first. Every
+product is rounded before it is added to anything, and what is summed is added in the order of its
+rows; so both forms agree on every processor.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+LANES = 64
+
+
+def add_scaled(y_n: Array, factor: float, x_n: Array) -> None:
+    """y <- y + factor x"""
+    y_n += factor * x_n
+
+
+def pull(y_n: Array, factor: float, x_n: Array) -> float:
+    """y <- y + factor x; the sum of the squares of x, added up in lanes: of every LANES-th element,
+    then of the lanes in their order."""
+    y_n += factor * x_n
+    squares_RL = np.zeros((len(x_n) // LANES + 2, LANES), x_n.dtype)
+    np.multiply(x_n, x_n, out=squares_RL.reshape(-1)[LANES : LANES + len(x_n)])
+    sums_L: list[float] = np.add.accumulate(squares_RL, axis=0)[-1].tolist()
+    return sum(sums_L)
+
+
+def weighted_sum(out_n: Array, rows_Sn: Array, weights_S: Array) -> None:
+    """out <- the sum of the rows, each times its weight. Rows may lie apart; there are some."""
+    np.multiply(rows_Sn[0], weights_S[0], out=out_n)
+    for row_n, weight in zip(rows_Sn[1:], weights_S[1:], strict=True):
+        out_n += weight * row_n
+
+
+def shrink(x_n: Array, factor: float, least: float) -> None:
+    """x <- factor x, and 0 where the magnitude of that is below `least`."""
+    x_n *= factor
+    x_n *= np.abs(x_n) >= least
+
+
+def adam(
+    params_n: Array,
+    first_n: Array,
+    second_n: Array,
+    grad_n: Array,
+    gain_1: float,
+    gain_2: float,
+    epsilon: float,
+    rate: float,
+    least: float,
+) -> None:
+    """first <- first + gain_1 grad, second <- second + gain_2 grad^2, and
+    params <- params + rate first / (sqrt(second) + epsilon).
+
+    What of the gradient is below `least` counts as 0. The gradient may be overwritten.
+    """
+    grad_n *= np.abs(grad_n) >= least
+    first_n += gain_1 * grad_n
+    grad_n *= grad_n
+    grad_n *= gain_2
+    second_n += grad_n
+    np.sqrt(second_n, out=grad_n)
+    grad_n += epsilon
+    np.divide(first_n, grad_n, out=grad_n)
+    grad_n *= rate
+    params_n += grad_n
+
+
+def add_bias(z_HB: Array, bias_H: Array) -> None:
+    """z <- z + bias, of each row its own."""
+    z_HB += bias_H[:, np.newaxis]
+
+
+def relu(z_HB: Array) -> None:
+    """z <- max(z, 0); NaN stays."""
+    zeros = _zeros(z_HB.shape, z_HB.dtype)
+    np.maximum(z_HB, zeros, out=z_HB)
+    z_HB += 0  # of two zeros the maximum is either
+
+
+def relu_backward(delta_HB: Array, a_HB: Array) -> None:
+    """delta <- delta where a > 0, else times 0."""
+    delta_HB *= a_HB > 0
+
+
+def subtract_max(z_OB: Array) -> None:
+    """z <- z - the maximum of its column."""
+    z_OB -= np.maximum.reduce(z_OB, axis=0)
+    z_OB += 0  # of two zeros the maximum is either
+
+
+def divide_by_sum(z_OB: Array) -> None:
+    """z <- z / the sum of its column."""
+    z_OB /= np.add.accumulate(z_OB, axis=0)[-1]  # a plain sum may go in another order
+
+
+def take_classes(predictions_OB: Array, class_B: Array, likelihood_B: Array) -> None:
+    """likelihood <- the prediction of each column's class, from which 1 is subtracted."""
+    own = class_B, np.arange(len(class_B))
+    likelihood_B[...] = predictions_OB[own]
+    predictions_OB[own] -= 1
+
+
+@lru_cache(maxsize=16)
+def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Zeros to compare with: the maximum of two arrays is three times faster than of a scalar."""
+    zeros = np.zeros(shape, dtype)
+    zeros.flags.writeable = False
+    return zeros

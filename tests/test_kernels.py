@@ -1,0 +1,157 @@
+"""The kernels, compiled and NumPy's: equal bits; and no harm done by what they cannot take."""
+
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from phalanx import MLPClassifier
+from phalanx.pure import kernels
+from phalanx.pure.kernels import numpy_kernels
+
+compiled = pytest.importorskip("phalanx.pure.kernels.compiled") if kernels.IS_COMPILED else None
+needs_compiled = pytest.mark.skipif(compiled is None, reason="phalanx was installed without")
+
+KERNELS = [name for name in vars(kernels) if callable(getattr(kernels, name))]
+SPECIAL = [0.0, -0.0, np.nan, np.inf, -np.inf, 1e-30, -1e-30, 1e-42, 3e38]
+
+
+def test_they_are_compiled_where_there_is_a_compiler():
+    assert kernels.IS_COMPILED or not shutil.which("cc")
+
+
+def test_both_forms_have_the_same_kernels():
+    plain = {name for name, value in vars(numpy_kernels).items() if callable(value)}
+    assert set(KERNELS) <= plain
+    assert not compiled or set(KERNELS) == {name for name in dir(compiled) if name[0] != "_"}
+
+
+def numbers(dtype, *shape):
+    """Mostly of a magnitude at which sums round."""
+    usual = st.floats(-4, 4, width=32)
+    return arrays(
+        dtype, shape, elements=st.one_of(usual, usual, st.sampled_from(SPECIAL)), fill=usual
+    )
+
+
+@st.composite
+def calls(draw, name):
+    """Arguments of a kernel."""
+    dtype = np.dtype(draw(st.sampled_from(["float32", "float64"])))
+    height, width = draw(st.integers(1, 12)), draw(st.sampled_from([1, 2, 7, 16, 63, 64, 65, 1030]))
+    n = draw(st.sampled_from([1, 5, 16, 64, 100, 1025]))
+    factor = draw(st.floats(-2, 2))
+    vector, matrix = numbers(dtype, n), numbers(dtype, height, width)
+    rates = [1.5, 1.25, 1e-8, -factor, 1e-19]
+    apart = numbers(dtype, height, n + 3).map(lambda rows_Sm: rows_Sm[:, :n])
+    per_row, per_column = numbers(dtype, height), numbers(dtype, width)
+    classes = arrays(np.intp, width, elements=st.integers(0, height - 1))
+    kinds = {
+        "add_scaled": (vector, st.just(factor), vector),
+        "pull": (vector, st.just(factor), vector),
+        "shrink": (vector, st.just(factor), st.sampled_from([0.0, 1e-19, 0.5])),
+        "adam": (vector, vector, vector.map(np.abs), vector, *map(st.just, rates)),
+        "weighted_sum": (vector, apart, per_row),
+        "add_bias": (matrix, per_row),
+        "relu_backward": (matrix, matrix),
+        "take_classes": (matrix, classes, per_column),
+    }
+    return [draw(kind) for kind in kinds.get(name, (matrix,))]
+
+
+def bits(value):
+    """To be compared; there is more than one NaN, and which of them comes out is left open."""
+    array = np.asarray(value)
+    if array.dtype.kind != "f":
+        return array.tobytes()
+    return np.where(np.isnan(array), array.dtype.type(np.nan), array).tobytes()
+
+
+@needs_compiled
+@pytest.mark.parametrize("name", KERNELS)
+@given(data=st.data())
+def test_equal_bits(name, data):
+    mine = data.draw(calls(name))
+    theirs = [np.copy(x) if isinstance(x, np.ndarray) else x for x in mine]
+    with np.errstate(all="ignore"):
+        returned = getattr(compiled, name)(*mine), getattr(numpy_kernels, name)(*theirs)
+    assert bits(returned[0] or 0.0) == bits(returned[1] or 0.0)
+    for i, (ours, plain) in enumerate(zip(mine, theirs, strict=True)):
+        overwritten = name == "adam" and i == 3
+        assert overwritten or bits(ours) == bits(plain), i
+
+
+def a(*shape, dtype="float32"):
+    return np.ones(shape, dtype)
+
+
+BAD = {
+    "another type": ("relu", [a(2, 2, dtype="float16")], TypeError, "float32 or all of float64"),
+    "two types": ("add_scaled", [a(3), 1.0, a(3, dtype="float64")], TypeError, "array 1"),
+    "no array": ("relu", [3.0], TypeError, "bytes-like"),
+    "no number": ("add_scaled", [a(3), "x", a(3)], TypeError, "real number"),
+    "too few": ("add_scaled", [a(3), 1.0], TypeError, "takes 3 arguments; got 2"),
+    "gaps": ("relu", [a(4, 4)[:, ::2]], ValueError, "contiguous"),
+    "lengths": ("add_scaled", [a(3), 1.0, a(4)], ValueError, "of one length"),
+    "lengths of pull": ("pull", [a(3), 1.0, a(4)], ValueError, "of one length"),
+    "moments": ("adam", [a(3), a(3), a(2), a(3), *range(5)], ValueError, "of one length"),
+    "sizes": ("relu_backward", [a(3, 2), a(2, 2)], ValueError, "of one size"),
+    "a vector": ("subtract_max", [a(3)], ValueError, "matrix"),
+    "no row": ("divide_by_sum", [a(0, 3)], ValueError, "matrix"),
+    "biases": ("add_bias", [a(3, 2), a(2)], ValueError, "every row has a bias"),
+    "no rows": ("weighted_sum", [a(3), a(0, 3), a(0)], ValueError, "at least one row"),
+    "gaps in rows": ("weighted_sum", [a(2), a(2, 4)[:, ::2], a(2)], ValueError, "contiguous"),
+    "weights": ("weighted_sum", [a(3), a(2, 3), a(3)], ValueError, "every row has a weight"),
+    "a short sum": ("weighted_sum", [a(2), a(2, 3), a(2)], ValueError, "as long as a row"),
+    "classes of floats": ("take_classes", [a(2, 2), a(2), a(2)], TypeError, "intp"),
+    "too few classes": ("take_classes", [a(2, 2), np.zeros(1, int), a(2)], ValueError, "a class"),
+    "likelihoods": ("take_classes", [a(2, 2), np.zeros(2, int), a(3)], ValueError, "a likelihood"),
+    "a class": ("take_classes", [a(2, 2), np.array([0, 2]), a(2)], IndexError, "class 2 of 2"),
+    "below": ("take_classes", [a(2, 2), np.array([0, -1]), a(2)], IndexError, "class -1 of 2"),
+}
+
+
+@needs_compiled
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_taken_changes_nothing(case):
+    name, args, error, said = BAD[case]
+    before = [np.copy(x) for x in args]
+    with pytest.raises(error, match=said):
+        getattr(compiled, name)(*args)
+    for x, old in zip(args, before, strict=True):
+        np.testing.assert_array_equal(x, old)
+
+
+@needs_compiled
+def test_what_is_read_only_stays():
+    frozen = a(3)
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        compiled.relu(frozen)
+    compiled.add_scaled(a(3), 1.0, frozen)
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+@pytest.mark.parametrize(("hidden", "shards"), [((30,), 1), ((30,), 2), ((300, 200), 2)])
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+def test_a_training_comes_to_the_same_bits_without_compiled_kernels(
+    solver, hidden, shards, monkeypatch
+):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(90, 12)).astype("float32"), rng.integers(3, size=90)
+    x[:, 3] = 0
+
+    def digest():
+        network = MLPClassifier(hidden, solver=solver, max_iter=3, random_state=0)
+        return network.set_params(shards=shards, batch_size=40).fit(x, y).run_.digest
+
+    as_installed = digest()
+    called = []
+    for name in KERNELS:
+        plain = getattr(numpy_kernels, name)
+        monkeypatch.setattr(kernels, name, lambda *args, f=plain: (called.append(f), f(*args))[1])
+    assert digest() == as_installed
+    assert numpy_kernels.relu_backward in called
