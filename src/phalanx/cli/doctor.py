@@ -36,11 +36,12 @@ def doctor() -> None:
 
 
 def machine() -> list[Row]:
-    """Python, processors, and the BLAS with its threads."""
+    """Python, processors, the BLAS with its threads, and our kernels."""
     import numpy as np  # noqa: F401  (so that its BLAS is loaded, hence seen)
     from threadpoolctl import threadpool_info
 
     from phalanx.exchange.processors import processors
+    from phalanx.pure.kernels import IS_COMPILED
 
     rows = [
         ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
@@ -52,6 +53,8 @@ def machine() -> list[Row]:
         said = f"{pool['internal_api']} {pool['version']}{kernels}"
         threads = f"{pool['num_threads']} threads here, 1 in each worker"
         rows.append((pool["user_api"].upper(), f"{said}, {threads}"))
+    slower = "NumPy's (slower, the same bits: there was no C compiler when phalanx was installed)"
+    rows.append(("kernels of Phalanx", "compiled" if IS_COMPILED else slower))
     return rows
 
 
