@@ -1,26 +1,24 @@
 """The kernels, compiled: what pyproject.toml has no settled words for yet."""
 
+import sysconfig
+
 from setuptools import Extension, setup
 
 KERNELS = "src/phalanx/pure/kernels/"
-EXACT = ["-ffp-contract=off"]  # see loops.h
+EXACT = ["-fno-fast-math", "-ffp-contract=off"]  # see loops.h
 FAST = ["-O3", "-fno-math-errno", "-fno-trapping-math"]
+IS_STABLE = not sysconfig.get_config_var("Py_GIL_DISABLED")  # one interface for all versions
 
 setup(
     ext_modules=[
         Extension(
             "phalanx.pure.kernels.compiled",
             [KERNELS + "compiled.c"],
-            depends=[KERNELS + "loops.h"],
-            extra_compile_args=[
-                "-O3",
-                "-ffp-contract=off",
-                "-fno-math-errno",
-                "-fno-trapping-math",
-            ],
-            py_limited_api=True,
+            depends=[KERNELS + "arrays.h", KERNELS + "loops.h"],
+            extra_compile_args=[*FAST, *EXACT],
+            py_limited_api=IS_STABLE,
             optional=True,  # without a compiler they are NumPy's: slower, the same bits
         )
     ],
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if IS_STABLE else {},
 )

@@ -25,9 +25,7 @@ TRIMMED_FRACTION = 0.25
 
 def mean(grads_Sn: Array, weights_S: Array) -> Array:
     """The mean weighted by samples: exactly the batch's gradient, however it was split."""
-    mean_n = np.empty(grads_Sn.shape[1], grads_Sn.dtype)
-    kernels.weighted_sum(mean_n, grads_Sn, _shares(tuple(weights_S.tolist()), grads_Sn.dtype))
-    return mean_n
+    return _weighted_sum(grads_Sn, _shares(tuple(weights_S.tolist()), grads_Sn.dtype))
 
 
 @lru_cache(maxsize=64)
@@ -41,7 +39,13 @@ def _shares(weights: tuple[float, ...], dtype: np.dtype[Any]) -> Array:
 
 def sum_(grads_Sn: Array, weights_S: Array) -> Array:
     """The sum of the shards' mean gradients: S times the mean when shards are of one size."""
-    return np.asarray(np.ones(len(grads_Sn), grads_Sn.dtype) @ grads_Sn)
+    return _weighted_sum(grads_Sn, np.ones(len(grads_Sn), grads_Sn.dtype))
+
+
+def _weighted_sum(grads_Sn: Array, weights_S: Array) -> Array:
+    sum_n = np.empty(grads_Sn.shape[1], grads_Sn.dtype)
+    kernels.weighted_sum(sum_n, grads_Sn, weights_S)
+    return sum_n
 
 
 def max_(grads_Sn: Array, weights_S: Array) -> Array:

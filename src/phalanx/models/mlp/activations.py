@@ -58,6 +58,10 @@ def _tanh_backward(a: Array, delta: Array) -> None:
     delta *= 1 - a * a
 
 
+def _relu(z: Array) -> None:
+    kernels.relu(z)
+
+
 def _relu_backward(a: Array, delta: Array) -> None:
     kernels.relu_backward(delta, a)
 
@@ -108,7 +112,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "logistic": Activation(_logistic, _logistic_backward),
     "sigmoid": Activation(_logistic, _logistic_backward),
     "tanh": Activation(_tanh, _tanh_backward),
-    "relu": Activation(kernels.relu, _relu_backward),
+    "relu": Activation(_relu, _relu_backward),
     "leaky_relu": Activation(_leaky_relu, _leaky_relu_backward),
     "elu": Activation(_elu, _elu_backward),
     "gelu": Activation(_gelu, _gelu_backward, keeps_input=True),

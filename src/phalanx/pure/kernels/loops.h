@@ -1,7 +1,6 @@
 /* The loops, of one type; compiled.c includes this once for float and once for double.
  *
- * T: the type. OF(name): the name of a loop for it. SQRT, ABS: its square root and
- * magnitude.
+ * T: the type. OF(name): the name of a loop for it. SQRT, ABS: its square root and magnitude.
  *
  * No product may be fused with a sum (-ffp-contract=off), and no sum may be reordered: each element
  * is rounded as often, and in the same order, as in numpy_kernels.py. Wider vectors change nothing
@@ -91,7 +90,7 @@ VECTORISED static void OF(relu_backward)(T *restrict delta, const T *restrict a,
         delta[i] = delta[i] * (T)(a[i] > 0);
 }
 
-VECTORISED static void OF(subtract_max)(T *restrict z, Size height, Size width)
+VECTORISED static void OF(subtract_max)(T *z, Size height, Size width)
 {
     T most[TILE];
     for (Size start = 0; start < width; start += TILE) {
@@ -110,7 +109,7 @@ VECTORISED static void OF(subtract_max)(T *restrict z, Size height, Size width)
     }
 }
 
-VECTORISED static void OF(divide_by_sum)(T *restrict z, Size height, Size width)
+VECTORISED static void OF(divide_by_sum)(T *z, Size height, Size width)
 {
     T sum[TILE];
     for (Size start = 0; start < width; start += TILE) {
@@ -128,7 +127,7 @@ VECTORISED static void OF(divide_by_sum)(T *restrict z, Size height, Size width)
 }
 
 /* Every class is of 0..height - 1. */
-static void OF(take_classes)(T *restrict predictions, const Py_ssize_t *restrict classes,
+static void OF(take_classes)(T *restrict predictions, const Size *restrict classes,
                              T *restrict likelihoods, Size width)
 {
     for (Size j = 0; j < width; j++) {

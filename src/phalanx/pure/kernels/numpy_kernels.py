@@ -1,14 +1,15 @@
 """The kernels in NumPy: what each comes to, to the bit.
 
 compiled.c has them once more, in one pass over memory each. All arrays of a call are of float32 or
-of float64 and contiguous, and none overlaps another; numbers are rounded to that type first. Every
-product is rounded before it is added to anything, and what is summed is added in the order of its
-rows; so both forms agree on every processor.
+of float64 and contiguous, and none overlaps another; numbers are Python's, and are rounded to that
+type first. Every product is rounded before it is added to anything, and what is summed is added in
+the order of its rows; so both forms agree on every processor.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def pull(y_n: Array, factor: float, x_n: Array) -> float:
     squares_RL = np.zeros((len(x_n) // LANES + 2, LANES), x_n.dtype)
     np.multiply(x_n, x_n, out=squares_RL.reshape(-1)[LANES : LANES + len(x_n)])
     sums_L: list[float] = np.add.accumulate(squares_RL, axis=0)[-1].tolist()
-    return sum(sums_L)
+    return reduce(add, sums_L, 0.0)  # a sum, since Python 3.12, takes care of what is rounded off
 
 
 def weighted_sum(out_n: Array, rows_Sn: Array, weights_S: Array) -> None:
