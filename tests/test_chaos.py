@@ -67,7 +67,7 @@ def survives(variant, assignment, n_workers, faults):
         run = clf.fit(X, Y).run_
     for what in happened:
         happened[what] += sum(event.what == what for event in run.events)
-    assert run.digest == undisturbed(variant).digest
+    assert run.digest == undisturbed(variant).digest, (run.losses, run.events)
     assert run.losses == undisturbed(variant).losses
     assert run.scores == undisturbed(variant).scores
     return [event for event in run.events if event.what == "worker lost"]

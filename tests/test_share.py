@@ -4,7 +4,7 @@ import pytest
 
 from phalanx.arena import Arena
 from phalanx.engine.share import Share
-from phalanx.exchange.board import Board
+from phalanx.exchange.board import PLAN, Board
 from phalanx.exchange.seats import Seats
 from phalanx.job import Job
 from phalanx.models.mlp import MLPSpec
@@ -86,3 +86,20 @@ def test_whoever_helps_the_late_begins_with_what_nobody_is_at():
     begun(second, 6, 7)
     assert second.to_help([4, 5], TICK, is_late=False) is None
     assert second.to_help([4, 5], TICK, is_late=True) == 5
+
+
+def test_whoever_comes_late_into_a_tick_counts_those_who_were_let_in_for_the_next_one():
+    """The tick may be over: the leader has let somebody in for the next one, and not opened it."""
+    first, second = shares([0, 0, 0, 0, 1, 1, 1, 1])
+    first.seats.bury(0, 1)
+    first.seats.born[0] = 2
+    first.seats.admit(0, TICK + 1)
+    first.board.door[PLAN] += 2
+    second.muster(TICK)
+    assert not second.is_whole
+    assert second.shards == list(range(8))
+    assert second.is_outdated()
+    second.muster(TICK + 1)
+    assert second.is_whole
+    assert second.shards == [4, 5, 6, 7]
+    assert not second.is_outdated()

@@ -59,6 +59,13 @@ class Seats:
             if self.admitted[rank] > self.ended[rank] and self.since[rank] <= tick
         ]
 
+    def awaits(self, tick: int) -> bool:
+        """Whether somebody was let in who counts from a later tick on."""
+        return any(
+            self.admitted[rank] > self.ended[rank] and self.since[rank] > tick
+            for rank in range(self.count)
+        )
+
     def newcomers(self) -> list[int]:
         """Ranks whose process waits to be admitted."""
         return [
