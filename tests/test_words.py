@@ -155,6 +155,18 @@ def test_whoever_takes_a_seat_again_knows_which_block_was_begun_there(arena):
     assert Journal(arena, 0).unfinished(7) is None
 
 
+def test_a_page_without_its_mark_may_be_overwritten(arena):
+    values_Xn = block_of(arena, 1.0)
+    journal = Journal(arena, 1)
+    journal.save(7, 1, values_Xn)
+    journal.restore(7, 1, values_Xn)
+    journal.clear()
+    arena["journal"][1] = 5.0  # it is about to save another block, and dies
+    Journal(arena, 0).restore(7, 1, values_Xn)
+    assert (values_Xn == 1.0).all()
+    assert journal.unfinished(7) is None
+
+
 # ledger
 
 

@@ -66,6 +66,7 @@ class Blocks:
         k = self.journal.unfinished(tick)
         if k is not None and self.done[k] < tick:
             self.journal.restore(tick, k, self.blocks[k].values_Xn)
+            self.journal.clear()
 
     def _update(self, k: int) -> None:
         post, block = self.post, self.blocks[k]

@@ -12,6 +12,9 @@ from phalanx.arena import Arena
 from phalanx.pure.arrays import Array
 
 
+UNMARKED = 0  # ticks count from 1
+
+
 class Journal:
     """All pages, seen by the worker that writes one of them."""
 
@@ -35,6 +38,10 @@ class Journal:
         """
         marked, block = divmod(self._marks[self._rank], self._n_blocks)
         return int(block) if marked == tick else None
+
+    def clear(self) -> None:
+        """Take the mark off my page: what I save next is to overwrite it."""
+        self._marks[self._rank] = UNMARKED
 
     def restore(self, tick: int, block: int, values_Xn: Array) -> None:
         """Put back what the block was, if somebody had begun to change it in this tick."""
