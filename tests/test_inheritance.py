@@ -11,11 +11,11 @@ from phalanx.data.samples import TableSamples
 from phalanx.engine import presence
 from phalanx.engine.ledger import Ledger
 from phalanx.engine.worker import Worker
-from phalanx.exchange.board import ABORT, LAST, NEVER, OPENED
+from phalanx.exchange.board import ABORT, LAST, NEVER, OPENED, PLAN
 from phalanx.job import Job, Lease
 from phalanx.models.mlp import MLPSpec
 from phalanx.pure.aggregation import mean
-from phalanx.pure.assignment import round_robin
+from phalanx.pure.assignment import dynamic, round_robin
 from phalanx.pure.faults import Fault
 from phalanx.pure.membership import Start
 from phalanx.pure.optimizers import Adam
@@ -136,3 +136,102 @@ def test_who_led_in_an_earlier_lease_and_comes_late_opens_nothing():
     assert not is_waiting
     assert scene.door[OPENED] == opened
     assert np.array_equal(scene.arena["values"], values)
+
+
+def late_in_tick_1():
+    """Of two workers the second, which has the first tick open before it and does not lead."""
+    scene = Scene()
+    late = Worker(scene.job, scene.arena, SAMPLES, None, 1)
+    late.post.timetable = scene.job.timetable(LEASE)
+    late.leader.begin(LEASE, late.post.timetable)
+    assert late._is_admitted(0)
+    scene.door[OPENED] = 1
+    return scene, late
+
+
+def leave_behind(scene, opened):
+    """The others go on to a later tick, and the leader dies in it."""
+    scene.arena["blocks_done"][...] = opened - 1
+    scene.door[OPENED] = opened
+    scene.supervisor.seats.bury(0, 1)
+
+
+def test_who_hears_late_of_the_leaders_death_does_not_open_what_that_one_had_opened(monkeypatch):
+    scene, late = late_in_tick_1()
+    late.post.enter(1)
+    hear = late.post.hear
+
+    def hear_late():
+        if scene.door[OPENED] == 1:  # it has just looked at that word
+            leave_behind(scene, 2)
+        return hear()
+
+    monkeypatch.setattr(late.post, "hear", hear_late)
+    plan = scene.door[PLAN]
+    assert late._enter()
+    assert late.post.share.leads
+    assert (late.post.tick, scene.door[OPENED], scene.door[PLAN]) == (2, 2, plan)
+
+
+def test_who_comes_to_lead_in_a_tick_that_is_long_over_opens_none_that_is_open():
+    scene, late = late_in_tick_1()
+    leave_behind(scene, 2)  # it has read that 1 is open
+    late.post.enter(1)
+    plan = scene.door[PLAN]
+    assert late.post.share.leads
+    assert late._enter()
+    assert (late.post.tick, scene.door[OPENED], scene.door[PLAN]) == (2, 2, plan)
+
+
+class Players:
+    """Workers of one job, each of which makes a step when it is told to."""
+
+    def __init__(self, count):
+        spec = MLPSpec((4, 1200, 2), "relu", "log_loss", "float64")
+        plan, rule = Plan(32, 8, 7, 0, sequential), Rule(Constant(0.1), 1)
+        job = Job(spec, plan, Adam(), mean, dynamic, rule, 0.01, count, count)
+        self.arena = Arena.private(job.fields)
+        self.supervisor = Supervisor(job, self.arena, tell=lambda event: None)
+        self.door = self.arena["door"]
+        self.door[LAST] = NEVER
+        self.arena["values"][0] = np.linspace(-1, 1, spec.n_parameters)
+        Ledger(self.arena, False).begin(Progress(rate=0.1))
+        self.workers = [Worker(job, self.arena, SAMPLES, None, rank) for rank in range(count)]
+        for worker in self.workers:
+            worker.post.timetable = job.timetable(LEASE)
+            worker.leader.begin(LEASE, worker.post.timetable)
+            assert worker._is_admitted(0)
+
+    def step(self, workers, tick):
+        for worker in workers:
+            assert worker._enter()
+            assert worker.post.tick == tick
+        for worker in workers:
+            worker._step(0.0)
+
+
+def test_a_leader_that_dies_while_its_heir_is_away_leaves_one_plan_for_a_tick(monkeypatch):
+    """The heir has read that the tick is not open; it is opened, the leader dies, and those who own
+    no block do all shards, before the heir hears of it."""
+    alone = Players(1)
+    for tick in (1, 2, 3, 4):
+        alone.step(alone.workers, tick)
+    scene = Players(4)
+    leader, heir, *others = scene.workers
+    scene.step(scene.workers, 1)
+    hear = heir.post.hear
+
+    def hear_late():
+        if scene.door[OPENED] == 1:
+            assert leader._enter()
+            scene.supervisor.seats.bury(0, 1)
+            scene.step(others, 2)
+        return hear()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(heir.post, "hear", hear_late)
+        scene.step([heir], 2)
+    assert scene.arena["blocks_done"].tolist() == [2] * len(scene.arena["blocks_done"])
+    for tick in (3, 4):
+        scene.step([heir, *others], tick)
+    np.testing.assert_array_equal(scene.arena["values"], alone.arena["values"])

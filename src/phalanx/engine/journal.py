@@ -11,7 +11,6 @@ from __future__ import annotations
 from phalanx.arena import Arena
 from phalanx.pure.arrays import Array
 
-
 UNMARKED = 0  # ticks count from 1
 
 

@@ -7,7 +7,7 @@ anew at the edge of a tick, and while waiting whenever somebody has died.
 from __future__ import annotations
 
 from phalanx.arena import Arena
-from phalanx.exchange.board import DEATHS, PLAN, SPINS, Board
+from phalanx.exchange.board import DEATHS, PLAN, SPINS, Board, fence
 from phalanx.exchange.processors import processors
 from phalanx.exchange.seats import Seats
 from phalanx.job import Job
@@ -84,6 +84,7 @@ class Share:
         """Look anew if somebody has died, in the middle of a tick; whether somebody had."""
         if self.board.door[DEATHS] == self._news[1]:
             return False
+        fence()  # what the dead have done is to be seen as well
         self.muster(tick)
         self._look_again()
         return True

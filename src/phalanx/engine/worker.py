@@ -132,8 +132,10 @@ class Worker:
         return True
 
     def _open(self) -> None:
+        """Open the next tick, unless whoever led before me did, and died in it: I lead since I saw
+        that death, and what the dead wrote came before it."""
         tick = self.post.tick + 1
-        if self.leader.open(tick):
+        if self.door[OPENED] < tick and self.leader.open(tick):
             self.post.presence.at("open")
             self.board.open(tick)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from phalanx.arena import Arena, Field, Fields
-from phalanx.exchange.board import DEATHS
+from phalanx.exchange.board import DEATHS, fence
 from phalanx.pure.faults import PHASES
 
 WORDS = ("born", "admitted", "since", "ended", "left", "activity", "beats", "active")
@@ -82,6 +82,7 @@ class Seats:
     def bury(self, rank: int, life: int) -> None:
         """Let everybody know that a life is over."""
         self.ended[rank] = life
+        fence()
         self._door[DEATHS] += 1
 
     def active(self) -> list[int]:
