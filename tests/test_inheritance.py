@@ -17,7 +17,7 @@ from phalanx.models.mlp import MLPSpec
 from phalanx.pure.aggregation import mean
 from phalanx.pure.assignment import dynamic, round_robin
 from phalanx.pure.faults import Fault
-from phalanx.pure.membership import Start
+from phalanx.pure.membership import GiveUp, Start
 from phalanx.pure.optimizers import Adam
 from phalanx.pure.plan import Plan, sequential
 from phalanx.pure.schedules import Constant
@@ -181,6 +181,77 @@ def test_who_comes_to_lead_in_a_tick_that_is_long_over_opens_none_that_is_open()
     assert late.post.share.leads
     assert late._enter()
     assert (late.post.tick, scene.door[OPENED], scene.door[PLAN]) == (2, 2, plan)
+
+
+class Elsewhere(MLPSpec):
+    """A model that cannot be computed in the caller's process."""
+
+    runs_here = False
+
+
+def trained_by_one_process(dies):
+    """The values; its first life may end in the middle of an update."""
+    spec = Elsewhere((4, 1200, 2), "relu", "log_loss", "float64")
+    plan, rule = Plan(32, 16, 2, 0, sequential), Rule(Constant(0.1), 1)
+    job = Job(spec, plan, Adam(), mean, round_robin, rule, 0.01, 1, 1)
+    arena = Arena.private(job.fields)
+    supervisor = Supervisor(job, arena, tell=lambda event: None)
+    arena["door"][LAST] = NEVER
+    arena["values"][0] = np.linspace(-1, 1, spec.n_parameters)
+    Ledger(arena, False).begin(Progress(rate=0.1))
+    worker = Worker(job, arena, SAMPLES, None, 0)
+    if dies:
+        update = worker.blocks.blocks[0]._update
+
+        def then_die(moment, rate):
+            update(moment, rate)
+            raise Death
+
+        worker.blocks.blocks[0]._update = then_die
+        with pytest.raises(Death):
+            worker.run(LEASE)
+        assert supervisor.lost(0)("killed") == [Start(0, 2)]
+        supervisor.seats.born[0] = 2
+        supervisor.glance(owing=())
+        worker = Worker(job, arena, SAMPLES, None, 0, 2)
+    worker.run(LEASE)
+    return arena["values"]
+
+
+def test_a_lone_process_that_dies_in_an_update_is_made_good():
+    np.testing.assert_array_equal(trained_by_one_process(True), trained_by_one_process(False))
+
+
+def test_a_leader_that_dies_again_and_again_while_it_decides_is_given_up():
+    """As it does by an assignment of the user's that ends the process."""
+    calls = []
+
+    def deadly(n_tasks, speeds):
+        calls.append(n_tasks)
+        if len(calls) > 2:  # the first division, of shards and of blocks, is made
+            raise Death
+        return [0] * n_tasks
+
+    spec = MLPSpec((4, 12, 2), "relu", "log_loss", "float64")
+    plan, rule = Plan(32, 16, 2, 0, sequential), Rule(Constant(0.1), 1)
+    job = Job(spec, plan, Adam(), mean, deadly, rule, 0.01, 1, 2)
+    arena = Arena.private(job.fields)
+    supervisor = Supervisor(job, arena, tell=lambda event: None)
+    arena["door"][LAST] = NEVER
+    Ledger(arena, False).begin(Progress(rate=0.1))
+    supervisor.begin(LEASE)
+    actions = []
+    for life in range(1, 20):
+        worker = Worker(job, arena, SAMPLES, None, 0, life)
+        supervisor.seats.born[0] = life
+        supervisor.glance(owing=())
+        with pytest.raises(Death):
+            worker.run(LEASE)
+        actions = supervisor.lost(0)("killed")
+        if any(isinstance(action, GiveUp) for action in actions):
+            break
+    (given_up,) = (action for action in actions if isinstance(action, GiveUp))
+    assert given_up.task.phase == "open"
 
 
 class Players:

@@ -145,11 +145,17 @@ class Job:
         return self.score.width(self.model) if self.score else 0
 
     @property
+    def has_process(self) -> bool:
+        """Whether workers are processes, so that each may die and have an heir, if only the next
+        process in its seat; else the only one is the caller's own."""
+        return self.n_seats > 1 or not self.model.runs_here
+
+    @property
     def fields(self) -> Fields:
         """What the arena holds for this job, samples apart.
 
         S shards, K blocks, N elements of the vector, W seats, V validation chunks. With one seat
-        there is nobody to take anything over. With several hosts the courier is a doer, too.
+        there is nobody else to take anything over. With several hosts the courier is a doer, too.
         """
         n, w, dtype = self.model.size, self.n_seats, self.model.dtype.name
         s, k, v = self.plan.n_shards, len(self.blocks), len(self.chunks)
@@ -169,7 +175,7 @@ class Job:
             "host_rows": Field((self.place.count * self.sends_means, n), dtype, aligned=True),
             "reduced": Field((divided * n,), dtype, aligned=True),
             "results": Field((doers, s, 2 + measures)),
-            "journal": Field((several, rows, self.largest_block), dtype),
+            "journal": Field((w * self.has_process, rows, self.largest_block), dtype),
             "journal_marks": Field((w,), "int64"),
             "partials": Field((doers, v, self.n_sums)),
             "scalars": Field((2, k, self.optimizer.n_scalars)),

@@ -84,7 +84,10 @@ class Pool:
             raise
 
     def is_sound(self) -> bool:
-        """Whether nobody has ended while there was nothing to do; idle processes say nothing."""
+        """Whether nobody owes an answer, nor has ended while there was nothing to do; idle
+        processes say nothing."""
+        if any(member.due for member in self.members):
+            return False
         poller = select.poll()
         for sock in (self._server, *(member.sock for member in self.members)):
             poller.register(sock, select.POLLIN)
@@ -133,6 +136,9 @@ class Pool:
         except (EOFError, OSError):
             self._process.kill()  # stopped, perhaps; a late answer would be to the wrong question
             code = None
+        except BaseException:
+            shutdown()  # as when it is asked to load
+            raise
         return ORPHANED if code is None else _cause(code)
 
     def _bury_all(self) -> None:

@@ -17,6 +17,7 @@ from phalanx.clusters.base import Forward
 from phalanx.clusters.heap import Garbage, keep_freed_memory
 from phalanx.clusters.inprocess import predict_chunks
 from phalanx.clusters.surroundings import Surroundings
+from phalanx.clusters.wire import Packed
 from phalanx.data.placement import Placement
 from phalanx.engine.worker import Worker
 from phalanx.exchange.board import ABORT, Aborted
@@ -26,12 +27,20 @@ from phalanx.pure.faults import Script
 
 @dataclass(frozen=True)
 class TakeJob:
-    """A job, its arena's fields, and where its samples lie.
+    """A job for a life of a seat. `told` is sent as wire.Packed, so that a replacement is told what
+    the first workers were.
 
     The descriptors of the arena and of the caller's memory come along, here as below.
     """
 
     life: int
+    told: Told | Packed
+
+
+@dataclass(frozen=True)
+class Told:
+    """A job, its arena's fields, and where its samples lie."""
+
     around: Surroundings
     script: Script
     job: Job
@@ -85,9 +94,11 @@ def serve(sock: socket.socket, rank: int) -> None:
         try:
             match message:
                 case TakeJob():
-                    message.around.take()
-                    arena = Arena.attach(message.fields, descriptors[0])
-                    worker = _worker(message, arena, descriptors[1], rank)
+                    told = message.told
+                    assert isinstance(told, Told)
+                    told.around.take()
+                    arena = Arena.attach(told.fields, descriptors[0])
+                    worker = _worker(told, arena, descriptors[1], rank, message.life)
                 case Lease():
                     assert worker is not None
                     worker.run(message)
@@ -108,11 +119,11 @@ def serve(sock: socket.socket, rank: int) -> None:
             return
 
 
-def _worker(message: TakeJob, arena: Arena, memory: int, rank: int) -> Worker:
+def _worker(told: Told, arena: Arena, memory: int, rank: int, life: int) -> Worker:
     with closing_descriptor(memory):
-        training = message.training.attach(arena, memory)
-        validation = message.validation.attach(arena, memory) if message.validation else None
-    return Worker(message.job, arena, training, validation, rank, message.life, message.script)
+        training = told.training.attach(arena, memory)
+        validation = told.validation.attach(arena, memory) if told.validation else None
+    return Worker(told.job, arena, training, validation, rank, life, told.script)
 
 
 def _predict(message: TakeForward, descriptors: list[int], rank: int) -> None:

@@ -18,11 +18,12 @@ from phalanx.clusters.pool import (
     shutdown,
     warm_pool,
 )
-from phalanx.clusters.process import TakeForward, TakeJob
+from phalanx.clusters.process import TakeForward, TakeJob, Told
 from phalanx.clusters.supervisor import GLANCE, Supervisor
 from phalanx.clusters.surroundings import Surroundings
 from phalanx.clusters.threads import one_blas_thread
 from phalanx.clusters.turns import Turn, Turns
+from phalanx.clusters.wire import Packed
 from phalanx.data.placement import Placement
 from phalanx.data.samples import Samples
 from phalanx.engine.courier import Courier
@@ -50,10 +51,11 @@ class Processes:
         fields = job.fields | place.fields(training)
         if validation and place_validation:
             fields |= place_validation.fields(validation)
-        script, around = faults.active, Surroundings.here()
+        around = Surroundings.here()
+        told = Packed(Told(around, faults.active, job, fields, place, place_validation))
 
         def setup(life: int) -> TakeJob:
-            return TakeJob(life, around, script, job, fields, place, place_validation)
+            return TakeJob(life, told)
 
         with reserved() as (pool, turn):
             pool.load(job.model.libraries)

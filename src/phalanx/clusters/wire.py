@@ -10,7 +10,7 @@ import array
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from phalanx.errors import UserFunctionError
@@ -42,6 +42,17 @@ def _unpacked(body: bytes) -> Any:
     from phalanx import references
 
     return references.loads(body)
+
+
+class Packed:
+    """A part of messages that is packed now: all who get it get the same, whatever has become of
+    the caller's functions meanwhile. It arrives unpacked. Raises as `pack` does."""
+
+    def __init__(self, part: object) -> None:
+        self._body = pack(part)
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Any], tuple[bytes]]:
+        return _unpacked, (self._body,)
 
 
 def send(sock: socket.socket, message: object, descriptors: Sequence[int] = ()) -> None:

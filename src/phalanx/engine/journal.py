@@ -25,7 +25,7 @@ class Journal:
         self._page = self._pages[rank] if len(self._pages) else None
 
     def save(self, tick: int, block: int, values_Xn: Array) -> None:
-        """Copy a block and mark it as being changed; with one seat there is no heir for it."""
+        """Copy a block and mark it as being changed; the caller's own process has no heir."""
         if self._page is not None:
             self._page[:, : values_Xn.shape[1]] = values_Xn
             self._marks[self._rank] = tick * self._n_blocks + block

@@ -30,7 +30,7 @@ class Post:
     ) -> None:
         self.job, self.rank, self.life, self.exchange = job, rank, life, exchange
         self.board, self.seats = Board(arena), Seats(arena)
-        presence = Presence if job.n_seats > 1 else Unseen
+        presence = Presence if job.has_process else Unseen
         self.presence = presence(self.seats, rank, life, script)
         self.share = Share(job, arena, self.board, self.seats, rank)
         self.speed = arena.words("speed")[2 * rank : 2 * rank + 2]  # shards computed, seconds

@@ -41,6 +41,10 @@ class Presence:
         if self.script:
             self._obey(phase)
 
+    def say(self, phase: str) -> None:
+        """Say that a phase begins, at a place where no script has a say."""
+        self._activity[self.rank] = self._tick_word + PHASE_WORDS[phase]
+
     def beat(self) -> None:
         """Give a sign of life while waiting."""
         self._beats[self.rank] += 1
@@ -63,6 +67,9 @@ class Unseen(Presence):
         """Say nothing."""
 
     def at(self, phase: str, task: int = 0) -> None:
+        """Say nothing."""
+
+    def say(self, phase: str) -> None:
         """Say nothing."""
 
 

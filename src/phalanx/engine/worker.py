@@ -134,10 +134,16 @@ class Worker:
     def _open(self) -> None:
         """Open the next tick, unless whoever led before me did, and died in it: I lead since I saw
         that death, and what the dead wrote came before it."""
-        tick = self.post.tick + 1
-        if self.door[OPENED] < tick and self.leader.open(tick):
-            self.post.presence.at("open")
+        tick, presence = self.post.tick + 1, self.post.presence
+        fence()
+        if self.door[OPENED] >= tick:
+            return
+        presence.say("open")  # to decide may end a process: the assignment may be the user's own
+        if self.leader.open(tick):
+            presence.at("open")
             self.board.open(tick)
+        else:
+            presence.say("leave")
 
     def _have_all_left(self) -> bool:
         """Whether all owners have soon done with this tick, and so with all that they own."""
