@@ -17,7 +17,6 @@ from phalanx.clusters.base import Forward
 from phalanx.clusters.heap import Garbage, keep_freed_memory
 from phalanx.clusters.inprocess import predict_chunks
 from phalanx.clusters.surroundings import Surroundings
-from phalanx.clusters.wire import Packed
 from phalanx.data.placement import Placement
 from phalanx.engine.worker import Worker
 from phalanx.exchange.board import ABORT, Aborted
@@ -27,14 +26,14 @@ from phalanx.pure.faults import Script
 
 @dataclass(frozen=True)
 class TakeJob:
-    """A job for a life of a seat. `told` is sent as wire.Packed, so that a replacement is told what
-    the first workers were.
+    """A job for a life of a seat. told: Told, sent as wire.Packed, so that a replacement is told
+    what the first workers were.
 
     The descriptors of the arena and of the caller's memory come along, here as below.
     """
 
     life: int
-    told: Told | Packed
+    told: Any
 
 
 @dataclass(frozen=True)
@@ -94,11 +93,9 @@ def serve(sock: socket.socket, rank: int) -> None:
         try:
             match message:
                 case TakeJob():
-                    told = message.told
-                    assert isinstance(told, Told)
-                    told.around.take()
-                    arena = Arena.attach(told.fields, descriptors[0])
-                    worker = _worker(told, arena, descriptors[1], rank, message.life)
+                    message.told.around.take()
+                    arena = Arena.attach(message.told.fields, descriptors[0])
+                    worker = _worker(message, arena, descriptors[1], rank)
                 case Lease():
                     assert worker is not None
                     worker.run(message)
@@ -119,11 +116,12 @@ def serve(sock: socket.socket, rank: int) -> None:
             return
 
 
-def _worker(told: Told, arena: Arena, memory: int, rank: int, life: int) -> Worker:
+def _worker(message: TakeJob, arena: Arena, memory: int, rank: int) -> Worker:
+    told: Told = message.told
     with closing_descriptor(memory):
         training = told.training.attach(arena, memory)
         validation = told.validation.attach(arena, memory) if told.validation else None
-    return Worker(told.job, arena, training, validation, rank, life, told.script)
+    return Worker(told.job, arena, training, validation, rank, message.life, told.script)
 
 
 def _predict(message: TakeForward, descriptors: list[int], rank: int) -> None:
