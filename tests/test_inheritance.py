@@ -48,6 +48,15 @@ def mortal(monkeypatch):
     monkeypatch.setitem(presence._ACTIONS, "exit", die_at_the_second_block)
 
 
+def arena_of(job):
+    """Of a job that may begin."""
+    arena = Arena.private(job.fields)
+    arena["door"][LAST] = NEVER
+    arena["values"][0] = np.linspace(-1, 1, job.model.n_parameters)
+    Ledger(arena, False).begin(Progress(rate=0.1))
+    return arena
+
+
 class Scene:
     """Two workers of whom only the first is wanted: it does everything, unless it dies."""
 
@@ -55,14 +64,11 @@ class Scene:
         spec = MLPSpec((4, 1200, 2), "relu", "log_loss", "float64")
         plan, rule = Plan(32, 16, 2, 0, sequential), Rule(Constant(0.1), 1)
         self.job = Job(spec, plan, Adam(), mean, round_robin, rule, 0.01, 2, 2)
-        self.arena, self.script = Arena.private(self.job.fields), script
+        self.arena, self.script = arena_of(self.job), script
         self.supervisor = Supervisor(self.job, self.arena, tell=lambda event: None)
         self.supervisor.wish(1)
         self.supervisor.glance(owing=())
         self.door = self.arena["door"]
-        self.door[LAST] = NEVER
-        self.arena["values"][0] = np.linspace(-1, 1, spec.n_parameters)
-        Ledger(self.arena, False).begin(Progress(rate=0.1))
 
     def play(self, rank):
         """Let the process in a seat work to the end; what is to be done if it dies before."""
@@ -194,11 +200,8 @@ def trained_by_one_process(dies):
     spec = Elsewhere((4, 1200, 2), "relu", "log_loss", "float64")
     plan, rule = Plan(32, 16, 2, 0, sequential), Rule(Constant(0.1), 1)
     job = Job(spec, plan, Adam(), mean, round_robin, rule, 0.01, 1, 1)
-    arena = Arena.private(job.fields)
+    arena = arena_of(job)
     supervisor = Supervisor(job, arena, tell=lambda event: None)
-    arena["door"][LAST] = NEVER
-    arena["values"][0] = np.linspace(-1, 1, spec.n_parameters)
-    Ledger(arena, False).begin(Progress(rate=0.1))
     worker = Worker(job, arena, SAMPLES, None, 0)
     if dies:
         update = worker.blocks.blocks[0]._update
@@ -235,10 +238,8 @@ def test_a_leader_that_dies_again_and_again_while_it_decides_is_given_up():
     spec = MLPSpec((4, 12, 2), "relu", "log_loss", "float64")
     plan, rule = Plan(32, 16, 2, 0, sequential), Rule(Constant(0.1), 1)
     job = Job(spec, plan, Adam(), mean, deadly, rule, 0.01, 1, 2)
-    arena = Arena.private(job.fields)
+    arena = arena_of(job)
     supervisor = Supervisor(job, arena, tell=lambda event: None)
-    arena["door"][LAST] = NEVER
-    Ledger(arena, False).begin(Progress(rate=0.1))
     supervisor.begin(LEASE)
     actions = []
     for life in range(1, 20):
@@ -261,12 +262,9 @@ class Players:
         spec = MLPSpec((4, 1200, 2), "relu", "log_loss", "float64")
         plan, rule = Plan(32, 8, 7, 0, sequential), Rule(Constant(0.1), 1)
         job = Job(spec, plan, Adam(), mean, dynamic, rule, 0.01, count, count)
-        self.arena = Arena.private(job.fields)
+        self.arena = arena_of(job)
         self.supervisor = Supervisor(job, self.arena, tell=lambda event: None)
         self.door = self.arena["door"]
-        self.door[LAST] = NEVER
-        self.arena["values"][0] = np.linspace(-1, 1, spec.n_parameters)
-        Ledger(self.arena, False).begin(Progress(rate=0.1))
         self.workers = [Worker(job, self.arena, SAMPLES, None, rank) for rank in range(count)]
         for worker in self.workers:
             worker.post.timetable = job.timetable(LEASE)

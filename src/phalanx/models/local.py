@@ -236,8 +236,8 @@ class Replica:
         if not spec.alpha or weight <= 0 or n_decayed <= 0:
             return 0.0
         decayed = at.params_n[:n_decayed]
-        pull = spec.alpha / (weight * spec.n_shards)
-        squares: float = kernels.pull(at.grad_n[:n_decayed], pull, decayed)
+        strength = spec.alpha / (weight * spec.n_shards)
+        squares: float = kernels.pull(at.grad_n[:n_decayed], strength, decayed)
         return 0.5 * spec.alpha / spec.n_shards * squares
 
 

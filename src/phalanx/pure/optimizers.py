@@ -174,12 +174,13 @@ class Decay:
         """By what a sum is to be multiplied, so many steps after it was decayed."""
         return [self.beta**steps for steps in range(self.period)]
 
-    def at(self, sum_n: Array, step: int, least: float) -> tuple[float, float]:
+    def at(self, sum_n: Array, step: int, tiny: float) -> tuple[float, float]:
         """Decay a sum, if that is due at a step, counted from 1; by what to multiply what is added
-        to it, and by what the sum itself, to come to what it stands for."""
+        to it, and by what the sum itself, to come to what it stands for. tiny: what is smaller
+        becomes zero."""
         decayed = self._decayed[step % len(self._decayed)]
         if decayed == 1:
-            kernels.shrink(sum_n, self.beta ** len(self._decayed), least)
+            kernels.shrink(sum_n, self.beta ** len(self._decayed), tiny)
         return 1 / decayed, decayed
 
 
