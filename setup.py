@@ -6,6 +6,7 @@ from setuptools import Extension, setup
 
 KERNELS = "src/phalanx/pure/kernels/"
 EXACT = ["-fno-fast-math", "-ffp-contract=off"]  # see loops.h
+# After EXACT: -fno-fast-math undoes them, and where errno is set, roots are taken one by one.
 FAST = ["-O3", "-fno-math-errno", "-fno-trapping-math"]
 IS_STABLE = not sysconfig.get_config_var("Py_GIL_DISABLED")  # one interface for all versions
 
@@ -15,7 +16,7 @@ setup(
             "phalanx.pure.kernels.compiled",
             [KERNELS + "compiled.c"],
             depends=[KERNELS + "arrays.h", KERNELS + "loops.h"],
-            extra_compile_args=[*FAST, *EXACT],
+            extra_compile_args=[*EXACT, *FAST],
             py_limited_api=IS_STABLE,
             optional=True,  # without a compiler they are NumPy's: slower, the same bits
         )

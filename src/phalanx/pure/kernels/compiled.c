@@ -16,6 +16,10 @@
 #error "sums and products would be rounded in another way: then the kernels are NumPy's"
 #endif
 
+#if defined(__GNUC__) && !defined(__NO_MATH_ERRNO__)
+#error "roots would be taken one by one: -fno-math-errno belongs after what undoes it"
+#endif
+
 #include "arrays.h"
 
 #define TILE 1024 /* columns that are worked on at a time */
