@@ -46,7 +46,7 @@ def calls(draw, name):
     n = draw(st.sampled_from([0, 1, 5, 16, 64, 100, 1025]))
     factor = draw(st.floats(-2, 2))
     vector, matrix = numbers(dtype, n), numbers(dtype, height, width)
-    rates = [1.5, 1.25, 1e-8, -factor, 1e-19]
+    rates = [0.9, 0.999, 1e-8, -factor, draw(st.sampled_from([1e-19, 0.5]))]
     apart = numbers(dtype, height, n + 3).map(lambda rows_Sm: rows_Sm[:, :n])
     per_row, per_column = numbers(dtype, height), numbers(dtype, width)
     classes = arrays(np.intp, width, elements=st.integers(0, height - 1))

@@ -9,14 +9,13 @@ from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.factored import factored
 from phalanx.models.pytorch import optimizers as pytorch
 from phalanx.pure.layout import block_bounds
-from phalanx.pure.optimizers import Decay
 from phalanx.pure.plan import DISTRIBUTIONS, Plan
 from phalanx.pure.randomness import Key
 from phalanx.training.keeper import RULES
 
 
 def test_the_rules_have_this_number():
-    assert RULES == 9
+    assert RULES == 10
 
 
 @pytest.mark.parametrize(
@@ -61,7 +60,3 @@ def test_factors_make_these_panels_and_these_blocks():
     assert [panel.stop for panel in spec.regions] == [56_448, 119_168, 175_616, 235_146]
     assert [stop for _, stop in block_bounds(56_448, are_paired=False)] == [18_432, 37_888, 56_448]
     assert spec.factors.width == 64
-
-
-def test_adams_rows_decay_at_these_steps():
-    assert (Decay(0.9).period, Decay(0.999).period) == (65, 1_000)

@@ -2,18 +2,14 @@
 
 Every optimiser works element by element, so a block can be updated by any worker. `step` counts
 from 1, `rate` is the learning rate.
-
-Where a rule weighs a new gradient by (1 - beta), the row holds the sum without that factor and
-the factor goes into the step size: two passes over memory less, the same quotient. Adam's rows hold
-it without the latest decays as well (see Decay): two passes less again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from math import log, sqrt
+from functools import cache
+from math import sqrt
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -155,73 +151,28 @@ class Nesterov(ElementWise):
 
 
 @dataclass(frozen=True)
-class Decay:
-    """Sums of which the older parts count less: s <- beta s + x at each step.
-
-    Instead of the sum, what is newly added is divided by beta^k, k steps after the last one at
-    which the sum was decayed, by beta^period; so most steps change it in one pass.
-    """
-
-    beta: float
-
-    @cached_property
-    def period(self) -> int:
-        """Steps in which what is added grows a thousandfold at most."""
-        return max(1, min(1_000, int(log(1_000) / -log(self.beta)))) if self.beta > 0 else 1
-
-    @cached_property
-    def _decayed(self) -> list[float]:
-        """By what a sum is to be multiplied, so many steps after it was decayed."""
-        return [self.beta**steps for steps in range(self.period)]
-
-    def at(self, sum_n: Array, step: int, tiny: float) -> tuple[float, float]:
-        """Decay a sum, if that is due at a step, counted from 1; by what to multiply what is added
-        to it, and by what the sum itself, to come to what it stands for. tiny: what is smaller
-        becomes zero."""
-        decayed = self._decayed[step % len(self._decayed)]
-        if decayed == 1:
-            kernels.shrink(sum_n, self.beta ** len(self._decayed), tiny)
-        return 1 / decayed, decayed
-
-
-@dataclass(frozen=True)
 class Adam(ElementWise):
-    """p <- p - lr_t m / (sqrt(v) + eps), lr_t = lr sqrt(1 - b2^t) / (1 - b1^t) (Kingma & Ba 2015).
-
-    The state rows hold m / (1 - b1) and v / (1 - b2), without the latest decays.
-    """
+    """m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; p <- p - lr_t m / (sqrt(v) + eps), where
+    lr_t = lr sqrt(1 - b2^t) / (1 - b1^t) (Kingma & Ba 2015, end of section 2)."""
 
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-8
     slots: ClassVar[tuple[str, ...]] = ("first_moment", "second_moment")
 
-    @cached_property
-    def _first(self) -> Decay:
-        return Decay(self.beta_1)
-
-    @cached_property
-    def _second(self) -> Decay:
-        return Decay(self.beta_2)
-
     def update(self, at: Slice, step: int, rate: float) -> None:
         first_n, second_n = at.rows_M
-        tiny = least(first_n.dtype)
-        gain_1, decayed_1 = self._first.at(first_n, step, tiny)
-        gain_2, decayed_2 = self._second.at(second_n, step, tiny**2)
-        root = ((1 - self.beta_2) * decayed_2) ** 0.5
-        bias = (1 - self.beta_2**step) ** 0.5 / (1 - self.beta_1**step)
-        rate *= bias * (1 - self.beta_1) * decayed_1 / root
+        rate *= sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
         kernels.adam(
             at.params_n,
             first_n,
             second_n,
             at.grad_n,
-            gain_1,
-            gain_2,
-            self.epsilon / root,
+            self.beta_1,
+            self.beta_2,
+            self.epsilon,
             -rate,
-            tiny,
+            least(first_n.dtype),
         )
 
 
@@ -238,10 +189,7 @@ class AdamW(Adam):
 
 @dataclass(frozen=True)
 class RMSprop(ElementWise):
-    """v <- rho v + (1 - rho) g^2; p <- p - lr g / (sqrt(v) + eps) (Tieleman & Hinton 2012).
-
-    The state row holds v / (1 - rho).
-    """
+    """v <- rho v + (1 - rho) g^2; p <- p - lr g / (sqrt(v) + eps) (Tieleman & Hinton 2012)."""
 
     rho: float = 0.9
     epsilon: float = 1e-8
@@ -252,12 +200,11 @@ class RMSprop(ElementWise):
         kernels.shrink(at.grad_n, 1.0, tiny)
         np.multiply(at.grad_n, at.grad_n, out=at.scratch_n)
         kernels.shrink(square_n, self.rho, tiny**2)
-        square_n += at.scratch_n
-        root = (1 - self.rho) ** 0.5
+        kernels.add_scaled(square_n, 1 - self.rho, at.scratch_n)
         np.sqrt(square_n, out=at.scratch_n)
-        at.scratch_n += self.epsilon / root
+        at.scratch_n += self.epsilon
         np.divide(at.grad_n, at.scratch_n, out=at.scratch_n)
-        kernels.add_scaled(at.params_n, -rate / root, at.scratch_n)
+        kernels.add_scaled(at.params_n, -rate, at.scratch_n)
 
 
 @dataclass(frozen=True)

@@ -116,14 +116,15 @@ DOOR(shrink)
 DOOR(adam)
 {
     Arrays at = {.count = 0};
-    double number[5]; /* gain_1, gain_2, epsilon, rate, least */
+    double number[5]; /* beta_1, beta_2, epsilon, rate, least */
     if (counted(n_args, 9) && numbers(args + 4, 5, number) && take(&at, args[0], CHANGE) &&
         take(&at, args[1], CHANGE) && take(&at, args[2], CHANGE) && take(&at, args[3], READ) &&
         expect(length(&at, 0) == length(&at, 1) && length(&at, 0) == length(&at, 2) &&
                    length(&at, 0) == length(&at, 3),
                "parameters, moments and gradient are of one length"))
         RUN(&at, adam, memory(&at, 0), memory(&at, 1), memory(&at, 2), memory(&at, 3),
-            length(&at, 0), number[0], number[1], number[2], number[3], number[4]);
+            length(&at, 0), number[0], 1 - number[0], number[1], 1 - number[1], number[2],
+            number[3], number[4], number[4] * number[4]);
     return none_after(&at);
 }
 

@@ -60,13 +60,15 @@ VECTORISED static void OF(shrink)(T *x, T factor, T least, Size n)
 }
 
 VECTORISED static void OF(adam)(T *restrict params, T *restrict first, T *restrict second,
-                                const T *restrict grad, Size n, T gain_1, T gain_2, T epsilon,
-                                T rate, T least)
+                                const T *restrict grad, Size n, T beta_1, T gain_1, T beta_2,
+                                T gain_2, T epsilon, T rate, T least, T its_square)
 {
     for (Size i = 0; i < n; i++) {
         T it = grad[i] * (T)(ABS(grad[i]) >= least);
-        first[i] = first[i] + gain_1 * it;
-        second[i] = second[i] + gain_2 * (it * it);
+        T mean = beta_1 * first[i] + gain_1 * it;
+        T square = beta_2 * second[i] + gain_2 * (it * it);
+        first[i] = mean * (T)(ABS(mean) >= least);
+        second[i] = square * (T)(square >= its_square);
         params[i] = params[i] + rate * (first[i] / (SQRT(second[i]) + epsilon));
     }
 }

@@ -53,22 +53,26 @@ def adam(
     first_n: Array,
     second_n: Array,
     grad_n: Array,
-    gain_1: float,
-    gain_2: float,
+    beta_1: float,
+    beta_2: float,
     epsilon: float,
     rate: float,
     least: float,
 ) -> None:
-    """first <- first + gain_1 grad, second <- second + gain_2 grad^2, and
+    """first <- beta_1 first + (1 - beta_1) grad, second <- beta_2 second + (1 - beta_2) grad^2, and
     params <- params + rate first / (sqrt(second) + epsilon).
 
-    What of the gradient is below `least` counts as 0. The gradient may be overwritten.
+    What of the gradient and of the first moment is below `least`, or of the second one below its
+    square, counts as 0. The gradient may be overwritten.
     """
     grad_n *= np.abs(grad_n) >= least
-    first_n += gain_1 * grad_n
+    first_n *= beta_1
+    first_n += (1 - beta_1) * grad_n
+    first_n *= np.abs(first_n) >= least
     grad_n *= grad_n
-    grad_n *= gain_2
-    second_n += grad_n
+    second_n *= beta_2
+    second_n += (1 - beta_2) * grad_n
+    second_n *= second_n >= least**2
     np.sqrt(second_n, out=grad_n)
     grad_n += epsilon
     np.divide(first_n, grad_n, out=grad_n)
