@@ -22,7 +22,9 @@ from sklearn.exceptions import NotFittedError
 
 from phalanx import MLPClassifier, UserFunctionError, WorkerError, WorkerLost
 from phalanx.clusters import pool
+from phalanx.clusters.processes import Processes
 from phalanx.testing import Fault, scripted
+from phalanx.training import checkpoint, sessions
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -230,6 +232,54 @@ def test_ctrl_c_between_two_epochs(n_jobs):
         clf.fit(X, Y, callback=interrupt)
     assert clf.run_.reason == "interrupted"
     assert clf.n_iter_ == 2
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_between_two_sessions(monkeypatch):
+    session = Processes.session
+
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGINT)
+        return session(*args)
+
+    monkeypatch.setattr(Processes, "session", interrupted)
+    clf = MLPClassifier(**{**SETTINGS, "n_jobs": 1, "max_iter": 10**6})
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        clf.fit(X, Y, callback=lambda epoch, record: epoch == 2 and clf.resize(2))
+    assert clf.run_.reason == "interrupted"
+    assert clf.n_iter_ == 2
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_ctrl_c_after_the_last_step(tmp_path, monkeypatch, n_jobs):
+    save = checkpoint.save
+
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGINT)
+        return save(*args)
+
+    monkeypatch.setattr(checkpoint, "save", interrupted)
+    clf = MLPClassifier(**{**SETTINGS, "n_jobs": n_jobs})
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        clf.fit(X, Y, checkpoint=tmp_path)
+    assert clf.run_.reason == "interrupted"
+    assert (clf.n_iter_, checkpoint.load(tmp_path).step) == (10, clf.run_.steps)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_ctrl_c_before_the_first_step_leaves_nothing_to_keep(monkeypatch, n_jobs):
+    cluster_of = sessions.cluster_of
+
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGINT)
+        return cluster_of(*args)
+
+    monkeypatch.setattr(sessions, "cluster_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        MLPClassifier(**{**SETTINGS, "n_jobs": n_jobs}).fit(X, Y)
 
 
 @pytest.mark.usefixtures("ctrl_c")
