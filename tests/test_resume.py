@@ -421,6 +421,39 @@ def test_a_disk_that_fails_becomes_an_event_and_the_training_goes_on(tmp_path, m
     assert checkpoint.load(tmp_path).step == clf.run_.steps
 
 
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_system_that_has_no_more_threads(tmp_path, monkeypatch, n_jobs):
+    """Checkpoints are written between two leases then, or while the driver waits."""
+    start = threading.Thread.start
+
+    def failing(thread):
+        if thread.name.startswith("phalanx-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", failing)
+    clf = estimator("adam", n_jobs)
+    clf.fit(X, Y, checkpoint=tmp_path, checkpoint_every=1, callback=lambda *_: None)
+    assert same(clf, "adam")
+    saved = {event.step for event in clf.run_.events if event.what == "checkpoint"}
+    assert len(saved) == 6, "one an epoch"
+
+
+def test_a_checkpoint_for_which_there_is_no_memory(tmp_path, monkeypatch):
+    def failing(*args):
+        raise MemoryError
+
+    monkeypatch.setattr(checkpoint, "save", failing)
+    with pytest.warns(UserWarning, match="last checkpoint.*could not be written: out of memory"):
+        clf = estimator("adam").fit(
+            X, Y, checkpoint=tmp_path, checkpoint_every=1, callback=lambda *_: None
+        )
+    assert same(clf, "adam")
+    failed = [event for event in clf.run_.events if event.what == "checkpoint failed"]
+    assert len(failed) > 1
+    assert {event.detail for event in failed} == {"out of memory"}
+
+
 def test_checkpoints_and_deaths_together(tmp_path):
     from phalanx.testing import Fault, scripted
 
