@@ -70,8 +70,8 @@ class Keeper:
         if self._due is not None and door[SNAPSHOT_TAKEN] >= self._due:
             self._due = None
             self._write_beside(int(door[SNAPSHOT_TAKEN]))
-        elif self._due is None:
-            self._ask(int(door[OPENED]))
+        elif self._due is None:  # the tick of the last one may be open still
+            self._ask(max(int(door[OPENED]), int(door[SNAPSHOT_TAKEN]) + 1))
 
     def wait(self) -> None:
         """Wait until nothing is being written any more."""
