@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
 import numpy as np
@@ -21,8 +22,12 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from phalanx import MLPClassifier, UserFunctionError, WorkerError, WorkerLost
-from phalanx.clusters import pool
+from phalanx.clusters import pool, processes
+from phalanx.clusters.crew import Crew
+from phalanx.clusters.process import DropJob
+from phalanx.clusters.processes import Processes
 from phalanx.testing import Fault, scripted
+from phalanx.training import checkpoint, sessions
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -233,6 +238,54 @@ def test_ctrl_c_between_two_epochs(n_jobs):
 
 
 @pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_between_two_sessions(monkeypatch):
+    session = Processes.session
+
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGINT)
+        return session(*args)
+
+    monkeypatch.setattr(Processes, "session", interrupted)
+    clf = MLPClassifier(**{**SETTINGS, "n_jobs": 1, "max_iter": 10**6})
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        clf.fit(X, Y, callback=lambda epoch, record: epoch == 2 and clf.resize(2))
+    assert clf.run_.reason == "interrupted"
+    assert clf.n_iter_ == 2
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_ctrl_c_after_the_last_step(tmp_path, monkeypatch, n_jobs):
+    save = checkpoint.save
+
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGINT)
+        return save(*args)
+
+    monkeypatch.setattr(checkpoint, "save", interrupted)
+    clf = MLPClassifier(**{**SETTINGS, "n_jobs": n_jobs})
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        clf.fit(X, Y, checkpoint=tmp_path)
+    assert clf.run_.reason == "interrupted"
+    assert (clf.n_iter_, checkpoint.load(tmp_path).step) == (10, clf.run_.steps)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_ctrl_c_before_the_first_step_leaves_nothing_to_keep(monkeypatch, n_jobs):
+    cluster_of = sessions.cluster_of
+
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGINT)
+        return cluster_of(*args)
+
+    monkeypatch.setattr(sessions, "cluster_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        MLPClassifier(**{**SETTINGS, "n_jobs": n_jobs}).fit(X, Y)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_ends_a_callback_at_once():
     def hang(epoch, record):
         signal.raise_signal(signal.SIGINT)
@@ -242,6 +295,44 @@ def test_a_second_ctrl_c_ends_a_callback_at_once():
     with pytest.raises(KeyboardInterrupt):
         MLPClassifier(**SETTINGS).fit(X, Y, callback=hang)
     assert is_usable()
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_spares_the_workers_of_a_fit_in_another_thread(monkeypatch):
+    """It was begun in a callback that the user does not want to wait for."""
+    ask, is_in, may_end, others = Crew.ask, threading.Event(), threading.Event(), []
+    turns = processes._turns._changed
+
+    def ask_or_be_interrupted(crew, message, *more):
+        if message == DropJob() and threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        ask(crew, message, *more)
+
+    def press():
+        with turns:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def hold(epoch, record):
+        is_in.set()
+        assert may_end.wait(30)
+
+    def fit_elsewhere(epoch, record):
+        others.append(threads.submit(MLPClassifier(**SETTINGS).fit, X, Y, callback=hold))
+        assert is_in.wait(30)
+        signal.raise_signal(signal.SIGINT)  # the first one is a request
+        turns.acquire()  # is given up as this thread begins to wait, and had again afterwards
+        threads.submit(press)
+
+    monkeypatch.setattr(Crew, "ask", ask_or_be_interrupted)
+    with ThreadPoolExecutor(2) as threads:
+        with pytest.raises(KeyboardInterrupt):
+            MLPClassifier(**SETTINGS).fit(X, Y, callback=fit_elsewhere)
+        turns.release()
+        may_end.set()
+        other = others[0].result(30).run_
+    assert not other.events
+    monkeypatch.undo()
+    assert other.digest == MLPClassifier(**SETTINGS).fit(X, Y).run_.digest
 
 
 @pytest.mark.usefixtures("ctrl_c")

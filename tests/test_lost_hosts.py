@@ -10,8 +10,7 @@ import phalanx
 from phalanx.engine.courier import Courier
 from phalanx.errors import HostLost, InvalidInput
 from phalanx.exchange.board import OPENED
-from phalanx.training.course import Course
-from phalanx.training.sessions import in_one_thread
+from phalanx.training.sessions import Sessions, in_one_thread
 from ray_in_threads import Loss, Threads
 
 RNG = np.random.default_rng(0)
@@ -62,13 +61,13 @@ def test_two_are_lost_one_while_the_others_meet_again():
 
 @pytest.mark.filterwarnings("ignore:Training interrupted:UserWarning")
 def test_who_is_interrupted_as_a_host_is_lost_ends_the_next_session(monkeypatch):
-    halted = Course.halted
+    next_group = Sessions.next_group
 
-    def interrupted(course):
-        course.session.interrupt()
-        return halted(course)
+    def interrupted(sessions, *more):
+        sessions.interrupt()
+        return next_group(sessions, *more)
 
-    monkeypatch.setattr(Course, "halted", interrupted)
+    monkeypatch.setattr(Sessions, "next_group", interrupted)
     run, _ = fitted(Threads(hosts=3, losses=(Loss(0, 18),), replaces=True), max_iter=50)
     assert run.reason == "interrupted"
     assert run.steps < 10  # of 100

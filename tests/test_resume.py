@@ -15,8 +15,10 @@ import pytest
 
 from phalanx import CheckpointError, InvalidInput, MLPClassifier, MLPRegressor
 from phalanx.clusters import pool
+from phalanx.engine.leader import Leader
+from phalanx.exchange.board import SNAPSHOT_TAKEN
 from phalanx.training import checkpoint
-from phalanx.training.keeper import RULES
+from phalanx.training.keeper import RULES, Keeper
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -419,6 +421,60 @@ def test_a_disk_that_fails_becomes_an_event_and_the_training_goes_on(tmp_path, m
     plain = estimator("adam", max_iter=200, hidden_layer_sizes=(30,)).fit(X, Y)
     assert clf.run_.digest == plain.run_.digest
     assert checkpoint.load(tmp_path).step == clf.run_.steps
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_system_that_has_no_more_threads(tmp_path, monkeypatch, n_jobs):
+    """Checkpoints are written between two leases then, or while the driver waits."""
+    start = threading.Thread.start
+
+    def failing(thread):
+        if thread.name.startswith("phalanx-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", failing)
+    clf = estimator("adam", n_jobs)
+    clf.fit(X, Y, checkpoint=tmp_path, checkpoint_every=1, callback=lambda *_: None)
+    assert same(clf, "adam")
+    assert [event.what for event in clf.run_.events] == ["checkpoint"] * 7, "of the last one, two"
+
+
+def test_a_checkpoint_for_which_there_is_no_memory(tmp_path, monkeypatch):
+    def failing(*args):
+        raise MemoryError
+
+    monkeypatch.setattr(checkpoint, "save", failing)
+    with pytest.warns(UserWarning, match="last checkpoint.*could not be written: out of memory"):
+        clf = estimator("adam").fit(
+            X, Y, checkpoint=tmp_path, checkpoint_every=1, callback=lambda *_: None
+        )
+    assert same(clf, "adam")
+    failed = [event for event in clf.run_.events if event.what == "checkpoint failed"]
+    assert len(failed) > 1
+    assert {event.detail for event in failed} == {"out of memory"}
+
+
+def test_a_leader_that_is_slow_to_open_the_next_step(tmp_path, monkeypatch):
+    """The step before is not due again, although it is the one that is open still."""
+    looks, regroup, report = threading.Semaphore(0), Leader._regroup, Keeper._report
+
+    def slow(leader, tick):
+        if leader.board.door[SNAPSHOT_TAKEN] == tick - 1 > 0:
+            while looks.acquire(blocking=False):
+                pass
+            for _ in range(4):  # at which it is seen, reported, asked for anew, and seen again
+                assert looks.acquire(timeout=30)
+        regroup(leader, tick)
+
+    def reported(keeper):
+        report(keeper)
+        looks.release()
+
+    monkeypatch.setattr(Leader, "_regroup", slow)
+    monkeypatch.setattr(Keeper, "_report", reported)
+    clf = estimator("adam").fit(X, Y, checkpoint=tmp_path, checkpoint_every="20 steps")
+    assert [event.step for event in clf.run_.events] == [20, 40, 42]
 
 
 def test_checkpoints_and_deaths_together(tmp_path):

@@ -93,6 +93,38 @@ def test_callbacks_within_callbacks(threads):
     assert told[-2:] == ["inner ends", "outer ends"]
 
 
+def test_ctrl_c_as_a_turn_begins_gives_it_back(threads):
+    class Interrupted(threading.Condition):
+        def __exit__(self, *error):
+            super().__exit__(*error)
+            turns._changed = condition
+            raise KeyboardInterrupt
+
+    turns, told = Turns(), []
+    condition, turns._changed = turns._changed, Interrupted()
+    with pytest.raises(KeyboardInterrupt), turns.turn():
+        pytest.fail("still here")
+    assert not threads.submit(job, turns, told, "next").result(SOON)
+
+
+def test_ctrl_c_as_a_callback_begins_ends_it(threads):
+    class Interrupted(threading.Condition):
+        def __exit__(self, *error):
+            super().__exit__(*error)
+            turn._changed = turns._changed
+            raise KeyboardInterrupt
+
+    turns, told = Turns(), []
+    with turns.turn() as turn:
+        turn._changed = Interrupted()
+        with pytest.raises(KeyboardInterrupt), turn.callback():
+            pytest.fail("still here")
+        other = threads.submit(job, turns, told, "other")
+        told.append("first ends")
+    assert not other.result(SOON)
+    assert told == ["first ends", "other begins", "other ends"]
+
+
 def test_a_job_that_fails_gives_its_turn_back(threads):
     turns, told = Turns(), []
     with pytest.raises(ZeroDivisionError), turns.turn() as turn, turn.callback():

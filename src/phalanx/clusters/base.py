@@ -44,7 +44,6 @@ class Session(Protocol):
     """A job in the hands of workers."""
 
     arena: Arena
-    is_interrupted: bool  # whether that was asked for, heeded or not
 
     def run(self, lease: Lease, watch: Watch | None) -> None:
         """Run a lease; what came of it lies in the arena.
@@ -52,12 +51,8 @@ class Session(Protocol):
         Raises what a worker raised, or WorkerLost; the session is then over.
         """
 
-    def interruptible(self) -> AbstractContextManager[None]:
-        """Within it the first Ctrl-C ends a lease, or the next one, at a step's edge, on all hosts
-        the same; the second raises KeyboardInterrupt at once."""
-
     def interrupt(self) -> None:
-        """As the first Ctrl-C does."""
+        """End the lease, or the next one, at a step's edge, on all hosts the same."""
 
     def in_callback(self) -> AbstractContextManager[None]:
         """Within it, between leases, the caller's code runs; it may wait for jobs of any thread."""

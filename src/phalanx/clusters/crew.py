@@ -16,7 +16,7 @@ from time import monotonic
 from typing import NoReturn, Protocol
 
 from phalanx.clusters import wire
-from phalanx.clusters.pool import Member, Pool, shutdown
+from phalanx.clusters.pool import Member, Pool, end_pool
 from phalanx.clusters.process import DropJob, Failure
 from phalanx.data.caller import own_memory
 from phalanx.errors import WorkerError, WorkerLost
@@ -52,7 +52,7 @@ class Crew:
     and give its memory back on leaving. Owns the descriptor `arena`."""
 
     def __init__(self, pool: Pool, n_workers: int, setup: Setup, arena: int, guard: Guard) -> None:
-        self._pool, self._n_workers, self._setup, self._guard = pool, n_workers, setup, guard
+        self.pool, self._n_workers, self._setup, self._guard = pool, n_workers, setup, guard
         self._descriptors = arena, own_memory()
         self._setup_body: tuple[int, bytes] = (0, b"")
         self._body: bytes | None = None
@@ -64,24 +64,25 @@ class Crew:
     def __enter__(self) -> Crew:
         try:
             self._setup_body = FIRST_LIFE, wire.pack(self._setup(FIRST_LIFE))
-            for member in self._pool.take(self._n_workers):
+            for member in self.pool.take(self._n_workers):
                 self.members[member.rank] = member
                 member.due = 0
                 self._set_up(member)
         except BaseException:
             if self.members:
-                shutdown()  # an answer may be on its way, which the next job would take for its own
+                # an answer may be on its way, which the next job would take for its own
+                end_pool(self.pool)
             self._close()
             raise
         return self
 
     def __exit__(self, *error: object) -> None:
         try:
-            if self._pool.is_open:
+            if self.pool.is_open:
                 self._failures, self._guard = {}, Unguarded()
                 self.ask(DropJob())
         except BaseException:
-            shutdown()
+            end_pool(self.pool)
             raise
         finally:
             self._close()
@@ -156,7 +157,7 @@ class Crew:
         """A member is gone: the others are told before anything else is done."""
         del self.members[member.rank]
         decide = self._guard.lost(member.rank)
-        self._cause = self._pool.bury(member)
+        self._cause = self.pool.bury(member)
         actions = decide(self._cause)
         if not self._failures:
             self._perform(actions, member.pid)
@@ -172,7 +173,7 @@ class Crew:
                     raise self._guard.give_up(action, pid, self._cause)
 
     def _start(self, rank: int) -> None:
-        member = self.members[rank] = self._pool.seat(rank)
+        member = self.members[rank] = self.pool.seat(rank)
         member.due = 0
         self._set_up(member)
         if self._body is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 from phalanx.arena import Arena
-from phalanx.clusters.interrupt import on_interrupt
 from phalanx.engine.courier import Courier
 from phalanx.exchange.board import HALT, INTERRUPT, REGROUP
 
@@ -15,13 +14,8 @@ class Halting:
 
     arena: Arena
     _courier: Courier | None
-    is_interrupted = False
-
-    def interruptible(self) -> AbstractContextManager[None]:
-        return on_interrupt(self.interrupt)
 
     def interrupt(self) -> None:
-        self.is_interrupted = True
         self._halt(INTERRUPT)
 
     def in_callback(self) -> AbstractContextManager[None]:

@@ -80,13 +80,13 @@ class Pool:
         except (EOFError, OSError):
             self._process.kill()  # a late answer would be to the wrong question; mended at a fork
         except BaseException:
-            shutdown()  # after half an exchange, the next answer would be to the wrong question
+            end_pool(self)  # after half an exchange, the next answer would be to the wrong question
             raise
 
     def is_sound(self) -> bool:
         """Whether nobody owes an answer, nor has ended while there was nothing to do; idle
         processes say nothing."""
-        if any(member.due for member in self.members):
+        if not self.is_open or any(member.due for member in self.members):
             return False
         poller = select.poll()
         for sock in (self._server, *(member.sock for member in self.members)):
@@ -137,7 +137,7 @@ class Pool:
             self._process.kill()  # stopped, perhaps; a late answer would be to the wrong question
             code = None
         except BaseException:
-            shutdown()  # as when it is asked to load
+            end_pool(self)  # as when it is asked to load
             raise
         return ORPHANED if code is None else _cause(code)
 
@@ -153,7 +153,7 @@ class Pool:
                 pid = self._forked(rank, theirs.fileno())
         except BaseException as error:
             mine.close()
-            shutdown()  # after half an exchange, the next answer would be to the wrong question
+            end_pool(self)  # after half an exchange, the next answer would be to the wrong question
             if not isinstance(error, (EOFError, OSError)):
                 raise
             raise PhalanxError(
@@ -261,20 +261,23 @@ def further_pool() -> Iterator[Pool]:
 def end_further_pools() -> None:
     """End those of the jobs that ran inside another one, since that one is over."""
     while _spare:
-        _close(_spare.pop())
+        end_pool(_spare.pop())
 
 
 def shutdown() -> None:
     """End all worker processes. The next fit that wants some starts them anew."""
+    if _pool is not None:
+        end_pool(_pool)
+
+
+def end_pool(pool: Pool) -> None:
+    """End a pool's processes, and no other pool's: a job in another thread may be using that."""
     global _pool
-    pool, _pool = _pool, None
-    if pool is not None:
-        _close(pool)
-
-
-def _close(pool: Pool) -> None:
-    with contextlib.suppress(OSError):
-        pool.close()
+    if pool is _pool:
+        _pool = None
+    if pool.is_open:
+        with contextlib.suppress(OSError):
+            pool.close()
 
 
 def _forget_after_fork() -> None:

@@ -11,13 +11,7 @@ from phalanx.clusters.base import Forward, Session, Tell, Watch
 from phalanx.clusters.crew import Crew, WorkerFailed
 from phalanx.clusters.halting import Halting
 from phalanx.clusters.hosts.courier_thread import beside
-from phalanx.clusters.pool import (
-    Pool,
-    end_further_pools,
-    further_pool,
-    shutdown,
-    warm_pool,
-)
+from phalanx.clusters.pool import Pool, end_further_pools, end_pool, further_pool, warm_pool
 from phalanx.clusters.process import TakeForward, TakeJob, Told
 from phalanx.clusters.supervisor import GLANCE, Supervisor
 from phalanx.clusters.surroundings import Surroundings
@@ -89,7 +83,7 @@ class Processes:
                 guard = _Repeating(self.n_workers)
                 crew = Crew(pool, self.n_workers, lambda life: message, descriptor, guard)
 
-            with crew, closing_pool_on_error():
+            with crew, ending_on_error(pool):
                 crew.ask(None)
             return arena["outputs"].copy()
 
@@ -105,15 +99,15 @@ def closing_on_error(descriptor: int) -> Iterator[None]:
 
 
 @contextmanager
-def closing_pool_on_error() -> Iterator[None]:
-    """Raise a worker's exception as the worker's own; any other one closes the pool, so that
+def ending_on_error(pool: Pool) -> Iterator[None]:
+    """Raise a worker's exception as the worker's own; any other one ends the pool, so that
     nothing is left of it, and the next job starts a new one."""
     try:
         yield
     except WorkerFailed as failed:
         failed.reraise()
     except BaseException:
-        shutdown()
+        end_pool(pool)
         raise
 
 
@@ -167,7 +161,7 @@ class _Session(Halting):
         try:
             with (
                 beside(self._courier, self._supervisor.timetable),
-                closing_pool_on_error(),
+                ending_on_error(self._crew.pool),
             ):
                 self._crew.ask(lease, look)
         except BaseException:

@@ -21,17 +21,18 @@ class Turns:
     @contextmanager
     def turn(self) -> Iterator[Turn]:
         """Wait for a turn of this thread's, and have it until the context is left."""
-        thread = threading.get_ident()
-        with self._changed:
-            self._changed.wait_for(lambda: self._lets_in(thread))
-            turn = Turn(thread, bool(self._open), self._open, self._changed)
-            self._open.append(turn)
-        try:
+        turn = Turn(self._open, self._changed)
+        try:  # around all of it, since Ctrl-C may come between any two lines
+            with self._changed:
+                self._changed.wait_for(lambda: self._lets_in(turn.thread))
+                turn.is_inside = bool(self._open)
+                self._open.append(turn)
             yield turn
         finally:
             with self._changed:
-                self._open.remove(turn)
-                self._changed.notify_all()
+                if turn in self._open:
+                    self._open.remove(turn)
+                    self._changed.notify_all()
 
     def _lets_in(self, thread: int) -> bool:
         if not self._open:
@@ -41,21 +42,20 @@ class Turns:
 
 
 class Turn:
-    """One job's. is_inside: whether another one waits for its end."""
+    """One job's, in this thread. is_inside: whether another one waits for its end."""
 
-    def __init__(
-        self, thread: int, is_inside: bool, open_: list[Turn], changed: threading.Condition
-    ) -> None:
-        self.thread, self.is_inside, self.is_in_callback = thread, is_inside, False
+    def __init__(self, open_: list[Turn], changed: threading.Condition) -> None:
+        self.thread = threading.get_ident()
+        self.is_inside = self.is_in_callback = False
         self._open, self._changed = open_, changed
 
     @contextmanager
     def callback(self) -> Iterator[None]:
         """Within it turns of any thread may begin; on leaving it, those that did are waited for."""
-        with self._changed:
-            self.is_in_callback = True
-            self._changed.notify_all()
         try:
+            with self._changed:
+                self.is_in_callback = True
+                self._changed.notify_all()
             yield
         finally:
             with self._changed:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from phalanx.arena import Arena
 from phalanx.clusters.base import Watch
@@ -15,7 +16,7 @@ from phalanx.clusters.supervisor import GLANCE
 def watched(arena: Arena, watch: Watch | None) -> Iterator[None]:
     """Within it, a thread calls `watch` about twenty times a second; it is over at the end.
 
-    An exception of `watch` is raised at the end.
+    An exception of `watch` is raised at the end. Nobody looks where no thread can be had.
     """
     if watch is None:
         yield
@@ -30,12 +31,22 @@ def watched(arena: Arena, watch: Watch | None) -> Iterator[None]:
         except BaseException as error:
             failed.append(error)
 
-    thread = threading.Thread(target=look, name="phalanx-watch", daemon=True)
-    thread.start()
+    thread = started("phalanx-watch", look)
     try:
         yield
     finally:
         is_over.set()
-        thread.join()
+        if thread is not None:
+            thread.join()
     if failed:
         raise failed[0]
+
+
+def started(name: str, work: Callable[..., None], *args: Any) -> threading.Thread | None:
+    """A thread that does some work beside this one; None where the system has no more of them."""
+    thread = threading.Thread(target=work, args=args, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return None
+    return thread

@@ -70,8 +70,7 @@ class Course:
 
         Raises HostLost; `halted` then says where it stands.
         """
-        with self.session.interruptible():
-            return self._stand(self._go_on())
+        return self._stand(self._go_on())
 
     def _go_on(self) -> Reason | None:
         """Lease after lease."""

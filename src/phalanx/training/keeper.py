@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any
 
 from phalanx.arena import Arena
+from phalanx.clusters.watching import started
 from phalanx.data.fingerprint import fingerprint
 from phalanx.data.samples import Samples
 from phalanx.engine.ledger import Ledger
@@ -69,8 +70,8 @@ class Keeper:
         if self._due is not None and door[SNAPSHOT_TAKEN] >= self._due:
             self._due = None
             self._write_beside(int(door[SNAPSHOT_TAKEN]))
-        elif self._due is None:
-            self._ask(int(door[OPENED]))
+        elif self._due is None:  # the tick of the last one may be open still
+            self._ask(max(int(door[OPENED]), int(door[SNAPSHOT_TAKEN]) + 1))
 
     def wait(self) -> None:
         """Wait until nothing is being written any more."""
@@ -79,9 +80,8 @@ class Keeper:
 
     def close(self, standing: Standing) -> None:
         """The training is over: write the last one, for whoever wants to go on from here."""
-        if self._thread is not None:
-            self.wait()
-            self._report()
+        self.wait()
+        self._report()
         facts = facts_of(standing)
         self._write(
             arrays_of(standing.state), {"identity": self.identity, "extra": self.extra, **facts}
@@ -126,17 +126,16 @@ class Keeper:
         standing = _facts(position, progress, records, None, self._settings)
         facts = {"identity": self.identity, "extra": self.extra, **standing}
         self._last = monotonic()
-        self._thread = threading.Thread(
-            target=self._write, args=(arrays, facts), name="phalanx-keeper", daemon=True
-        )
-        self._thread.start()
+        self._thread = started("phalanx-keeper", self._write, arrays, facts)
+        if self._thread is None:
+            self._write(arrays, facts)
 
     def _write(self, arrays: dict[str, Array], facts: dict[str, Any]) -> None:
         step, begun = facts["position"]["updates"], monotonic()
         try:
             path = checkpoint.save(self.folder, step, arrays, facts)
-        except CheckpointError as error:
-            self._written = Event(FAILED, step, str(error), at=begun)
+        except (CheckpointError, MemoryError) as error:
+            self._written = Event(FAILED, step, str(error) or "out of memory", at=begun)
         else:
             took = 1000 * (monotonic() - begun)
             detail = f"{path.name}, written beside the training in {took:.0f} ms"

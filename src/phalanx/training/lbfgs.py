@@ -10,6 +10,7 @@ import numpy as np
 
 from phalanx.clusters.base import Session
 from phalanx.clusters.hosts.launched import launched
+from phalanx.clusters.interrupt import on_interrupt
 from phalanx.clusters.threads import one_blas_thread
 from phalanx.data.samples import Samples
 from phalanx.engine.ledger import Ledger
@@ -67,7 +68,7 @@ def minimize(job: Job, start: State, training: Samples, limits: Limits) -> Minim
             telling_others(group),
             one_blas_thread(),
             cluster.session(job, training, None, history.events.append) as session,
-            session.interruptible(),
+            on_interrupt(session.interrupt),
         ):
             objective = _Objective(job, session, history)
             status, message, reason = _descend(objective, path, limits)

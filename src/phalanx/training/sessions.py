@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from phalanx.clusters.base import Session
 from phalanx.clusters.control import Control
 from phalanx.clusters.hosts.launched import Hosts
 from phalanx.clusters.hosts.machine import fingerprint
@@ -48,7 +49,8 @@ class Sessions:
         self.following, self.history = following, history
         self.control = following.control or Control(job.n_workers)
         self.tell = telling(history, following)
-        self._has_resumed = self._is_interrupted = False
+        self._has_resumed = self.is_interrupted = False
+        self._session: Session | None = None
         self._keeper: Keeper | None = None
         self._held = ExitStack()
 
@@ -57,6 +59,17 @@ class Sessions:
         if self._keeper is not None:
             self._keeper.wait()
         self._held.close()
+
+    def interrupt(self) -> None:
+        """The first Ctrl-C: end at the next step's edge, be it in a session that is yet to come.
+
+        Raises KeyboardInterrupt where there is nothing yet that could be lost.
+        """
+        if self._session is None and not self.history.spans:
+            raise KeyboardInterrupt
+        self.is_interrupted = True
+        if self._session is not None:
+            self._session.interrupt()
 
     def begin(
         self, standing: Standing, hosts: Hosts, group: Group | None
@@ -100,7 +113,8 @@ class Sessions:
         cluster = cluster_of(job.model, job.n_seats, job.n_workers, group)
         with cluster.session(job, self.training, self.validation, self.tell) as session:
             self.control.attach(session)
-            if self._is_interrupted:  # while hosts changed, which came first
+            self._session = session
+            if self.is_interrupted:  # while workers or hosts changed, which came first
                 session.interrupt()
             keeper = self.keeper_of(group)
             course = Course(job, session, standing, self.history, self.following, keeper, group)
@@ -113,8 +127,8 @@ class Sessions:
                 course.show()
                 return course.halted(), lost
             finally:
+                self._session = None
                 self.control.attach(None)
-                self._is_interrupted = session.is_interrupted
         if group is not None and standing.reason is not None:
             try:  # nobody leaves before all have what they need to end
                 gather(group, "the end of a session", None)

@@ -11,6 +11,7 @@ import numpy as np
 
 from phalanx.clusters.base import Forward
 from phalanx.clusters.hosts.launched import Hosts, launched
+from phalanx.clusters.interrupt import on_interrupt
 from phalanx.data.samples import Samples
 from phalanx.exchange.group import Group
 from phalanx.job import Job, chunk_bounds
@@ -72,10 +73,10 @@ def train(
         with telling_others(group):
             job = replace(job, keeps_snapshots=following.checkpoints is not None)
             sessions = Sessions(job, start, training, validation, following, history)
-        with closing(sessions):
+        with on_interrupt(sessions.interrupt), closing(sessions):
             standing = run_through(sessions, Standing(start, progress), hosts, group)
-    steps = standing.state.updates - first_update
-    run = record_run(sessions.job, standing, history, monotonic() - begun, steps)
+            steps = standing.state.updates - first_update
+            run = record_run(sessions.job, standing, history, monotonic() - begun, steps)
     assert standing.reason is not None
     return Trained(standing.state, standing.records, standing.progress, standing.reason, run)
 
@@ -96,6 +97,8 @@ def run_through(
                 standing, group = sessions.regroup(standing, hosts, group, lost)
     if sessions.history.spans:
         sessions.keep(standing, group)
+    if sessions.is_interrupted:  # after the last step, perhaps
+        standing.reason = Reason.INTERRUPTED
     return standing
 
 
