@@ -164,7 +164,7 @@ class Supervisor:
         self.view, actions = membership.follow(self.view, event)
         for action in actions:
             if isinstance(action, Start):
-                self._patience.forget(action.rank, monotonic())
+                self._patience.forget(action.rank)
         return actions
 
     def _see_who_joined(self) -> None:
@@ -208,7 +208,7 @@ class Supervisor:
         at = self.seats.at(rank)
         is_at_work = at.tick == opened and at.phase not in IDLE
         # whoever only waits gives signs of life, so in a step that does not end any silence counts
-        return is_at_work or self._patience.step_age(monotonic()) > LEAST_BOUND
+        return is_at_work or self._patience.step_age > LEAST_BOUND
 
     def _step(self, tick: int) -> int:
         """Optimiser steps before a tick."""
