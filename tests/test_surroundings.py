@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from phalanx import CheckpointError, MLPClassifier
 from phalanx.clusters import pool
+from phalanx.clusters.process import TakeJob, Told, _worker
 from phalanx.clusters.surroundings import Surroundings
 from phalanx.training.claim import claimed
 
@@ -120,6 +122,17 @@ def test_standard_streams(tmp_path, n_jobs, closed):
     assert ended.stderr == ""
     assert len(file.read_text()) == 64
     assert ended.stdout.count("told") == 0 if ">&-" in closed else ended.stdout.count("told") >= 2
+
+
+def test_what_a_worker_was_sent_is_closed_where_it_cannot_take_the_job():
+    around = replace(Surroundings.here(), depth=1)
+    told = Told(around, (), None, {}, None, None)
+    descriptors = [*os.pipe()]
+    with pytest.raises(RecursionError):
+        _worker(TakeJob(1, told), descriptors, 0)
+    for descriptor in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
 
 
 # -- what a forked child inherits ----------------------------------------------------------------
