@@ -94,7 +94,8 @@ class Supervisor:
                 cause = "it was ended for being stuck"
             wound.detail = f"{cause} while {_doing(activity)}"
             self._wounds.append(wound)
-            return self._follow(Ended(rank, life, None if cause == ORPHANED else _task(activity)))
+            task = Task(tick, "orphaned", 0) if cause == ORPHANED else _task(activity)
+            return self._follow(Ended(rank, life, task))
 
         return decide
 
@@ -249,4 +250,5 @@ def _doing(activity: Activity) -> str:
         "leave": "waiting for the next step",
         "open": "opening the next step",
         "evaluate": f"scoring chunk {activity.task} of the validation samples",
+        "orphaned": "losing one fork server after another",
     }[activity.phase]
