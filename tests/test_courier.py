@@ -10,6 +10,7 @@ import pytest
 
 from host_threads import Table, ThreadHosts, in_threads, train_alone, train_together
 from phalanx.clusters.hosts.talking import gather, lead
+from phalanx.clusters.processes import Processes
 from phalanx.data.samples import TableSamples
 from phalanx.engine.courier import Courier
 from phalanx.engine.making import SideBySide
@@ -360,6 +361,19 @@ def test_the_wish_to_end_goes_before_the_wish_for_other_workers():
     courier.door[HALT] = 0
     courier._heed(np.array([[0], [0]]))
     assert courier.door[HALT] == 0
+
+
+def test_a_host_that_has_no_memory_for_its_courier_leaves_nothing(monkeypatch):
+    """As tests/conftest.py looks."""
+
+    def without_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("phalanx.clusters.processes.Courier", without_memory)
+    (group,) = Table(1).groups()
+    session = Processes(2, group).session(case("plain"), TRAINING, None, print)
+    with pytest.raises(MemoryError), session:
+        pass
 
 
 class TestTalking:

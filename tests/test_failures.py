@@ -89,6 +89,35 @@ def test_an_exception_that_cannot_be_pickled_still_arrives():
     assert is_usable()
 
 
+def test_an_exception_arrives_although_the_worker_that_raised_it_died_before_it_had_told(tmp_path):
+    """The first process that is asked raises what ends it when it is sent, the second goes on, and
+    the first one's replacement raises as well."""
+    asked = []
+
+    class Deadly(BaseException):
+        def __reduce__(self):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def number():
+        with open(tmp_path / "asked", "ab", buffering=0) as file:
+            file.write(b".")
+            return file.tell()
+
+    def rule(grads_Sn, weights_S):
+        if not asked:
+            asked.append(number())
+            if asked[0] == 1:
+                raise Deadly
+            if asked[0] > 2:
+                fails()
+        return grads_Sn.mean(axis=0)
+
+    settings = {**SETTINGS, "hidden_layer_sizes": (60, 800), "max_iter": 10**6}
+    with pytest.raises(UserFunctionError, match="rule raised ArithmeticError: broken"):
+        MLPClassifier(**settings, aggregation=rule).fit(X, Y)
+    assert is_usable()
+
+
 @pytest.mark.parametrize(
     ("death", "told"),
     [

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from phalanx.arena import Arena
+from phalanx.clusters.pool import ORPHANED
 from phalanx.clusters.supervisor import Supervisor
 from phalanx.data.samples import TableSamples
 from phalanx.engine import presence
@@ -17,7 +18,7 @@ from phalanx.models.mlp import MLPSpec
 from phalanx.pure.aggregation import mean
 from phalanx.pure.assignment import dynamic, round_robin
 from phalanx.pure.faults import Fault
-from phalanx.pure.membership import GiveUp, Start
+from phalanx.pure.membership import GiveUp, Start, deaths_that_accuse
 from phalanx.pure.optimizers import Adam
 from phalanx.pure.plan import Plan, sequential
 from phalanx.pure.schedules import Constant
@@ -253,6 +254,16 @@ def test_a_leader_that_dies_again_and_again_while_it_decides_is_given_up():
             break
     (given_up,) = (action for action in actions if isinstance(action, GiveUp))
     assert given_up.task.phase == "open"
+
+
+def test_workers_whose_fork_servers_are_ended_again_and_again_are_given_up():
+    """As by a function of the user's that ends its parent."""
+    scene, ends = Scene(), deaths_that_accuse(1)
+    found = [scene.supervisor.lost(0)(ORPHANED) for _ in range(ends)]
+    assert found[:-1] == [[Start(0, life)] for life in range(2, ends + 1)]
+    ((given_up,),) = found[-1:]
+    error = scene.supervisor.give_up(given_up, 1, ORPHANED)
+    assert "losing one fork server after another in step 0: its fork server was ended" in str(error)
 
 
 class Players:

@@ -244,6 +244,27 @@ def test_a_leader_that_dies_while_it_divides_leaves_no_owner_who_does_not_count(
     assert {*stage.arena["shard_owner"].tolist()} <= {*stage.seats.active()}
 
 
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_a_first_division_that_a_leader_did_not_live_to_finish_is_made_by_its_own_replacement(
+    n_workers, monkeypatch
+):
+    stage = Stage(n_workers)
+    with monkeypatch.context() as patched:
+        patched.setattr("phalanx.engine.leader.assign", lambda *_: next(iter([])))
+        with pytest.raises(StopIteration):
+            stage.leader.open(1)
+    stage.arena["shard_owner"][...] = 3  # as anything that is no plan
+    stage.lose(0)
+    stage.bear(0, life=2)
+    stage.succeed()
+    stage.run(1)
+    assert stage.seats.active() == list(range(n_workers))
+    assert stage.shares == [[8, 0, 0, 0], [4, 4, 0, 0]][n_workers - 1]
+    plan = stage.door[PLAN]
+    stage.run(1)
+    assert stage.door[PLAN] == plan, "it is finished"
+
+
 def test_a_halt_is_obeyed_at_the_next_tick():
     stage = Stage()
     stage.run(1)

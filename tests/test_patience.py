@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.clusters.patience import FACTOR, FADING, FIRST_BOUND, LEAST_BOUND, Patience
+from phalanx.clusters.patience import AWAY, FACTOR, FADING, FIRST_BOUND, LEAST_BOUND, Patience
 
 GLANCE = 0.05
 
@@ -20,9 +20,16 @@ class Watched:
             self.make_step(step)
 
     def make_step(self, seconds):
-        self.see(busy=range(len(self.signs)), after=seconds)
+        self.watch(seconds, busy=range(len(self.signs)))
         self.opened += 1
         return self.see(busy=range(len(self.signs)))
+
+    def watch(self, seconds, busy=()):
+        """Whom it names in this time, in which it looks again and again."""
+        named, end = [], self.now + seconds
+        while self.now < end:
+            named += self.see(busy, after=min(GLANCE, end - self.now))
+        return named
 
     def see(self, busy=(), after=0.0):
         """Whom it names, some time later, the busy having given signs of life."""
@@ -60,15 +67,17 @@ def test_the_bound_follows_the_longest_step_of_late_and_is_never_less_than_half_
 @given(st.lists(st.floats(0, 0.9 * LEAST_BOUND), max_size=60))
 def test_whoever_gives_signs_of_life_is_never_named(pauses):
     watched = Watched(step=0.001)
-    assert not any(watched.see(busy=[0, 1], after=pause) for pause in pauses)
+    for pause in pauses:
+        assert watched.watch(pause) == []
+        assert watched.see(busy=[0, 1]) == []
 
 
 @given(st.floats(0.001, 2))
 def test_a_silent_one_is_named_once_the_bound_is_over_and_nobody_else_is(step):
     watched = Watched(step=step)
     bound = watched.patience.bound
-    assert watched.see(busy=[0], after=0.99 * bound) == []
-    assert watched.see(busy=[0], after=0.02 * bound) == [1]
+    assert watched.watch(0.99 * bound, busy=[0]) == []
+    assert watched.watch(0.02 * bound, busy=[0]) == [1]
 
 
 def test_each_time_that_one_is_named_in_a_step_it_is_given_twice_as_long():
@@ -113,3 +122,17 @@ def test_the_time_between_two_leases_is_no_measure_and_no_silence():
     watched.opened += 1
     assert watched.see() == []
     assert watched.named_after(1, busy=[0]) == pytest.approx(LEAST_BOUND, abs=2 * GLANCE)
+
+
+@given(st.floats(AWAY, 10_000))
+def test_a_pause_in_which_nobody_looked_either_is_no_measure_and_little_silence(pause):
+    """As that of a whole machine; who hangs since before it is found all the same."""
+    watched = Watched(step=0.01)
+    bound = watched.patience.bound
+    assert watched.see(after=pause) == []
+    assert watched.see(busy=[0]) == []
+    assert watched.named_after(1, busy=[0]) == pytest.approx(bound - AWAY, abs=2 * GLANCE)
+    watched.make_step(0.01)
+    assert watched.see(after=pause) == []
+    watched.make_step(0.01)
+    assert watched.patience.bound <= FACTOR * (AWAY + 0.01 + GLANCE)

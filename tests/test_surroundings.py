@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from phalanx import CheckpointError, MLPClassifier
+from phalanx import CheckpointError, MLPClassifier, PhalanxError
 from phalanx.clusters import pool
+from phalanx.clusters.process import TakeJob, Told, _worker
 from phalanx.clusters.surroundings import Surroundings
 from phalanx.training.claim import claimed
 
@@ -122,6 +124,17 @@ def test_standard_streams(tmp_path, n_jobs, closed):
     assert ended.stdout.count("told") == 0 if ">&-" in closed else ended.stdout.count("told") >= 2
 
 
+def test_what_a_worker_was_sent_is_closed_where_it_cannot_take_the_job():
+    around = replace(Surroundings.here(), depth=1)
+    told = Told(around, (), None, {}, None, None)
+    descriptors = [*os.pipe()]
+    with pytest.raises(RecursionError):
+        _worker(TakeJob(1, told), descriptors, 0)
+    for descriptor in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+
+
 # -- what a forked child inherits ----------------------------------------------------------------
 
 
@@ -222,3 +235,39 @@ def test_whoever_ends_after_the_pool_is_buried_already(fresh):
     (member,) = fresh.take(1)
     pool.shutdown()
     assert "fork server" in fresh.bury(member)
+
+
+@pytest.fixture
+def crowded(fresh, tmp_path, monkeypatch):
+    """A pool whose fork server finds no room for a process, so many times."""
+
+    def made(refusals, patience):
+        code = f"""
+        import os
+        from phalanx.clusters import forkserver
+        forkserver.FORK_PATIENCE = {patience}
+        refusals, fork = iter(range({refusals})), os.fork
+        def crowded():
+            if next(refusals, None) is None:
+                return fork()
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        os.fork = crowded
+        """
+        (tmp_path / "crowded.py").write_text(textwrap.dedent(code))
+        monkeypatch.syspath_prepend(tmp_path)
+        warm = pool.warm_pool()  # with that path
+        warm.load(("crowded",))
+        return warm
+
+    return made
+
+
+def test_a_worker_is_forked_once_there_is_room_for_it(crowded):
+    (member,) = crowded(refusals=2, patience=60).take(1)
+    assert member.pid > 1
+
+
+def test_where_there_is_no_room_for_a_worker_it_is_said(crowded, capfd):
+    with pytest.raises(PhalanxError, match=r"no room for one more process .*unavailable"):
+        crowded(refusals=10**9, patience=0).take(1)
+    assert capfd.readouterr().err == "", "the fork server has ended in order"

@@ -113,11 +113,8 @@ class Arena:
 
     @classmethod
     def attach(cls, fields: Fields, descriptor: int) -> Arena:
-        """The arena behind a descriptor that another process made; closes the descriptor."""
-        try:
-            return cls(fields, mmap.mmap(descriptor, _size(fields)))
-        finally:
-            os.close(descriptor)
+        """The arena behind a descriptor (yours to close) that another process made."""
+        return cls(fields, mmap.mmap(descriptor, _size(fields)))
 
 
 def anonymous_file() -> int:

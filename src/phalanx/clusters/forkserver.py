@@ -16,11 +16,13 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from time import monotonic, sleep
 from typing import NoReturn
 
 from phalanx.clusters import wire
 
 PR_SET_PDEATHSIG = 1
+FORK_PATIENCE = 5.0  # seconds for the system to have room for one more process
 
 
 def main(descriptor: int) -> None:
@@ -38,7 +40,8 @@ def main(descriptor: int) -> None:
             if request[0] == "fork":
                 gc.freeze()  # what is loaded stays: workers need not look through it, nor copy it
                 pid = _fork(driver, request[1], descriptors[0])
-                children.add(pid)
+                if isinstance(pid, int):
+                    children.add(pid)
                 wire.send(driver, pid)
             elif request[0] == "load":
                 _load(request[1])
@@ -63,14 +66,27 @@ def _load(libraries: Sequence[str]) -> None:
     gc.collect()
 
 
-def _fork(driver: socket.socket, rank: int, descriptor: int) -> int:
+def _fork(driver: socket.socket, rank: int, descriptor: int) -> int | OSError:
+    """The pid of a new worker, or why there is none."""
     server = os.getpid()
-    pid = os.fork()
+    pid = _pid_or_error()
     if pid == 0:
         driver.close()
         _become_worker(server, rank, descriptor)
     os.close(descriptor)
     return pid
+
+
+def _pid_or_error() -> int | OSError:
+    """What a fork returns, tried for a while where the system has no room for one more process."""
+    deadline = monotonic() + FORK_PATIENCE
+    while True:
+        try:
+            return os.fork()
+        except OSError as error:
+            if monotonic() > deadline:
+                return error
+        sleep(0.05)
 
 
 def _become_worker(server: int, rank: int, descriptor: int) -> NoReturn:

@@ -9,12 +9,18 @@ FIRST_BOUND = 30.0  # seconds, until a step has been measured
 LEAST_BOUND = 0.5  # seconds; a machine that is busy with other things may well pause for a tenth
 FACTOR = 20  # times the longest step of late
 FADING = 0.8  # of what was once long, with each look that finds new steps
+AWAY = 0.25  # seconds that count between two looks: for longer, the driver was held up as well
 
 
 class Patience:
-    """When each worker last gave a sign of life, and how long a sign may be missing."""
+    """When each worker last gave a sign of life, and how long a sign may be missing.
+
+    On a clock that stands still while nobody looks: when a whole machine pauses, nobody in it could
+    have given a sign.
+    """
 
     def __init__(self, n_seats: int) -> None:
+        self._now = self._looked = 0.0  # on that clock; on the caller's
         self._signs: list[object] = [None] * n_seats
         self._since = [0.0] * n_seats
         self._named = [0] * n_seats
@@ -24,17 +30,19 @@ class Patience:
 
     def begin(self, now: float, opened: int) -> None:
         """Nobody has been silent yet, and no step was opened since."""
-        self._since, self._named = [now] * len(self._since), [0] * len(self._named)
+        self._looked = now
+        self._since, self._named = [self._now] * len(self._since), [0] * len(self._named)
         self._begun = self._opened = opened
-        self._opened_since = self._measured_since = now
+        self._opened_since = self._measured_since = self._now
 
-    def forget(self, rank: int, now: float) -> None:
+    def forget(self, rank: int) -> None:
         """Another process is to have the seat; until its first sign it has the first bound."""
-        self._signs[rank], self._since[rank], self._is_new[rank] = None, now, True
+        self._signs[rank], self._since[rank], self._is_new[rank] = None, self._now, True
 
-    def step_age(self, now: float) -> float:
+    @property
+    def step_age(self) -> float:
         """Seconds that the present step has been open, as far as was seen."""
-        return now - self._opened_since
+        return self._now - self._opened_since
 
     @property
     def bound(self) -> float:
@@ -50,14 +58,16 @@ class Patience:
         slow gets through. The silence itself is no measure of the step, else each would be waited
         for `FACTOR` times longer than the one before.
         """
-        self._measure(now, opened)
+        self._now += min(now - self._looked, AWAY)
+        self._looked = now
+        self._measure(opened)
         found = []
         for rank, sign in enumerate(signs):
             if sign != self._signs[rank]:
                 self._is_new[rank] = self._signs[rank] is None and self._is_new[rank]
-                self._signs[rank], self._since[rank] = sign, now
-            elif rank in among and now - self._since[rank] > self._bound_of(rank):
-                self._since[rank] = self._measured_since = now
+                self._signs[rank], self._since[rank] = sign, self._now
+            elif rank in among and self._now - self._since[rank] > self._bound_of(rank):
+                self._since[rank] = self._measured_since = self._now
                 self._named[rank] += 1
                 found.append(rank)
         return found
@@ -66,13 +76,13 @@ class Patience:
         bound = FIRST_BOUND if self._is_new[rank] else self.bound
         return float(bound * 2 ** self._named[rank])
 
-    def _measure(self, now: float, opened: int) -> None:
+    def _measure(self, opened: int) -> None:
         if opened == self._opened:
             return
         # the first step may include starting processes; alone it is no measure
         if self._opened > self._begun or opened > self._begun + 1:
-            seconds = (now - self._measured_since) / (opened - self._opened)
+            seconds = (self._now - self._measured_since) / (opened - self._opened)
             self._longest = max(FADING * self._longest, seconds)
         self._named = [0] * len(self._named)
         self._opened = opened
-        self._opened_since = self._measured_since = now
+        self._opened_since = self._measured_since = self._now

@@ -182,6 +182,12 @@ class Pool:
     def _ask_for_fork(self, rank: int, descriptor: int) -> int:
         wire.send(self._server, ("fork", rank), [descriptor])
         pid, _ = wire.receive(self._server)
+        if isinstance(pid, OSError):
+            raise PhalanxError(
+                f"worker {rank} could not be started: the system had no room for one more process "
+                f"({pid}). End others, raise the limit (ulimit -u, or a container's pids.max), or "
+                "use fewer workers."
+            )
         return int(pid)
 
 

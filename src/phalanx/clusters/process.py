@@ -19,7 +19,7 @@ from phalanx.clusters.inprocess import predict_chunks
 from phalanx.clusters.surroundings import Surroundings
 from phalanx.data.placement import Placement
 from phalanx.engine.worker import Worker
-from phalanx.exchange.board import ABORT, Aborted
+from phalanx.exchange.board import Aborted
 from phalanx.job import Job, Lease
 from phalanx.pure.faults import Script
 
@@ -79,7 +79,6 @@ def serve(sock: socket.socket, rank: int) -> None:
     os.register_at_fork(after_in_child=sock.close)
     keep_freed_memory()
     worker: Worker | None = None
-    arena: Arena | None = None
     garbage = Garbage()
     while True:
         answer: Any = None
@@ -93,51 +92,50 @@ def serve(sock: socket.socket, rank: int) -> None:
         try:
             match message:
                 case TakeJob():
-                    message.told.around.take()
-                    arena = Arena.attach(message.told.fields, descriptors[0])
-                    worker = _worker(message, arena, descriptors[1], rank)
+                    worker = _worker(message, descriptors, rank)
                 case Lease():
                     assert worker is not None
                     worker.run(message)
                 case TakeForward():
-                    message.around.take()
                     _predict(message, descriptors, rank)
                     garbage.collect()
                 case DropJob():
-                    worker = arena = None
+                    worker = None
                     garbage.collect()
         except BaseException as error:  # an EOFError of the user's function, too
-            if arena is not None:
-                arena["door"][ABORT] = 1
-            answer = _failure(error)
+            answer = _failure(error)  # the driver has the others stop, once it has this
         try:
             wire.send(sock, answer)
         except OSError:
             return
 
 
-def _worker(message: TakeJob, arena: Arena, memory: int, rank: int) -> Worker:
+def _worker(message: TakeJob, descriptors: list[int], rank: int) -> Worker:
     told: Told = message.told
-    with closing_descriptor(memory):
+    with closing_all(descriptors) as (shared, memory):
+        told.around.take()
+        arena = Arena.attach(told.fields, shared)
         training = told.training.attach(arena, memory)
         validation = told.validation.attach(arena, memory) if told.validation else None
     return Worker(told.job, arena, training, validation, rank, message.life, told.script)
 
 
 def _predict(message: TakeForward, descriptors: list[int], rank: int) -> None:
-    arena = Arena.attach(message.fields, descriptors[0])
-    with closing_descriptor(descriptors[1]):
-        samples = message.samples.attach(arena, descriptors[1])
+    with closing_all(descriptors) as (shared, memory):
+        message.around.take()
+        arena = Arena.attach(message.fields, shared)
+        samples = message.samples.attach(arena, memory)
     predict_chunks(message.work, arena["parameters"], samples, arena["outputs"], rank)
 
 
 @contextmanager
-def closing_descriptor(descriptor: int) -> Iterator[None]:
-    """Close a descriptor at the end."""
+def closing_all(descriptors: list[int]) -> Iterator[list[int]]:
+    """Close descriptors at the end."""
     try:
-        yield
+        yield descriptors
     finally:
-        os.close(descriptor)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def _failure(error: BaseException) -> Failure:

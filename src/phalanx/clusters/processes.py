@@ -59,8 +59,8 @@ class Processes:
                 if validation and place_validation:
                     place_validation.copy_in(validation, arena, descriptor)
                 supervisor = Supervisor(job, arena, tell)
+                courier = Courier(job, arena, self.group) if self.group else None
                 crew = Crew(pool, job.n_workers, setup, descriptor, supervisor)
-            courier = Courier(job, arena, self.group) if self.group else None
             # a mean that the courier makes is part of the answer
             limited = one_blas_thread() if job.sends_means else nullcontext()
             with crew, limited:

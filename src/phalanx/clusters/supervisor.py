@@ -94,7 +94,8 @@ class Supervisor:
                 cause = "it was ended for being stuck"
             wound.detail = f"{cause} while {_doing(activity)}"
             self._wounds.append(wound)
-            return self._follow(Ended(rank, life, None if cause == ORPHANED else _task(activity)))
+            task = Task(tick, "orphaned", 0) if cause == ORPHANED else _task(activity)
+            return self._follow(Ended(rank, life, task))
 
         return decide
 
@@ -164,7 +165,7 @@ class Supervisor:
         self.view, actions = membership.follow(self.view, event)
         for action in actions:
             if isinstance(action, Start):
-                self._patience.forget(action.rank, monotonic())
+                self._patience.forget(action.rank)
         return actions
 
     def _see_who_joined(self) -> None:
@@ -208,7 +209,7 @@ class Supervisor:
         at = self.seats.at(rank)
         is_at_work = at.tick == opened and at.phase not in IDLE
         # whoever only waits gives signs of life, so in a step that does not end any silence counts
-        return is_at_work or self._patience.step_age(monotonic()) > LEAST_BOUND
+        return is_at_work or self._patience.step_age > LEAST_BOUND
 
     def _step(self, tick: int) -> int:
         """Optimiser steps before a tick."""
@@ -249,4 +250,5 @@ def _doing(activity: Activity) -> str:
         "leave": "waiting for the next step",
         "open": "opening the next step",
         "evaluate": f"scoring chunk {activity.task} of the validation samples",
+        "orphaned": "losing one fork server after another",
     }[activity.phase]

@@ -115,18 +115,24 @@ class Leader:
             return
         newcomers = self.seats.newcomers()
         if newcomers:
-            door[PLAN] += 1  # before as well: whoever enters meanwhile looks anew
+            door[PLAN] += 2  # before as well: whoever enters meanwhile looks anew
         for rank in newcomers:
             self.seats.admit(rank, tick)
         if newcomers:
-            door[PLAN] += 1
+            door[PLAN] += 2
         owners, living = self.seats.active(), self.seats.alive(tick)
         wanted = [rank for rank in living if rank < door[WANTED]] or living[:1]
-        if (is_due or wanted != owners) and self._all_left(owners, living, tick - 1):
+        is_wrong = wanted != owners or self._is_torn
+        if (is_due or is_wrong) and self._all_left(owners, living, tick - 1):
             self._divide(wanted)
-            owners = wanted
-        if owners == wanted == list(range(door[WANTED])):  # nobody is missing
+            is_wrong = False
+        if not is_wrong and wanted == list(range(door[WANTED])):  # nobody is missing
             self._settled = known
+
+    @property
+    def _is_torn(self) -> bool:
+        """Whether a leader has died while it divided, and left a plan that is none."""
+        return bool(self.board.door[PLAN] % 2)
 
     def _all_left(self, owners: list[int], living: list[int], tick: int) -> bool:
         """Whether every living owner has done with `tick`, given a moment for its last word."""
@@ -146,7 +152,7 @@ class Leader:
         known = [self._speeds[rank] for rank in ranks if self._speeds[rank]]
         usual = sum(known) / len(known) if known else 1.0
         speeds = [self._speeds[rank] or usual for rank in ranks]
-        self.board.door[PLAN] += 1  # before as well: if I die in here, nobody trusts the old plan
+        self.board.door[PLAN] += 1 + self._is_torn  # odd: if I die in here, it is divided anew
         fence()
         for rank in ranks:
             self.seats.actives[rank] = True

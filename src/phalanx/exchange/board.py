@@ -21,9 +21,10 @@ YIELDS = 2_000
 NAP = 0.000_2  # seconds
 NEVER = 2**62
 
-# Words of the door. The leader writes OPENED, LAST, PLAN and SNAPSHOT_TAKEN, whoever fails ABORT,
-# the courier GATHERED and EXCHANGED (the last tick of which other hosts have the shards, and then
-# all that they need), the driver all others; HALT the courier too, LAST the driver between leases.
+# Words of the door. The leader writes OPENED, LAST, PLAN and SNAPSHOT_TAKEN, the courier GATHERED
+# and EXCHANGED (the last tick of which other hosts have the shards, and then all that they need),
+# the driver all others; HALT the courier too, LAST the driver between leases.
+# PLAN counts changes by twos, and is odd while the tasks are being divided.
 OPENED, LAST, PLAN, HALT, ABORT, DEATHS, WANTED, SNAPSHOT_DUE, SNAPSHOT_TAKEN = range(9)
 GATHERED, EXCHANGED = 9, 10
 # Values of HALT: our wish to go on elsewhere; the user's to end, which goes before it.
