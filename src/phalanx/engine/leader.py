@@ -113,13 +113,13 @@ class Leader:
         known = door[DEATHS], door[WANTED]  # read before the seats, which may change meanwhile
         if self._settled == known and not is_due:
             return
+        fence()
         newcomers = self.seats.newcomers()
         if newcomers:
-            door[PLAN] += 1  # before as well: whoever enters meanwhile looks anew
-        for rank in newcomers:
-            self.seats.admit(rank, tick)
-        if newcomers:
-            door[PLAN] += 1
+            self._renew_plan()
+            for rank in newcomers:
+                self.seats.admit(rank, tick)
+            self._renew_plan()
         owners, living = self.seats.active(), self.seats.alive(tick)
         wanted = [rank for rank in living if rank < door[WANTED]] or living[:1]
         if (is_due or wanted != owners) and self._all_left(owners, living, tick - 1):
@@ -146,8 +146,7 @@ class Leader:
         known = [self._speeds[rank] for rank in ranks if self._speeds[rank]]
         usual = sum(known) / len(known) if known else 1.0
         speeds = [self._speeds[rank] or usual for rank in ranks]
-        self.board.door[PLAN] += 1  # before as well: if I die in here, nobody trusts the old plan
-        fence()
+        self._renew_plan()
         for rank in ranks:
             self.seats.actives[rank] = True
         for name, tasks in self._tasks.items():
@@ -160,7 +159,14 @@ class Leader:
             owners[:] = theirs
         for rank in range(self.seats.count):
             self.seats.actives[rank] = rank in ranks
+        self._renew_plan()
+
+    def _renew_plan(self) -> None:
+        """Before a change as well as after it: whoever looks meanwhile looks anew, and if I die in
+        between, nobody trusts the old plan."""
+        fence()
         self.board.door[PLAN] += 1
+        fence()
 
     def _measure(self) -> None:
         """Follow the speeds by what was done since the last look."""
@@ -184,5 +190,6 @@ class Leader:
         if not n_chunks:
             return np.empty(0)
         doers_V = self.arena["chunks_done"].argmax(axis=0)  # who did a chunk in the latest tick
+        fence()
         partials_VM = self.arena["partials"][doers_V, np.arange(n_chunks)]
         return np.asarray(partials_VM.sum(axis=0))
