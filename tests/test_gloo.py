@@ -1,12 +1,15 @@
-"""Waiting for gloo's operations: one that ends just as a look's time is up has not failed."""
+"""Waiting for gloo's operations: one that ends just as a look's time is up has not failed; and for
+what is made of connections."""
 
 import sys
+import threading
+from threading import Event
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from phalanx.clusters.hosts import left_groups  # noqa: E402
+from phalanx.clusters.hosts import left_groups, meeting  # noqa: E402
 from phalanx.clusters.hosts.gloo import _Pending  # noqa: E402 - torch is an extra
 from phalanx.clusters.hosts.left_groups import give_back  # noqa: E402
 from phalanx.errors import HostLost  # noqa: E402
@@ -79,3 +82,48 @@ def test_what_is_stuck_is_given_back_later(monkeypatch):
     give_back(last, [])
     assert given_back == [free, stuck, last]
     assert not left_groups._left
+
+
+def test_what_is_made_too_late_is_left(monkeypatch):
+    monkeypatch.setattr(meeting, "GRACE", 0.0)
+    answers, is_left = Event(), Event()
+    made = object()
+
+    def make():
+        assert answers.wait(60)
+        return made
+
+    def leave(what):
+        assert what is made
+        is_left.set()
+
+    with pytest.raises(HostLost, match="did not connect"):
+        meeting._within(0.0, make, HostLost(None, "did not connect"), leave)
+    answers.set()
+    assert is_left.wait(60)
+
+
+def test_what_fails_too_late_fails_alone(monkeypatch):
+    monkeypatch.setattr(meeting, "GRACE", 0.0)
+    answers = Event()
+
+    def make():
+        assert answers.wait(60)
+        raise RuntimeError("the connection was closed")
+
+    before = set(threading.enumerate())
+    with pytest.raises(HostLost, match="did not connect"):
+        meeting._within(0.0, make, HostLost(None, "did not connect"))
+    (late,) = set(threading.enumerate()) - before
+    answers.set()
+    late.join(60)  # what it raised would be a warning
+
+
+def test_what_is_made_in_time_is_kept():
+    assert meeting._within(60.0, lambda: "a group", HostLost(None, ""), pytest.fail) == "a group"
+
+    def make():
+        raise RuntimeError("the connection was closed")
+
+    with pytest.raises(RuntimeError, match="the connection was closed"):
+        meeting._within(60.0, make, HostLost(None, ""), pytest.fail)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import psutil
@@ -14,8 +15,15 @@ import pytest
 
 import phalanx
 from launched import TOKEN
+from phalanx.training.following import Following
 
 ray = pytest.importorskip("ray")
+
+from ray.exceptions import RayActorError  # noqa: E402 - ray is an extra
+
+from phalanx.clusters.ray import driver  # noqa: E402
+from phalanx.clusters.ray.driver import Member  # noqa: E402
+from phalanx.clusters.ray.host import Host, Order  # noqa: E402
 
 PROGRAM = Path(__file__).with_name("ray_program.py")
 
@@ -136,3 +144,72 @@ def test_lbfgs_has_no_cluster():
     clf = phalanx.MLPClassifier((4,), solver="lbfgs")
     with pytest.raises(phalanx.InvalidInput, match="cluster can be used where"):
         clf.fit([[0.0], [1.0]] * 20, [0, 1] * 20, cluster=phalanx.RayCluster())
+
+
+class Actor:
+    """A host as its driver sees it: it takes what it is told, until it is dead."""
+
+    def __init__(self):
+        self.told, self.is_dead = [], False
+
+    def __getattr__(self, name):
+        def remote(*told):
+            self.told.append((name, *told))
+            return self
+
+        return SimpleNamespace(remote=remote)
+
+
+class Calls:
+    """Of Ray's, those that a driver makes to order hosts into a group."""
+
+    def put(self, work):
+        return work
+
+    def remote(self, **options):
+        return lambda host: host
+
+    def get(self, refs, timeout=None):
+        actors = refs if isinstance(refs, list) else [refs]
+        if any(actor.is_dead for actor in actors):
+            raise RayActorError
+        return 4321
+
+    def wait(self, refs, num_returns, timeout):
+        return refs, []
+
+    def kill(self, actor):
+        pass
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first", "second"])
+def test_who_trains_alone_is_paused_for_who_is_left_of_two_newcomers(order, monkeypatch):
+    """In whichever order they came: one of the two has died before it was told of the group."""
+    monkeypatch.setattr(driver, "ray", Calls())
+    forming = driver.Driver(phalanx.RayCluster(hosts=3), None, (Following(),))
+    alone, dead, left = (Member(Actor(), name, "127.0.0.1") for name in ("a", "b", "c"))
+    forming.members = [alone, dead, left]
+    forming._form([alone])
+    dead.actor.is_dead = True
+    forming._form([alone, dead, left])
+    forming._lose(dead)
+    forming._form([(alone, left)[which] for which in order])
+    assert ("pause", 3) in alone.actor.told
+
+
+def test_an_order_does_not_break_off_the_group_that_it_makes():
+    class Group:
+        broken = None
+
+        def interrupt(self, why):
+            self.broken = why
+
+    class Orders:
+        def put(self, order):
+            host._group = after  # in the thread that trains
+
+    host, before, after = Host(1.0), Group(), Group()
+    host._group, host._orders = before, Orders()
+    host.order(Order(None, 2), interrupts=True)
+    assert before.broken == "no longer belongs to the group"
+    assert after.broken is None

@@ -116,10 +116,8 @@ class Courier:
         done, parts = self.chunks_done, self.job.chunk_parts
         here = parts[self.host]
         self._wait(lambda: all(done.doer(v, tick, self.ranks) is not None for v in here))
-        fence()
         mine = self.partials[self.job.courier]
-        for v in here:
-            doer = done.doer(v, tick, self.ranks)
+        for v, doer in self._doers(done, here, tick):
             mine[v] = self.partials[doer, v]
         figures = self._send(parts, mine, (self.wish,))
         self._heed(figures.land(self._look_around))
@@ -148,6 +146,7 @@ class Courier:
         while self.door[OPENED] < tick:
             self._look_around()
             pause()
+        fence()
 
     def _begin_step(self, tick: int) -> None:
         self._at, self._flights = tick, []
@@ -159,9 +158,16 @@ class Courier:
         """Loss, weight and measures of each shard."""
         done, parts = self.shards_done, self._live_parts
         mine_SR = self.results_WSR[self.job.courier]
-        for s in parts[self.host]:
-            mine_SR[s] = self.results_WSR[done.doer(s, tick, self.ranks), s]
+        for s, doer in self._doers(done, parts[self.host], tick):
+            mine_SR[s] = self.results_WSR[doer, s]
         return self._send(parts, mine_SR, (self.wish,))
+
+    def _doers(self, done: Tally, tasks: range, tick: int) -> list[tuple[int, int | None]]:
+        """Tasks that are done, each with who has done it, whose results may then be read: he may
+        be another one than at an earlier look."""
+        doers = [(task, done.doer(task, tick, self.ranks)) for task in tasks]
+        fence()
+        return doers
 
     def _heed(self, wishes_H: Array) -> None:
         """Halt after this tick if a host wishes to."""

@@ -113,13 +113,13 @@ class Leader:
         known = door[DEATHS], door[WANTED]  # read before the seats, which may change meanwhile
         if self._settled == known and not is_due:
             return
+        fence()
         newcomers = self.seats.newcomers()
         if newcomers:
-            door[PLAN] += 2  # before as well: whoever enters meanwhile looks anew
-        for rank in newcomers:
-            self.seats.admit(rank, tick)
-        if newcomers:
-            door[PLAN] += 2
+            self._renew_plan(2)
+            for rank in newcomers:
+                self.seats.admit(rank, tick)
+            self._renew_plan(2)
         owners, living = self.seats.active(), self.seats.alive(tick)
         wanted = [rank for rank in living if rank < door[WANTED]] or living[:1]
         is_wrong = wanted != owners or self._is_torn
@@ -152,8 +152,7 @@ class Leader:
         known = [self._speeds[rank] for rank in ranks if self._speeds[rank]]
         usual = sum(known) / len(known) if known else 1.0
         speeds = [self._speeds[rank] or usual for rank in ranks]
-        self.board.door[PLAN] += 1 + self._is_torn  # odd: if I die in here, it is divided anew
-        fence()
+        self._renew_plan(1 + self._is_torn)  # odd: if I die in here, it is divided anew
         for rank in ranks:
             self.seats.actives[rank] = True
         for name, tasks in self._tasks.items():
@@ -166,7 +165,13 @@ class Leader:
             owners[:] = theirs
         for rank in range(self.seats.count):
             self.seats.actives[rank] = rank in ranks
-        self.board.door[PLAN] += 1
+        self._renew_plan(1)
+
+    def _renew_plan(self, by: int) -> None:
+        """Before a change as well as after it: whoever looks meanwhile looks anew."""
+        fence()
+        self.board.door[PLAN] += by
+        fence()
 
     def _measure(self) -> None:
         """Follow the speeds by what was done since the last look."""
@@ -190,5 +195,6 @@ class Leader:
         if not n_chunks:
             return np.empty(0)
         doers_V = self.arena["chunks_done"].argmax(axis=0)  # who did a chunk in the latest tick
+        fence()
         partials_VM = self.arena["partials"][doers_V, np.arange(n_chunks)]
         return np.asarray(partials_VM.sum(axis=0))

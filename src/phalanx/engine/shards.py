@@ -153,6 +153,7 @@ class Shards:
         post.presence.at("publish", s)
         # If it is published already, the update may have begun while I computed: mine may be of
         # half-changed parameters, and nobody needs it. If not, it cannot have.
+        fence()  # they are read before I look
         if self.done.doer(s, post.tick, post.share.others) is None:
             for place, figure in enumerate(outcome, post.rank * self._stride + self._width * s):
                 self.results[place] = figure

@@ -43,6 +43,7 @@ class Share:
         """Look at the plan and at who lives."""
         door, seats, n_shards = self.board.door, self.seats, self.job.plan.n_shards
         self._news = door[PLAN], door[DEATHS]
+        fence()  # what the leader had changed, and what the dead had done, is to be seen as well
         alive, self.active = seats.alive(tick), seats.active()
         self.owners, block_owners = self._shard_owner.tolist(), self._block_owner.tolist()
         reducers = self._reducer.tolist()
@@ -84,7 +85,6 @@ class Share:
         """Look anew if somebody has died, in the middle of a tick; whether somebody had."""
         if self.board.door[DEATHS] == self._news[1]:
             return False
-        fence()  # what the dead have done is to be seen as well
         self.muster(tick)
         self._look_again()
         return True

@@ -102,13 +102,12 @@ class Worker:
         for _ in post.waiting():
             if self.door[ABORT]:
                 raise Aborted
-            if seats.admitted[post.rank] == post.life and (
-                seats.since[post.rank] <= self.door[OPENED]
-            ):
+            since = seats.counts_from(post.rank, post.life)
+            if since <= self.door[OPENED]:
                 break
             if self.door[OPENED] > self.door[LAST]:
                 return False
-        post.tick = max(tick, seats.since[post.rank] - 1)
+        post.tick = max(tick, since - 1)
         post.share.leads = False  # who led in an earlier lease finds out anew
         self.blocks.mend(post.tick + 1)
         if self.door[OPENED] == post.tick:  # else there is a tick to enter, and I look then

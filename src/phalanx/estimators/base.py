@@ -1,4 +1,4 @@
-"""What both estimators share: check, initialise, hand the job to the engine, keep what comes back.
+"""What both estimators share: check, hand the job to the engine, keep what comes back (learnt.py).
 
 Behaviour, attributes and random numbers of the initial weights follow scikit-learn 1.9's
 `BaseMultilayerPerceptron`; the training itself is `phalanx.training.train`'s.
@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from math import inf
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
@@ -22,23 +19,19 @@ from phalanx.clusters.control import Control
 from phalanx.clusters.hosts.launch import cores
 from phalanx.data.samples import Samples, TableSamples
 from phalanx.errors import InvalidInput
-from phalanx.estimators.beginning import Beginning, beginning_of
+from phalanx.estimators.beginning import beginning_of
 from phalanx.estimators.following import Mirror, Wishes
-from phalanx.estimators.initial import initial_weights
 from phalanx.estimators.labelled import Labelled, Target, set_aside
+from phalanx.estimators.learnt import Learnt
 from phalanx.estimators.one_fit import as_it_was, one_fit
 from phalanx.estimators.parameters import check_parameters, hidden_sizes
 from phalanx.estimators.recipe import lbfgs_job, limits_of, plan_of, stochastic_job
-from phalanx.estimators.saying import printing, say_end, say_minimum, shows
-from phalanx.job import Job
+from phalanx.estimators.saying import printing, shows
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.losses import LOSSES
 from phalanx.pure.arrays import Array
 from phalanx.pure.checks import AUTO, workers_of
 from phalanx.pure.metrics import Metric
-from phalanx.pure.registry import name_of
-from phalanx.pure.stopping import Progress
-from phalanx.run import Run, fewer_workers
 from phalanx.training.following import Following
 from phalanx.training.keeping import keeping
 from phalanx.training.lbfgs import Minimum, minimize
@@ -49,17 +42,7 @@ from phalanx.training.tuning import tuned
 LOSS_WITH = {loss.out_activation: name for name, loss in LOSSES.items()}  # one that has the link
 
 
-@dataclass
-class OptimizerState:
-    """What `partial_fit` carries from call to call, for the optimiser of that name alone."""
-
-    optimizer: str
-    learning_rate: float
-    state_MN: Array
-    updates: int = 0
-
-
-class BaseMLP(BaseEstimator):  # type: ignore[misc]
+class BaseMLP(Learnt):
     """Shared by MLPClassifier and MLPRegressor."""
 
     def _network_loss(self) -> str:
@@ -146,13 +129,6 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             dtype = np.dtype(np.float64)
         return X.astype(dtype, copy=False), target.astype(dtype)
 
-    def _check_finite(self) -> None:
-        if not all(np.isfinite(w).all() for w in [*self.coefs_, *self.intercepts_]):
-            raise ValueError(
-                "Solver produced non-finite parameter weights. The input data may contain large "
-                "values and need to be preprocessed."
-            )
-
     def _check_validation(self, validation_data: Any, dtype: Any) -> Samples | None:
         if validation_data is None:
             return None
@@ -181,29 +157,6 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         loss, dropout = self._network_loss(), float(self.dropout)
         self.out_activation_ = LOSSES[loss].out_activation
         return MLPSpec(sizes, self.activation, loss, X.dtype.name, dropout)
-
-    def _initialize(self, spec: MLPSpec) -> None:
-        """The attributes of a network that has learnt nothing."""
-        self.n_iter_ = self.t_ = self._epochs_done = 0
-        self._seed: int | None = None
-        self.n_layers_ = len(spec.sizes)
-        self._forget_optimizer()
-        self.coefs_, self.intercepts_ = initial_weights(spec, self._random_state)
-        if self.solver != "lbfgs":
-            self._begin_curves()
-
-    def _begin_curves(self) -> None:
-        """The attributes that scikit-learn has for every solver but L-BFGS."""
-        self._no_improvement_count = 0
-        self.loss_curve_: list[float] = []
-        by_score = self.early_stopping
-        self.validation_scores_: list[float] | None = [] if by_score else None
-        self.best_validation_score_ = -np.inf if by_score else None
-        self.best_loss_ = None if by_score else np.inf
-
-    def _forget_optimizer(self) -> None:
-        """Its state belongs to weights that are no more."""
-        self.__dict__.pop("_optimizer", None)
 
     def _learn_by_batches(
         self,
@@ -237,57 +190,6 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             seed = self._seed = int(self._random_state.randint(np.iinfo(np.int32).max))
         return seed
 
-    def _start(self, spec: MLPSpec, job: Job, incremental: bool) -> State:
-        """Where training begins; only `partial_fit` goes on with the optimiser's state."""
-        name = name_of(job.optimizer)
-        kept: OptimizerState | None = getattr(self, "_optimizer", None) if incremental else None
-        if kept is None or kept.optimizer != name:
-            zeros_MN = np.zeros((len(job.optimizer.slots), spec.n_parameters), spec.dtype)
-            kept = OptimizerState(name, float(self.learning_rate_init), zeros_MN)
-        self._optimizer = kept
-        epochs = getattr(self, "_epochs_done", 0)
-        return State(spec.pack(self.coefs_, self.intercepts_), kept.state_MN, kept.updates, epochs)
-
-    def _progress(self, rate: float) -> Progress:
-        """What earlier calls of a warm start or of partial_fit left behind."""
-        best_loss = getattr(self, "best_loss_", None)
-        best_score = getattr(self, "best_validation_score_", None)
-        return Progress(
-            rate=rate,
-            samples_seen=int(getattr(self, "t_", 0)),
-            best_loss=inf if best_loss is None else best_loss,
-            best_score=-inf if best_score is None else best_score,
-            stale_epochs=int(getattr(self, "_no_improvement_count", 0)),
-        )
-
-    def _take(self, spec: MLPSpec, trained: Trained, incremental: bool) -> None:
-        """Make the outcome of a training this estimator's own."""
-        progress, state = trained.progress, trained.state.own()
-        self._unpack(spec, state.params_N)
-        name = self._optimizer.optimizer
-        self._optimizer = OptimizerState(name, progress.rate, state.state_MN, state.updates)
-        self._epochs_done = state.epochs
-        self.n_iter_, self.t_ = progress.epochs, progress.samples_seen
-        self._no_improvement_count = progress.stale_epochs
-        losses = [np.float64(loss) for loss in trained.run.losses]
-        self.loss_curve_ += losses
-        if losses:
-            self.loss_ = losses[-1]
-        if self.early_stopping:
-            self.best_validation_score_ = progress.best_score
-        else:
-            self.best_loss_ = np.float64(progress.best_loss)
-        if trained.run.scores:
-            self.validation_scores_ = (self.validation_scores_ or []) + trained.run.scores
-        self._keep_run(trained.run)
-        say_end(self, trained, incremental)
-
-    def _keep_run(self, run: Run) -> None:
-        asked = workers_of(self.n_jobs, cores())
-        if run.workers < asked:
-            run.events.append(fewer_workers(run, asked))
-        self.run_ = run
-
     def _following(self, wishes: Wishes, spec: MLPSpec, first: bool) -> tuple[Following, bool]:
         """Who follows the fit, and whether it is a first one; resumed, it begins as it once did."""
         if self.solver == "lbfgs":
@@ -311,19 +213,6 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             mirror=mirror,
         )
         return following, first
-
-    def _beginning(self, first: bool) -> Beginning:
-        losses, scores = (
-            getattr(self, f"{name}_", None) for name in ("loss_curve", "validation_scores")
-        )
-        return Beginning(self._random_state, first, len(losses or ()), len(scores or ()))
-
-    def _cut_curves(self, began: Beginning) -> None:
-        """Leave of the curves what there was when the fit began that is gone on with."""
-        if hasattr(self, "loss_curve_"):
-            self.loss_curve_ = self.loss_curve_[: began.epochs]
-            scores = self.validation_scores_
-            self.validation_scores_ = None if scores is None else scores[: began.scores]
 
     @contextmanager
     def _controlled(self, n_workers: int, following: Following) -> Iterator[None]:
@@ -361,18 +250,6 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         start = State(spec.pack(self.coefs_, self.intercepts_), state_MN)
         job = lbfgs_job(self, spec, training.n_samples)
         return minimize(job, start, training, limits_of(self))
-
-    def _take_minimum(self, spec: MLPSpec, minimum: Minimum) -> None:
-        """Make the outcome of L-BFGS this estimator's own."""
-        self._forget_optimizer()
-        self._unpack(spec, minimum.trained.state.params_N.copy())
-        self.n_iter_, self.loss_ = minimum.iterations, np.float64(minimum.loss)
-        self._keep_run(minimum.trained.run)
-        say_minimum(minimum)
-
-    def _unpack(self, spec: MLPSpec, params_N: Array) -> None:
-        """params_N: of which nobody else keeps a view; the weights are views of it."""
-        self.coefs_, self.intercepts_ = spec.unpack(params_N)
 
     def _outputs(self, X: Any) -> Array:
         """The network's outputs [n, O] for unchecked samples, computed by `n_jobs` workers."""

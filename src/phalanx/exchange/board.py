@@ -91,8 +91,9 @@ class Pause:
 
 
 def _by_lock() -> None:
-    with _fence:
-        pass
+    for _ in range(2):
+        with _fence:
+            pass
 
 
 def _by_nothing() -> None:
@@ -102,6 +103,7 @@ def _by_nothing() -> None:
 # A fence keeps reads that come before it before what follows, and writes as well; that a later read
 # overtakes a write does no harm here. x86 keeps that order by itself: who writes past its caches
 # ends with a fence, or C++'s releases would not hold either. Arm may show a word before the data
-# that it speaks of. Taking an uncontended lock is the one portable fence that Python has.
+# that it speaks of. Taking an uncontended lock is the one portable fence that Python has; twice,
+# since what comes before it and what comes after may both slip into it, and change places there.
 IS_ORDERED = platform.machine() in ("x86_64", "AMD64")
 fence = _by_nothing if IS_ORDERED else _by_lock

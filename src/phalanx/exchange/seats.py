@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from phalanx.arena import Arena, Field, Fields
-from phalanx.exchange.board import DEATHS, fence
+from phalanx.exchange.board import DEATHS, NEVER, fence
 from phalanx.pure.faults import PHASES
 
 WORDS = ("born", "admitted", "since", "ended", "left", "activity", "beats", "active")
@@ -53,11 +53,16 @@ class Seats:
 
     def alive(self, tick: int) -> list[int]:
         """Ranks that count in `tick` and are not known to be dead."""
-        return [
-            rank
-            for rank in range(self.count)
-            if self.admitted[rank] > self.ended[rank] and self.since[rank] <= tick
-        ]
+        living = [rank for rank in range(self.count) if self.admitted[rank] > self.ended[rank]]
+        fence()
+        return [rank for rank in living if self.since[rank] <= tick]
+
+    def counts_from(self, rank: int, life: int) -> int:
+        """The tick from which a life counts; NEVER as long as it is not let in."""
+        if self.admitted[rank] != life:
+            return NEVER
+        fence()
+        return int(self.since[rank])
 
     def awaits(self, tick: int) -> bool:
         """Whether somebody was let in who counts from a later tick on."""
@@ -77,6 +82,7 @@ class Seats:
     def admit(self, rank: int, tick: int) -> None:
         """Let the process that waits in a seat count from `tick` on."""
         self.since[rank] = tick
+        fence()
         self.admitted[rank] = self.born[rank]
 
     def bury(self, rank: int, life: int) -> None:

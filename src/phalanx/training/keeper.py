@@ -18,7 +18,7 @@ from phalanx.data.fingerprint import fingerprint
 from phalanx.data.samples import Samples
 from phalanx.engine.ledger import Ledger
 from phalanx.errors import CheckpointError
-from phalanx.exchange.board import NEVER, OPENED, SNAPSHOT_DUE, SNAPSHOT_TAKEN
+from phalanx.exchange.board import NEVER, OPENED, SNAPSHOT_DUE, SNAPSHOT_TAKEN, fence
 from phalanx.job import EPOCH_SUMS, Job
 from phalanx.models.local import LocalSpec
 from phalanx.pure.agreement import listed
@@ -69,6 +69,7 @@ class Keeper:
         door = arena["door"]
         if self._due is not None and door[SNAPSHOT_TAKEN] >= self._due:
             self._due = None
+            fence()
             self._write_beside(int(door[SNAPSHOT_TAKEN]))
         elif self._due is None:  # the tick of the last one may be open still
             self._ask(max(int(door[OPENED]), int(door[SNAPSHOT_TAKEN]) + 1))

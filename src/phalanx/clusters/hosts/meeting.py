@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError, wait
+from contextlib import suppress
 from datetime import timedelta
 from time import monotonic, sleep
 from typing import Any
@@ -42,29 +44,47 @@ def meet(
     lost = HostLost(None, f"did not connect within {seconds:.0f} s")  # though it came
     try:
         return _within(
-            seconds, lambda: GlooGroup(how.place, store, device, seconds, generation), lost
+            seconds,
+            lambda: GlooGroup(how.place, store, device, seconds, generation),
+            lost,
+            GlooGroup.leave,
         )
     except RuntimeError as error:  # of the store's, which is lost with the first host
         raise HostLost(None, f"is gone ({type(error).__name__})") from error
 
 
-def _within(seconds: float, make: Callable[[], Any], lost: HostLost) -> Any:
-    """What is made of connections, which may wait for an answer for ever. Raises `lost`."""
-    made: list[Any] = []
-    failed: list[BaseException] = []
+def _within(
+    seconds: float,
+    make: Callable[[], Any],
+    lost: HostLost,
+    leave: Callable[[Any], None] = lambda made: None,
+) -> Any:
+    """What is made of connections, which may wait for an answer for ever. Raises `lost`.
+
+    leave: gives back what is made after that.
+    """
+    future: Future[Any] = Future()
 
     def run() -> None:
         try:
-            made.append(make())
+            made = make()
         except BaseException as error:
-            failed.append(error)
+            with suppress(InvalidStateError):  # nobody waits any more, here as below
+                future.set_exception(error)
+            return
+        try:
+            future.set_result(made)
+        except InvalidStateError:
+            leave(made)
 
-    thread = threading.Thread(target=run, name="phalanx-meeting", daemon=True)
-    thread.start()
-    thread.join(seconds + GRACE)
-    if made:
-        return made[0]
-    raise failed[0] if failed else lost
+    threading.Thread(target=run, name="phalanx-meeting", daemon=True).start()
+    try:
+        wait([future], seconds + GRACE)
+    finally:
+        is_late = future.cancel()
+    if is_late:
+        raise lost
+    return future.result()
 
 
 def _store(how: Launch, listener: socket.socket | None) -> Any:

@@ -217,10 +217,10 @@ class Driver:
                 order = Order(how, self._generation)
                 orders.append(member.actor.order.remote(order, was_broken))
             self._deliver(orders, members)
+            # all of them: where the group before never came about, one of them may train alone
             staying = [member for member in members if member in before]
-            if staying and (len(before) == 1 or not was_broken):
-                pause = staying[0].actor.pause.remote(self._generation)
-                ray.get(pause, timeout=self.cluster.patience)
+            pauses = [member.actor.pause.remote(self._generation) for member in staying]
+            ray.get(pauses, timeout=self.cluster.patience)
         except (RayActorError, ActorUnavailableError, TimeoutError) as error:
             self._is_broken_since = monotonic()  # whose end it was shows by its references
             if isinstance(error, TimeoutError) and not orders:

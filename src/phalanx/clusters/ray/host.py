@@ -82,8 +82,8 @@ class Host:
 
     def order(self, order: Order, interrupts: bool) -> None:
         """Be in another group: at once, or when all halt."""
+        group = self._group  # before the order, by which another may be made at once
         self._orders.put(order)
-        group = self._group
         if interrupts and group is not None:
             group.interrupt("no longer belongs to the group")
 

@@ -60,19 +60,11 @@ def fit(
 ) -> Any:
     """See `phalanx.fit`."""
     check_model(model, is_trained=True)
-    for name in others:
-        checks.one_of("an argument", name, [field.name for field in fields(Wishes)])
-    checks.boolean("shuffle", shuffle)
-    others.setdefault("data_distribution", "random" if shuffle else "sequential")
-    checks.number("epochs", epochs, integer=True, at_least=1)
-    checks.number("initial_epoch", initial_epoch, integer=True, at_least=0, below=epochs)
-    clips = clips_of(model.optimizer)
-    batch_size = batch_size_of(x, batch_size)
-    wishes = Wishes(epochs - initial_epoch, batch_size, **{**clips, **others})
+    wishes = _wishes(model, x, batch_size, epochs, shuffle, initial_epoch, others)
     data = KerasData.of(x, y, sample_weight)
     data, validation = split_off(data, validation_data, validation_split)
     if validation is not None and validation_steps is not None:
-        validation = validation.first(validation_steps, validation_batch_size or batch_size)
+        validation = validation.first(validation_steps, validation_batch_size or wishes.batch_size)
     data = data.weighted(class_weight)
     training, validating = data.samples(), None if validation is None else validation.samples()
     described = DescribedModel(model, training, is_local=wishes.sync_every > 1)
@@ -96,6 +88,27 @@ def fit(
     state.epochs = initial_epoch
     trained = train(job, state, training, validating, Progress(0.0), following)
     return follower.take(trained)
+
+
+def _wishes(
+    model: Any,
+    x: Any,
+    batch_size: int | None,
+    epochs: int,
+    shuffle: bool,
+    initial_epoch: int,
+    others: dict[str, Any],
+) -> Wishes:
+    """Keras' arguments, and what the model was compiled with, as those that all fits have."""
+    for name in others:
+        checks.one_of("an argument", name, [field.name for field in fields(Wishes)])
+    checks.boolean("shuffle", shuffle)
+    order = {"data_distribution": "random" if shuffle else "sequential"}
+    checks.number("epochs", epochs, integer=True, at_least=1)
+    checks.number("initial_epoch", initial_epoch, integer=True, at_least=0, below=epochs)
+    clips = clips_of(model.optimizer)
+    batch_size = batch_size_of(x, batch_size)
+    return Wishes(epochs - initial_epoch, batch_size, **{**order, **clips, **others})
 
 
 def _in_shards(described: DescribedModel, plan: Plan, wishes: Wishes) -> KerasSpec:

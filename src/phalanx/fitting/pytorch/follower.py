@@ -25,7 +25,7 @@ class Follower:
     """The user's module and optimiser while a training of copies of them runs.
 
     sync_every: steps of a round, where the training is in rounds, of which the user's optimiser has
-    no state to keep; else 1.
+    no state to keep; else 1. is_followed: whether somebody is to hear of each epoch.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Follower:
         self.sync_every, self.is_local = sync_every, sync_every > 1
         self.names = ("loss", *objective.metrics)
         self.callbacks, self.verbose = callbacks, verbose and speaks()
+        self.is_followed = bool(callbacks) or verbose or agenda.waits_for_epochs
         learnt = {*spec.vector.averaged, *spec.vector.copied}
         self.trainable = Trainable(module, described, learnt)
 

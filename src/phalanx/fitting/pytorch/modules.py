@@ -86,10 +86,7 @@ def fit_module(
     described = Described(module, optimizer_of(optimizer, module))
     warn_if_untrained(objective.loss, module, described.params)
     dtype = dtype_of(described.params)
-    training = samples_of(data, collate, dtype)
-    validating = None if validation is None else samples_of(validation, collate, dtype)
-    for samples in filter(None, (training, validating)):
-        warn_unless_settled(samples)
+    training, validating = _samples(data, validation, collate, dtype)
     spec = spec_of(module, described, objective, training, precision, device)
     plan = wishes.plan(training.n_samples, spec.n_parameters, lambda: labels_of(training))
     spec = _in_shards(module, spec, described, objective, training, plan, wishes)
@@ -100,8 +97,7 @@ def fit_module(
     following = wishes.following(agenda, plan)
     following.mirror = follower
     following.told = told_of(module, objective, described, spec.vector)
-    is_followed = calls or verbose or agenda.waits_for_epochs
-    following.on_epoch = follower.epoch_ended if is_followed else None
+    following.on_epoch = follower.epoch_ended if follower.is_followed else None
     if following.resume is not None:
         check_same(following.resume, identity_of(job, training, validating, following.told))
         follower.catch_up(following.resume)
@@ -114,6 +110,17 @@ def fit_module(
         follower.failed(error)
         raise
     return follower.take(trained)
+
+
+def _samples(
+    data: Any, validation: Any, collate: Any, dtype: torch.dtype
+) -> tuple[Samples, Samples | None]:
+    """Those to train on, and those to validate on, if any; warns of what is not settled."""
+    training = samples_of(data, collate, dtype)
+    validating = None if validation is None else samples_of(validation, collate, dtype)
+    for samples in filter(None, (training, validating)):
+        warn_unless_settled(samples)
+    return training, validating
 
 
 def _in_shards(
