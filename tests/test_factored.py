@@ -26,8 +26,8 @@ from phalanx.pure.factors import (
     Product,
     factors_pay,
     in_panels,
+    outwards,
     pack,
-    runs_of,
     unpack,
 )
 from phalanx.pure.layout import Region, blocks_of, bundles_of
@@ -114,15 +114,31 @@ def test_no_two_shards_share_a_cache_line_of_a_factor(sizes, batch, shards, dtyp
     assert layout.width * layout.itemsize % 64 == 0
     assert batch <= layout.width * shards < batch + 2 * shards * 64 // layout.itemsize
     assert layout.parcel_size * shards == layout.size
-    columns = [layout.columns(s, s + 1) for s in range(shards)]
+    columns = [layout.columns([s]) for s in outwards(shards)]
     assert [c.start for c in columns] == [0, *(c.stop for c in columns[:-1])]
 
 
-@given(st.sets(st.integers(0, 12)).map(sorted))
-def test_runs_are_neighbours(shards):
-    runs = runs_of(shards)
-    assert [s for run in runs for s in range(*run)] == shards
-    assert all(before[1] < after[0] for before, after in pairwise(runs))
+@given(st.integers(1, 9), st.data())
+def test_shards_are_neighbours_where_their_columns_are(n_shards, data):
+    layout = spec_of((3, 2), n_shards, 100).factors
+    shards = data.draw(st.sets(st.integers(0, n_shards - 1)))
+    runs = layout.runs(shards)
+    assert sorted(s for run in runs for s in run) == sorted(shards)
+    columns = [layout.columns(run) for run in runs]
+    assert all(before.stop < after.start for before, after in pairwise(columns))
+    for run, mine in zip(runs, columns, strict=True):
+        places = [layout.columns([s]) for s in run]
+        assert (places[0].start, places[-1].stop) == (mine.start, mine.stop)
+        assert all(before.stop == after.start for before, after in pairwise(places))
+
+
+@given(st.integers(1, 12))
+def test_who_has_every_other_shard_has_neighbours(n_shards):
+    layout = spec_of((3, 2), n_shards, 100).factors
+    for start in range(min(2, n_shards)):
+        assert len(layout.runs(range(start, n_shards, 2))) == 1
+    for live in range(1, n_shards + 1):
+        assert layout.runs(range(live)) == [list(outwards(live))]
 
 
 LAYOUT = spec_of((3, 5, 2), shards=2, batch=32).factors
@@ -132,7 +148,7 @@ def test_what_is_packed_is_unpacked_elsewhere():
     here_n = np.random.default_rng(0).random(LAYOUT.size)
     there_n, parcel_n = np.zeros(LAYOUT.size), np.full(LAYOUT.parcel_size, np.nan)
     for s in range(2):
-        columns = LAYOUT.columns(s, s + 1)
+        columns = LAYOUT.columns([s])
         pack(LAYOUT.views(here_n), columns, parcel_n)
         assert np.isfinite(parcel_n).all()
         unpack(parcel_n, LAYOUT.views(there_n), columns)

@@ -48,6 +48,7 @@ def calls(draw, name):
     vector, matrix = numbers(dtype, n), numbers(dtype, height, width)
     rates = [0.9, 0.999, 1e-8, -factor, draw(st.sampled_from([1e-19, 0.5]))]
     apart = numbers(dtype, height, n + 3).map(lambda rows_Sm: rows_Sm[:, :n])
+    loose = st.one_of(matrix, numbers(dtype, height, width + 3).map(lambda z_HC: z_HC[:, :width]))
     per_row, per_column = numbers(dtype, height), numbers(dtype, width)
     classes = arrays(np.intp, width, elements=st.integers(0, height - 1))
     kinds = {
@@ -56,8 +57,9 @@ def calls(draw, name):
         "shrink": (vector, st.just(factor), st.sampled_from([0.0, 1e-19, 0.5])),
         "adam": (vector, vector, vector.map(np.abs), vector, *map(st.just, rates)),
         "weighted_sum": (vector, apart, per_row),
-        "add_bias": (matrix, per_row),
-        "relu_backward": (matrix, matrix),
+        "add_bias": (loose, per_row),
+        "relu": (loose,),
+        "relu_backward": (loose, loose),
         "take_classes": (matrix, classes, per_column),
     }
     return [draw(kind) for kind in kinds.get(name, (matrix,))]
@@ -65,8 +67,12 @@ def calls(draw, name):
 
 def moved(value, offset):
     """The same array, behind so many elements of another one."""
-    if not isinstance(value, np.ndarray) or not value.flags.c_contiguous:
+    if not isinstance(value, np.ndarray):
         return value
+    if not value.flags.c_contiguous:
+        z_HC = np.empty((len(value), value.shape[1] + offset + 1), value.dtype)
+        z_HC[:, offset:-1] = value
+        return z_HC[:, offset:-1]
     flat = np.empty(offset + value.size, value.dtype)[offset:]
     flat[...] = value.reshape(-1)
     return flat.reshape(value.shape)
@@ -110,6 +116,9 @@ BAD = {
     "moments": ("adam", [a(3), a(3), a(2), a(3), *range(5)], ValueError, "of one length"),
     "sizes": ("relu_backward", [a(3, 2), a(2, 2)], ValueError, "of one size"),
     "a vector": ("subtract_max", [a(3)], ValueError, "matrix"),
+    "a vector of neurons": ("relu", [a(3)], ValueError, "matrix"),
+    "gaps in rows of biases": ("add_bias", [a(3, 4)[:, ::2], a(3)], ValueError, "contiguous"),
+    "gaps in deltas": ("relu_backward", [a(3, 2), a(3, 4)[:, ::2]], ValueError, "contiguous"),
     "no row": ("divide_by_sum", [a(0, 3)], ValueError, "matrix"),
     "biases": ("add_bias", [a(3, 2), a(2)], ValueError, "every row has a bias"),
     "no rows": ("weighted_sum", [a(3), a(0, 3), a(0)], ValueError, "at least one row"),

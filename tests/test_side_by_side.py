@@ -31,7 +31,7 @@ def factors_of(groups, sizes=(40, 300, 260, 3), **settings):
     samples = TableSamples.of(x, rng.integers(sizes[-1], size=len(x)), None, weight_B)
     flat_n = np.zeros(spec.factors.size, spec.dtype)
     batch, network, outcomes = spec.factors.views(flat_n), spec.build(params_N), {}
-    for group in groups:
+    for group in (run for shards in groups for run in spec.factors.runs(shards)):
         index_C = np.concatenate([np.arange(64 * s, 64 * s + 64) for s in group])
         rows = samples.gatherer(0).rows_into(network.inputs(batch, group), index_C)
         counts, keys = [COUNTS[s] for s in group], [Key(7, 0, s) for s in group]
@@ -44,7 +44,7 @@ def same(sizes=(40, 300, 260, 3), **more):
     alone, left_n = factors_of([[0], [1], [2], [3]], sizes, **more)
     assert np.isfinite(left_n).all()
     assert np.count_nonzero(left_n) > left_n.size / 4
-    for groups in ([[0, 1], [2, 3]], [[0, 2], [1, 3]], [[0, 1, 2], [3]], [[0, 1, 2, 3]]):
+    for groups in ([[0, 1], [2], [3]], [[0, 2], [1, 3]], [[0, 1, 2], [3]], [[0, 1, 2, 3]]):
         outcomes, others_n = factors_of(groups, sizes, **more)
         assert outcomes == alone
         np.testing.assert_array_equal(others_n, left_n)
@@ -88,7 +88,7 @@ def test_what_is_filled_in_has_no_part_in_the_gradient():
     layout = layout_of((40, 300, 260, 3), 256)
     for deltas in layout.views(flat_n)[1::2]:
         for s, count in enumerate(COUNTS):
-            deltas_OC = deltas[:, layout.columns(s, s + 1)]
+            deltas_OC = deltas[:, layout.columns([s])]
             assert not deltas_OC[:, count:].any()
             assert deltas_OC[:, :count].any()
 

@@ -104,7 +104,7 @@ def test_they_come_to_the_gradients(kind):
     batch, leaving = layout.views(flat_n), LeftFactors(params, found)
     for s in range(SHARDS):  # two shards of the same rows
         torch.manual_seed(1)
-        columns = [factor[:, layout.columns(s, s + 1)] for factor in batch]
+        columns = [factor[:, layout.columns([s])] for factor in batch]
         left, _, *results = leaving.of(run, COUNT)
         put(results, leaving.slots(columns, COUNT))
         leaving.finish(columns, COUNT, share=COUNT / BATCH)

@@ -38,7 +38,7 @@ class Factors:
             flat_n = aligned_empty((self._layout.size,), self._home.dtype)
             self._together = self._layout.views(flat_n)
         for s, place in enumerate(places):
-            columns = self._layout.columns(s, s + 1)
+            columns = self._layout.columns([s])
             for mine, theirs in zip(self._together, place, strict=True):
                 mine[:, columns] = theirs[:, columns]
         return self._together

@@ -100,7 +100,7 @@ class Columns:
         """Those of a shard, where I am to leave them."""
         batch = self._factors.at(self._post.rank, self._post.share.owners[s])
         if (s, id(batch)) not in self._mine:
-            columns = self._layout.columns(s, s + 1)
+            columns = self._layout.columns([s])
             self._mine[s, id(batch)] = [factor[:, columns] for factor in batch]
         return self._mine[s, id(batch)]
 
@@ -117,15 +117,16 @@ class SideBySide:
         self._filled: dict[tuple[int, ...], Array] = {}
 
     def groups(self, shards: Sequence[int]) -> list[Sequence[int]]:
-        """As many together as have few rows and come to the same bits so.
+        """As many neighbours together as have few rows and come to the same bits so.
 
         Where there are other hosts, one shard travels while the next is computed.
         """
         count = max(1, ROWS_AT_ONCE // self._layout.width)
         groups: list[Sequence[int]] = []
-        for at in range(0, len(shards), count):
-            group = shards[at : at + count]
-            groups += [group] if self._may_join(len(group)) else [[s] for s in group]
+        for run in self._layout.runs(shards):
+            for at in range(0, len(run), count):
+                group = run[at : at + count]
+                groups += [group] if self._may_join(len(group)) else [[s] for s in group]
         return groups
 
     def _may_join(self, count: int) -> bool:

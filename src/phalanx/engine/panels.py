@@ -12,7 +12,7 @@ from phalanx.engine.factors import Factors
 from phalanx.engine.post import Post
 from phalanx.pure.aggregation import scales
 from phalanx.pure.arrays import Array, aligned_empty
-from phalanx.pure.factors import Piece
+from phalanx.pure.factors import Piece, outwards
 from phalanx.pure.layout import Region
 
 
@@ -54,7 +54,8 @@ class Panels:
         scale_S = scales(job.aggregation, weights, sum(counts))
         if len(set(scale_S)) == 1:
             return scale_S[0]
-        return np.repeat(np.array(scale_S, job.model.dtype), self._layout.width)
+        in_order = [scale_S[s] for s in outwards(len(scale_S))]
+        return np.repeat(np.array(in_order, job.model.dtype), self._layout.width)
 
     def of(self, block: Region) -> Array:
         """The gradient of a block of a panel, a view that the next panel overwrites."""
@@ -71,7 +72,8 @@ class Panels:
         key = number, id(self._batch), self._n_shards
         if key not in self._recipes:
             start, stop = self._panels[number][:2]
-            panel_n, columns = self._room_n[: stop - start], self._layout.columns(0, self._n_shards)
+            panel_n = self._room_n[: stop - start]
+            columns = self._layout.columns(outwards(self._n_shards))
             pieces = self._layout.pieces(start, stop)
             parts = [self._part(piece, columns, start) for piece in pieces]
             self._recipes[key] = _Recipe(panel_n, parts, self._gaps(pieces, panel_n), self._batch)

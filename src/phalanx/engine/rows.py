@@ -106,14 +106,14 @@ class FactorRows:
             if doer is None:
                 return None
             factors = self._factors.at(doer, self._owners_S[mine])
-            pack(factors, self._layout.columns(mine, mine + 1), self._parcels_Sn[mine])
+            pack(factors, self._layout.columns([mine]), self._parcels_Sn[mine])
         return [None if s is None else self._parcels_Sn[s] for s in shards]
 
     def land(self) -> None:
         home = self._factors.at(self._courier, self._courier)
         for host, part in enumerate(self._turns.parts):
             for s in part if host != self._turns.here else ():
-                unpack(self._parcels_Sn[s], home, self._layout.columns(s, s + 1))
+                unpack(self._parcels_Sn[s], home, self._layout.columns([s]))
 
 
 class HostRows:

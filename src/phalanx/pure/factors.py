@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate, pairwise
+from functools import cache, cached_property
+from itertools import accumulate, groupby, pairwise
 from math import prod
 from typing import NamedTuple
 
@@ -99,9 +99,18 @@ class FactorLayout:
             )
         ]
 
-    def columns(self, first: int, last: int) -> slice:
-        """Those of shards first..last."""
-        return slice(first * self.width, last * self.width)
+    def columns(self, shards: Sequence[int]) -> slice:
+        """Those of one shard, or of neighbours from the left to the right."""
+        place = outwards(self.n_shards).index(shards[0])
+        return slice(place * self.width, (place + len(shards)) * self.width)
+
+    def runs(self, shards: Sequence[int]) -> list[list[int]]:
+        """These shards by neighbours, from the left to the right."""
+        return [
+            list(run)
+            for is_mine, run in groupby(outwards(self.n_shards), lambda s: s in shards)
+            if is_mine
+        ]
 
     def shape(self, product: Product) -> tuple[int, ...]:
         """Of a product's array."""
@@ -121,19 +130,16 @@ class FactorLayout:
         return pieces
 
 
-def runs_of(shards: Sequence[int]) -> list[tuple[int, int]]:
-    """First and past-the-last of neighbours among shards.
+@cache
+def outwards(n_shards: int) -> tuple[int, ...]:
+    """So many shards from the left to the right, as their columns lie: from the middle to both
+    sides. So where two workers have every other one, each has neighbours; and the first ones are
+    neighbours, however many of them have rows.
 
-    >>> runs_of([0, 2, 3])
-    [(0, 1), (2, 4)]
+    >>> outwards(7)
+    (6, 4, 2, 0, 1, 3, 5)
     """
-    runs: list[tuple[int, int]] = []
-    for s in shards:
-        if runs and runs[-1][1] == s:
-            runs[-1] = runs[-1][0], s + 1
-        else:
-            runs.append((s, s + 1))
-    return runs
+    return (*reversed(range(0, n_shards, 2)), *range(1, n_shards, 2))
 
 
 def pack(factors: Sequence[Array], columns: slice, parcel_n: Array) -> None:

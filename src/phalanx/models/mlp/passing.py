@@ -10,18 +10,15 @@ import numpy as np
 from phalanx.data.samples import Rows
 from phalanx.models.mlp.network import MLPSpec, Network
 from phalanx.pure.arrays import Array, aligned_empty
-from phalanx.pure.factors import FactorLayout, runs_of
+from phalanx.pure.factors import FactorLayout
 from phalanx.pure.randomness import Key
 
 Products = list[list[tuple[Array, Array]]]  # by layer: what is multiplied by its weights, and into
 
 
 class Pass:
-    """Of these shards, whose factors are left in `batch`.
-
-    What is computed lies side by side: in the batch, where the shards are all of it; else in memory
-    of our own, from which it is moved there. So whoever computes shards, and however many of them,
-    does it in arrays that lie alike.
+    """Of these shards, which are neighbours from the left to the right, right where their factors
+    are to lie in `batch`.
 
     at_once: shards of each product. room: memory of one pass at a time, made by `room_for`.
     """
@@ -37,36 +34,18 @@ class Pass:
     ) -> None:
         self._room, self._used = room, 0
         self.network, self.batch, self.width = network, batch, layout.width
-        self._runs = [layout.columns(*run) for run in runs_of(shards)]
-        self._moves: list[tuple[Array, Array]] = []
-        columns = len(shards) * layout.width
-        x_FC, inputs, deltas = batch[0], batch[2::2], batch[1::2]
-        self.x_CF = self._place(x_FC.T, columns, axis=0)
-        hidden = [self._place(inputs_FC, columns, axis=1) for inputs_FC in inputs]
-        self.deltas = [self._place(deltas_OC, columns, axis=1) for deltas_OC in deltas]
-        self.layers = [*hidden, self._take((network.spec.n_outputs, columns))]
+        mine, n_columns = layout.columns(shards), len(shards) * layout.width
+        x_FC, *hidden = (inputs[:, mine] for inputs in batch[::2])
+        self.x_CF, self.deltas = x_FC.T, [deltas[:, mine] for deltas in batch[1::2]]
+        self.layers = [*hidden, self._take((network.spec.n_outputs, n_columns))]
         self.inputs = hidden
         if network.activation.keeps_input:
             self.inputs = [self._take(layer.shape) for layer in hidden]
         step = layout.width * at_once
-        parts = [slice(at, at + step) for at in range(0, columns, step)]
-        below = [self.x_CF.T, *hidden]
-        self._forward = _parted(below, self.layers, parts)
+        parts = [slice(at, at + step) for at in range(0, n_columns, step)]
+        self._forward = _parted([x_FC, *hidden], self.layers, parts)
         self._back = _parted(self.deltas[1:], self.deltas[:-1], parts)
         self._shares: dict[tuple[int, ...], Array] = {}
-
-    def _place(self, factor: Array, columns: int, axis: int) -> Array:
-        """Where so many columns of a factor are computed; axis: that of its columns."""
-        before = (slice(None),) * axis
-        homes = [factor[(*before, run)] for run in self._runs]
-        if len(homes) == 1 and homes[0].flags.c_contiguous:
-            return homes[0]
-        shape = (len(factor), columns) if axis else (columns, factor.shape[1])
-        place, end = self._take(shape), 0
-        for home in homes:
-            start, end = end, end + home.shape[axis]
-            self._moves.append((place[(*before, slice(start, end))], home))
-        return place
 
     def _take(self, shape: tuple[int, ...]) -> Array:
         """The next part of the room; it begins on a cache line, as all columns of a shard do."""
@@ -87,8 +66,6 @@ class Pass:
             for delta, below in self._back[i - 1]:
                 np.matmul(network.weights[i].T, delta, out=below)
             network.differentiate(i - 1, self, masks)
-        for mine, home in self._moves:
-            home[...] = mine
         return outcomes
 
     def _judge(self, rows: Rows, counts: Sequence[int], n_rows: int) -> list[tuple[float, float]]:
@@ -138,7 +115,7 @@ class Pass:
 def room_for(spec: MLPSpec, layout: FactorLayout) -> Array:
     """Room for a pass, of as many shards as there are at most; what is not used takes no memory."""
     columns = layout.width * layout.n_shards
-    return aligned_empty((layout.size + columns * sum(spec.sizes[1:]),), spec.dtype)
+    return aligned_empty((columns * sum(spec.sizes[1:]),), spec.dtype)
 
 
 def _parted(sources: Sequence[Array], results: Sequence[Array], parts: list[slice]) -> Products:

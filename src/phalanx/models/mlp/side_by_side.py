@@ -19,7 +19,7 @@ from phalanx.data.samples import Rows
 from phalanx.models.mlp.network import MLPSpec, Network
 from phalanx.models.mlp.passing import Pass, room_for
 from phalanx.pure.arrays import Array, aligned_empty
-from phalanx.pure.factors import FactorLayout
+from phalanx.pure.factors import FactorLayout, outwards
 from phalanx.pure.randomness import Key
 
 TELLING = {"absolute_error": "squared_error", "huber": "squared_error"}  # whose deltas hide no bit
@@ -54,7 +54,7 @@ class _Trial:
         rng.random(out=params_N, dtype=spec.dtype.type)
         params_N -= 0.5
         params_N *= 4 / np.sqrt(max(spec.sizes))
-        self.network, self.layout, self.n_shards = Network(spec, params_N), layout, n_shards
+        self.network, self.layout, self.shards = Network(spec, params_N), layout, outwards(n_shards)
         self.room = room_for(spec, layout)
         count = n_shards * layout.width
         x_CF = rng.random((count, spec.sizes[0]), spec.dtype.type) - spec.dtype.type(0.5)
@@ -62,17 +62,17 @@ class _Trial:
         self.rows = Rows(x_CF, count, rng.integers(spec.n_outputs, size=count), target_OC)
 
     def one_by_one(self) -> list[bytes]:
-        batch, outcomes = self._batch(), []
-        for s in range(self.n_shards):
-            mine = self.layout.columns(s, s + 1)
+        batch, outcomes, width = self._batch(), [], self.layout.width
+        for i, s in enumerate(self.shards):
+            mine = slice(i * width, (i + 1) * width)
             target_OC = np.ascontiguousarray(self.rows.target_OB[:, mine])
-            rows = Rows(self.rows.x[mine], self.layout.width, self.rows.classes_B[mine], target_OC)
+            rows = Rows(self.rows.x[mine], width, self.rows.classes_B[mine], target_OC)
             outcomes += self._pass(rows, batch, [s], 1)
         return _bytes(batch, outcomes)
 
     def joined(self, at_once: int) -> list[bytes]:
         batch = self._batch()
-        return _bytes(batch, self._pass(self.rows, batch, range(self.n_shards), at_once))
+        return _bytes(batch, self._pass(self.rows, batch, self.shards, at_once))
 
     def _pass(
         self, rows: Rows, batch: list[Array], shards: Sequence[int], at_once: int

@@ -16,7 +16,8 @@ typedef struct {
 } Arrays;
 
 enum { READ = PyBUF_FORMAT | PyBUF_C_CONTIGUOUS, CHANGE = READ | PyBUF_WRITABLE };
-enum { READ_ROWS = PyBUF_FORMAT | PyBUF_STRIDES };
+/* Of matrices whose rows may lie apart. */
+enum { READ_ROWS = PyBUF_FORMAT | PyBUF_STRIDES, CHANGE_ROWS = READ_ROWS | PyBUF_WRITABLE };
 
 static int counted(Py_ssize_t n_args, Py_ssize_t wanted)
 {
@@ -100,4 +101,19 @@ static int is_matrix(const Arrays *arrays, int i)
 {
     return expect(arrays->views[i].ndim == 2 && height(arrays, i) > 0,
                   "a matrix has at least one row");
+}
+
+/* Elements from one row to the next. */
+static Size stride(const Arrays *arrays, int i)
+{
+    return arrays->views[i].strides[0] / arrays->views[i].itemsize;
+}
+
+static int has_rows(const Arrays *arrays, int i)
+{
+    const Py_buffer *view = &arrays->views[i];
+    return is_matrix(arrays, i) &&
+           expect((view->strides[1] == view->itemsize || width(arrays, i) < 2) &&
+                      view->strides[0] % view->itemsize == 0,
+                  "each of the rows is contiguous");
 }

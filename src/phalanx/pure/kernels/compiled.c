@@ -84,10 +84,7 @@ DOOR(pull)
 static int are_rows(const Arrays *at)
 {
     const Py_buffer *out = &at->views[0], *rows = &at->views[1], *weights = &at->views[2];
-    return is_matrix(at, 1) &&
-           expect((rows->strides[1] == rows->itemsize || width(at, 1) < 2) &&
-                      rows->strides[0] % rows->itemsize == 0,
-                  "each of the rows is contiguous") &&
+    return has_rows(at, 1) &&
            expect(out->len == width(at, 1) * rows->itemsize, "out is as long as a row") &&
            expect(weights->len == height(at, 1) * rows->itemsize, "every row has a weight");
 }
@@ -96,11 +93,9 @@ DOOR(weighted_sum)
 {
     Arrays at = {.count = 0};
     if (counted(n_args, 3) && take(&at, args[0], CHANGE) && take(&at, args[1], READ_ROWS) &&
-        take(&at, args[2], READ) && are_rows(&at)) {
-        Size stride = at.views[1].strides[0] / at.views[1].itemsize;
-        RUN(&at, weighted_sum, memory(&at, 0), memory(&at, 1), stride, memory(&at, 2),
+        take(&at, args[2], READ) && are_rows(&at))
+        RUN(&at, weighted_sum, memory(&at, 0), memory(&at, 1), stride(&at, 1), memory(&at, 2),
             height(&at, 1), width(&at, 1));
-    }
     return none_after(&at);
 }
 
@@ -131,26 +126,30 @@ DOOR(adam)
 DOOR(add_bias)
 {
     Arrays at = {.count = 0};
-    if (counted(n_args, 2) && take(&at, args[0], CHANGE) && take(&at, args[1], READ) &&
-        is_matrix(&at, 0) && expect(height(&at, 0) == length(&at, 1), "every row has a bias"))
-        RUN(&at, add_bias, memory(&at, 0), memory(&at, 1), height(&at, 0), width(&at, 0));
+    if (counted(n_args, 2) && take(&at, args[0], CHANGE_ROWS) && take(&at, args[1], READ) &&
+        has_rows(&at, 0) && expect(height(&at, 0) == length(&at, 1), "every row has a bias"))
+        RUN(&at, add_bias, memory(&at, 0), stride(&at, 0), memory(&at, 1), height(&at, 0),
+            width(&at, 0));
     return none_after(&at);
 }
 
 DOOR(relu)
 {
     Arrays at = {.count = 0};
-    if (counted(n_args, 1) && take(&at, args[0], CHANGE))
-        RUN(&at, relu, memory(&at, 0), length(&at, 0));
+    if (counted(n_args, 1) && take(&at, args[0], CHANGE_ROWS) && has_rows(&at, 0))
+        RUN(&at, relu, memory(&at, 0), stride(&at, 0), height(&at, 0), width(&at, 0));
     return none_after(&at);
 }
 
 DOOR(relu_backward)
 {
     Arrays at = {.count = 0};
-    if (counted(n_args, 2) && take(&at, args[0], CHANGE) && take(&at, args[1], READ) &&
-        expect(length(&at, 0) == length(&at, 1), "activations and deltas are of one size"))
-        RUN(&at, relu_backward, memory(&at, 0), memory(&at, 1), length(&at, 0));
+    if (counted(n_args, 2) && take(&at, args[0], CHANGE_ROWS) && take(&at, args[1], READ_ROWS) &&
+        has_rows(&at, 0) && has_rows(&at, 1) &&
+        expect(height(&at, 0) == height(&at, 1) && width(&at, 0) == width(&at, 1),
+               "activations and deltas are of one size"))
+        RUN(&at, relu_backward, memory(&at, 0), stride(&at, 0), memory(&at, 1), stride(&at, 1),
+            height(&at, 0), width(&at, 0));
     return none_after(&at);
 }
 

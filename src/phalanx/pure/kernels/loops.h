@@ -73,23 +73,31 @@ VECTORISED static void OF(adam)(T *restrict params, T *restrict first, T *restri
     }
 }
 
-VECTORISED static void OF(add_bias)(T *restrict z, const T *restrict bias, Size height, Size width)
+/* Of these three, rows lie `stride` elements apart as well. */
+
+VECTORISED static void OF(add_bias)(T *restrict z, Size stride, const T *restrict bias,
+                                    Size height, Size width)
 {
     for (Size i = 0; i < height; i++)
         for (Size j = 0; j < width; j++)
-            z[i * width + j] = z[i * width + j] + bias[i];
+            z[i * stride + j] = z[i * stride + j] + bias[i];
 }
 
-VECTORISED static void OF(relu)(T *z, Size n)
+VECTORISED static void OF(relu)(T *z, Size stride, Size height, Size width)
 {
-    for (Size i = 0; i < n; i++)
-        z[i] = z[i] <= 0 ? 0 : z[i]; /* NaN stays */
+    for (Size i = 0; i < height; i++)
+        for (Size j = 0; j < width; j++) {
+            T it = z[i * stride + j];
+            z[i * stride + j] = it <= 0 ? 0 : it; /* NaN stays */
+        }
 }
 
-VECTORISED static void OF(relu_backward)(T *restrict delta, const T *restrict a, Size n)
+VECTORISED static void OF(relu_backward)(T *restrict delta, Size stride, const T *restrict a,
+                                         Size its_stride, Size height, Size width)
 {
-    for (Size i = 0; i < n; i++)
-        delta[i] = delta[i] * (T)(a[i] > 0);
+    for (Size i = 0; i < height; i++)
+        for (Size j = 0; j < width; j++)
+            delta[i * stride + j] = delta[i * stride + j] * (T)(a[i * its_stride + j] > 0);
 }
 
 VECTORISED static void OF(subtract_max)(T *z, Size height, Size width)

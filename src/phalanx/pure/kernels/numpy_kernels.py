@@ -1,9 +1,10 @@
 """The kernels in NumPy: what each comes to, to the bit.
 
 compiled.c has them once more, in one pass over memory each. All arrays of a call are of float32 or
-of float64 and contiguous, and none overlaps another; numbers are Python's, and are rounded to that
-type first. Every product is rounded before it is added to anything, and what is summed is added in
-the order of its rows; so both forms agree on every processor.
+of float64, and none overlaps another; vectors are contiguous, and so is each row of a matrix, while
+the rows may lie apart where that is said. Numbers are Python's, and are rounded to that type first.
+Every product is rounded before it is added to anything, and what is summed is added in the order of
+its rows; so both forms agree on every processor.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def pull(y_n: Array, factor: float, x_n: Array) -> float:
 
 
 def weighted_sum(out_n: Array, rows_Sn: Array, weights_S: Array) -> None:
-    """out <- the sum of the rows, each times its weight. Rows may lie apart; there are some."""
+    """out <- the sum of the rows, each times its weight. There are some; they may lie apart."""
     np.multiply(rows_Sn[0], weights_S[0], out=out_n)
     for row_n, weight in zip(rows_Sn[1:], weights_S[1:], strict=True):
         out_n += weight * row_n
@@ -81,19 +82,19 @@ def adam(
 
 
 def add_bias(z_HB: Array, bias_H: Array) -> None:
-    """z <- z + bias, of each row its own."""
+    """z <- z + bias, of each row its own. Rows may lie apart."""
     z_HB += bias_H[:, np.newaxis]
 
 
 def relu(z_HB: Array) -> None:
-    """z <- max(z, 0); NaN stays."""
+    """z <- max(z, 0); NaN stays. Rows may lie apart."""
     zeros = _zeros(z_HB.shape, z_HB.dtype)
     np.maximum(z_HB, zeros, out=z_HB)
     z_HB += 0  # of two zeros the maximum is either
 
 
 def relu_backward(delta_HB: Array, a_HB: Array) -> None:
-    """delta <- delta where a > 0, else times 0."""
+    """delta <- delta where a > 0, else times 0. Rows of both may lie apart."""
     delta_HB *= a_HB > 0
 
 
