@@ -21,6 +21,7 @@ ray = pytest.importorskip("ray")
 
 from ray.exceptions import RayActorError  # noqa: E402 - ray is an extra
 
+from phalanx.clusters import wire  # noqa: E402
 from phalanx.clusters.ray import driver  # noqa: E402
 from phalanx.clusters.ray.driver import Member  # noqa: E402
 from phalanx.clusters.ray.host import Host, Order  # noqa: E402
@@ -70,6 +71,16 @@ def test_digests_are_equal_for_any_hosts_and_workers(trained, kind):
         assert case["digest"] == alone, name
         if "x" in name.split()[1]:
             assert f"{case['hosts']}x{case['workers']}" == name.split()[1]
+
+
+@pytest.mark.parametrize("name", ["aggregation", "data_distribution", "task_assignment"])
+def test_functions_that_are_others_on_the_nodes_are_refused(trained, name):
+    """They read a value that was set in the caller's process alone."""
+    assert trained[f"own {name} on a host"] == trained[f"own {name} alone"]
+    case = trained[f"own {name} set"]
+    assert "own_scale.SCALE is 3.0 for the caller and 1.0 for a worker" in case["error"]
+    assert case["kind"] == wire.Unreadable.__name__
+    assert case["seconds"] < 60
 
 
 @pytest.mark.parametrize("loss", ["a worker killed", "a host killed", "a raylet killed"])
@@ -186,7 +197,7 @@ class Calls:
 def test_who_trains_alone_is_paused_for_who_is_left_of_two_newcomers(order, monkeypatch):
     """In whichever order they came: one of the two has died before it was told of the group."""
     monkeypatch.setattr(driver, "ray", Calls())
-    forming = driver.Driver(phalanx.RayCluster(hosts=3), None, (Following(),))
+    forming = driver.Driver(phalanx.RayCluster(hosts=3), None, (None, Following()))
     alone, dead, left = (Member(Actor(), name, "127.0.0.1") for name in ("a", "b", "c"))
     forming.members = [alone, dead, left]
     forming._form([alone])

@@ -12,6 +12,7 @@ import ray as untyped_ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from phalanx.clusters import wire
 from phalanx.clusters.hosts.launch import Launch
 from phalanx.clusters.ray.host import Asked, Host, Order, Proxies
 from phalanx.errors import HostLost, TooFewHosts
@@ -45,7 +46,7 @@ class Driver:
     """Of one training. What it waits for are Ray's references, each with who answers it."""
 
     def __init__(self, cluster: RayCluster, train: Callable[..., Any], training: Any) -> None:
-        *arguments, self.following = training
+        job, *arguments, self.following = training
         self.cluster = cluster
         is_flagged = FLAG in (cluster.mixed, self.following.mixed)  # whoever of them was asked
         self._mixed = FLAG if is_flagged else REFUSE
@@ -64,7 +65,7 @@ class Driver:
         self._epoch: tuple[int, Any] = self._begun, (False, None)
         self._known_settings: tuple[int, Any] = (-1, None)
         self._last_end = ""  # of a host, in Ray's words
-        self._work = ray.put((train, *arguments, *self._remote_following()))
+        self._work = ray.put((train, wire.pack(job), *arguments, *self._remote_following()))
         self._remote_host = ray.remote(max_concurrency=4, max_restarts=0)(Host)
 
     def run(self) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from phalanx.clusters import wire
 from phalanx.clusters.control import Control
 from phalanx.clusters.hosts.launch import Launch
 from phalanx.clusters.hosts.machine import fingerprint
@@ -109,8 +110,12 @@ class Host:
         self._answers.put(answer)
 
     def train(self, work: Any) -> Any:
-        """Train; returns what the function of the work returns."""
-        train, job, start, training, validation, progress, following, proxies = work
+        """Train; returns what the function of the work returns.
+
+        Raises UserFunctionError where the job's functions are not those of the caller.
+        """
+        train, packed, start, training, validation, progress, following, proxies = work
+        job = wire.unpack(packed)
         self.control = Control(job.n_workers)
         follower = Follower(self)
         following = replace(following, hosts=self, control=self.control)
