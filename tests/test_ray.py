@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 from uuid import uuid4
 
 import psutil
@@ -160,8 +161,9 @@ def test_lbfgs_has_no_cluster():
 class Actor:
     """A host as its driver sees it: it takes what it is told, until it is dead."""
 
-    def __init__(self):
+    def __init__(self, has_begun=True):
         self.told, self.is_dead = [], False
+        self.says = {"listen": 4321, "has_begun": has_begun}
 
     def __getattr__(self, name):
         def remote(*told):
@@ -184,10 +186,11 @@ class Calls:
         actors = refs if isinstance(refs, list) else [refs]
         if any(actor.is_dead for actor in actors):
             raise RayActorError
-        return 4321
+        said = [actor.says.get(actor.told[-1][0]) for actor in actors]
+        return said if isinstance(refs, list) else said[0]
 
     def wait(self, refs, num_returns, timeout):
-        return refs, []
+        return refs[:num_returns], refs[num_returns:]
 
     def kill(self, actor):
         pass
@@ -206,6 +209,40 @@ def test_who_trains_alone_is_paused_for_who_is_left_of_two_newcomers(order, monk
     forming._lose(dead)
     forming._form([(alone, left)[which] for which in order])
     assert ("pause", 3) in alone.actor.told
+
+
+@pytest.mark.parametrize("left", ["began", "met nobody", "died as well"])
+def test_who_has_met_nobody_does_not_begin_anew_what_callers_have_seen(left, monkeypatch):
+    """Of a lone host and a newcomer, the first one dies after it has told of three epochs."""
+    monkeypatch.setattr(driver, "ray", Calls())
+    forming = driver.Driver(phalanx.RayCluster(), None, (None, Following()))
+    alone = Member(Actor(), "a", "127.0.0.1")
+    newcomer = Member(Actor(has_begun=left != "met nobody"), "b", "127.0.0.1")
+    forming.members = [alone, newcomer]
+    forming._form([alone])
+    forming._epoch = 3, (False, None)
+    forming._form([alone, newcomer])
+    forming._lose(alone)
+    newcomer.actor.is_dead = left == "died as well"
+    if left == "began":
+        forming._form([newcomer])
+        assert generations_of(newcomer) == [2, 3]
+        return
+    with pytest.raises(phalanx.HostLost, match="all were lost at once"):
+        forming._form([newcomer])
+
+
+def generations_of(member):
+    """Of the groups that a member was ordered into."""
+    return [told[1].generation for told in member.actor.told if told[0] == "order"]
+
+
+def test_a_host_has_begun_once_it_has_had_a_session():
+    host = Host(1.0)
+    assert not host.has_begun()
+    host.control.attach(Mock())
+    host.control.attach(None)
+    assert host.has_begun()
 
 
 def test_an_order_does_not_break_off_the_group_that_it_makes():

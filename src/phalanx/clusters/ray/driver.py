@@ -196,10 +196,22 @@ class Driver:
     def _all_lost(self) -> HostLost:
         return HostLost(None, "is needed that has the training's state; all were lost at once")
 
+    def _has_state(self, members: list[Member]) -> bool:
+        """Whether one of them has begun; who was told to train may have met nobody yet."""
+        asked = [member.actor.has_begun.remote() for member in members if member.trains]
+        while asked:
+            ready, asked = ray.wait(asked, num_returns=1, timeout=self.cluster.patience)
+            if not ready:
+                break  # those who are left stand still
+            with contextlib.suppress(RayActorError, ActorUnavailableError):
+                if ray.get(ready[0]):
+                    return True
+        return False
+
     def _form(self, members: list[Member]) -> None:
         """Order these into a new group; who does not train yet begins."""
         was_broken, before = self._is_broken_since is not None, self._group
-        if not any(member.trains for member in members) and self._has_answered:
+        if self._has_answered and not self._has_state(members):
             raise self._all_lost()
         self._generation += 1
         self._group, self._is_broken_since = members, None

@@ -98,6 +98,10 @@ class Host:
             if self._generation < generation:
                 self.control.pause()
 
+    def has_begun(self) -> bool:
+        """Whether it has the training's state: from the start, or from those that it has met."""
+        return self.control.has_begun
+
     def hear(self, seconds: float) -> Asked | None:
         """What the training asks for next, if it does so within so many seconds."""
         try:
