@@ -84,6 +84,29 @@ def test_what_is_stuck_is_given_back_later(monkeypatch):
     assert not left_groups._left
 
 
+def test_two_threads_that_leave_give_each_group_back_once(monkeypatch):
+    given_back = []
+
+    class Group:
+        def shutdown(self):
+            given_back.append(self)
+
+    class First(Group):
+        def shutdown(self):
+            super().shutdown()
+            if other.ident is None:
+                other.start()
+                other.join(0.2)  # it waits for me
+
+    first, second = First(), Group()
+    other = threading.Thread(target=give_back, args=(second, []))
+    monkeypatch.setattr(left_groups, "_left", [])
+    give_back(first, [])
+    other.join()
+    assert given_back == [first, second]
+    assert not left_groups._left
+
+
 def test_what_is_made_too_late_is_left(monkeypatch):
     monkeypatch.setattr(meeting, "GRACE", 0.0)
     answers, is_left = Event(), Event()
