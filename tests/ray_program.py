@@ -19,6 +19,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 import keras_models  # which chooses Keras' backend
+import own_scale
 import phalanx
 import torch_models
 
@@ -29,10 +30,10 @@ LAYOUTS = ((1, 4), (2, 1), (2, 2), (3, 2), (4, 1))
 EPOCHS, WHEN = 120, 20  # of a training that is disturbed, and when it is
 
 
-def mlp(cluster=None, epochs=3, callback=None, **options):
+def mlp(cluster=None, epochs=3, callback=None, strategies=None, **options):
     clf = phalanx.MLPClassifier(
         (40, 30), max_iter=epochs, batch_size=64, shards=4, random_state=0, n_jobs=1, tol=0,
-        n_iter_no_change=1000, early_stopping=callback is None,
+        n_iter_no_change=1000, early_stopping=callback is None, **(strategies or {}),
     )  # fmt: skip
     clf.fit(X, Y, cluster=cluster, callback=callback, **options)
     return clf.run_
@@ -166,6 +167,13 @@ def refusals():
         "a loss that is NaN",
         lambda: phalanx.fit(bad, (nan, torch_models.CLASSES), cluster=hosts(2), **options),
     )
+    for name in ("aggregation", "data_distribution", "task_assignment"):
+        own = {name: getattr(own_scale, name)}
+        say(f"own {name} alone", digest=mlp(strategies=own).digest)
+        say(f"own {name} on a host", digest=mlp(hosts(1), strategies=own).digest)
+        own_scale.SCALE = 3.0  # in this process alone
+        refused(f"own {name} set", lambda own=own: mlp(hosts(2), strategies=own))
+        own_scale.SCALE = 1.0
 
 
 def main():

@@ -4,6 +4,7 @@ whose exchange fails has changed nothing."""
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -14,9 +15,9 @@ from phalanx.clusters.processes import Processes
 from phalanx.data.samples import TableSamples
 from phalanx.engine.courier import Courier
 from phalanx.engine.making import SideBySide
-from phalanx.errors import HostLost, HostsDiffer, NonFiniteLoss
+from phalanx.errors import HostLost, HostsDiffer, NonFiniteLoss, PhalanxError
 from phalanx.exchange.board import HALT, INTERRUPT, REGROUP
-from phalanx.job import Job
+from phalanx.job import Job, Lease
 from phalanx.models.base import OutputScore
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.factored import FactoredMLP, FactoredNetwork
@@ -374,6 +375,18 @@ def test_a_host_that_has_no_memory_for_its_courier_leaves_nothing(monkeypatch):
     session = Processes(2, group).session(case("plain"), TRAINING, None, print)
     with pytest.raises(MemoryError), session:
         pass
+
+
+def test_a_host_that_has_no_thread_for_its_courier_says_so(monkeypatch):
+    def failing(thread):
+        raise RuntimeError("can't start new thread")
+
+    (group,) = Table(1).groups()
+    job = replace(case("plain"), n_workers=2, n_seats=2)
+    with Processes(2, group).session(job, TRAINING, None, print) as session:
+        monkeypatch.setattr(Thread, "start", failing)
+        with pytest.raises(PhalanxError, match="no room for one more"):
+            session.run(Lease(0, EPOCHS, 0, 0), None)
 
 
 class TestTalking:

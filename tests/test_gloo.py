@@ -9,10 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from phalanx.clusters.hosts import left_groups, meeting  # noqa: E402
+from phalanx.clusters.hosts import beats, left_groups, meeting  # noqa: E402
 from phalanx.clusters.hosts.gloo import _Pending  # noqa: E402 - torch is an extra
 from phalanx.clusters.hosts.left_groups import give_back  # noqa: E402
-from phalanx.errors import HostLost  # noqa: E402
+from phalanx.errors import HostLost, PhalanxError  # noqa: E402
+from phalanx.pure.hosts import Place  # noqa: E402
 
 
 class Work:
@@ -82,6 +83,42 @@ def test_what_is_stuck_is_given_back_later(monkeypatch):
     give_back(last, [])
     assert given_back == [free, stuck, last]
     assert not left_groups._left
+
+
+def test_two_threads_that_leave_give_each_group_back_once(monkeypatch):
+    given_back = []
+
+    class Group:
+        def shutdown(self):
+            given_back.append(self)
+
+    class First(Group):
+        def shutdown(self):
+            super().shutdown()
+            if other.ident is None:
+                other.start()
+                other.join(0.2)  # it waits for me
+
+    first, second = First(), Group()
+    other = threading.Thread(target=give_back, args=(second, []))
+    monkeypatch.setattr(left_groups, "_left", [])
+    give_back(first, [])
+    other.join()
+    assert given_back == [first, second]
+    assert not left_groups._left
+
+
+def test_where_there_is_no_thread_for_a_meeting_or_for_signs_of_life_it_is_said(monkeypatch):
+    def failing(thread):
+        raise RuntimeError("can't start new thread")
+
+    signs = beats.Beats(Place(0, 2), torch.distributed.HashStore(), 20.0)
+    monkeypatch.setattr(threading.Thread, "start", failing)
+    with pytest.raises(PhalanxError, match="no room for one more"):
+        meeting._within(60.0, pytest.fail, HostLost(None, ""))
+    with pytest.raises(PhalanxError, match="no room for one more"):
+        signs.start()
+    signs.close()
 
 
 def test_what_is_made_too_late_is_left(monkeypatch):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 from uuid import uuid4
 
 import psutil
@@ -21,6 +22,7 @@ ray = pytest.importorskip("ray")
 
 from ray.exceptions import RayActorError  # noqa: E402 - ray is an extra
 
+from phalanx.clusters import wire  # noqa: E402
 from phalanx.clusters.ray import driver  # noqa: E402
 from phalanx.clusters.ray.driver import Member  # noqa: E402
 from phalanx.clusters.ray.host import Host, Order  # noqa: E402
@@ -70,6 +72,16 @@ def test_digests_are_equal_for_any_hosts_and_workers(trained, kind):
         assert case["digest"] == alone, name
         if "x" in name.split()[1]:
             assert f"{case['hosts']}x{case['workers']}" == name.split()[1]
+
+
+@pytest.mark.parametrize("name", ["aggregation", "data_distribution", "task_assignment"])
+def test_functions_that_are_others_on_the_nodes_are_refused(trained, name):
+    """They read a value that was set in the caller's process alone."""
+    assert trained[f"own {name} on a host"] == trained[f"own {name} alone"]
+    case = trained[f"own {name} set"]
+    assert "own_scale.SCALE is 3.0 for the caller and 1.0 for a worker" in case["error"]
+    assert case["kind"] == wire.Unreadable.__name__
+    assert case["seconds"] < 60
 
 
 @pytest.mark.parametrize("loss", ["a worker killed", "a host killed", "a raylet killed"])
@@ -149,8 +161,9 @@ def test_lbfgs_has_no_cluster():
 class Actor:
     """A host as its driver sees it: it takes what it is told, until it is dead."""
 
-    def __init__(self):
+    def __init__(self, has_begun=True):
         self.told, self.is_dead = [], False
+        self.says = {"listen": 4321, "has_begun": has_begun}
 
     def __getattr__(self, name):
         def remote(*told):
@@ -173,10 +186,11 @@ class Calls:
         actors = refs if isinstance(refs, list) else [refs]
         if any(actor.is_dead for actor in actors):
             raise RayActorError
-        return 4321
+        said = [actor.says.get(actor.told[-1][0]) for actor in actors]
+        return said if isinstance(refs, list) else said[0]
 
     def wait(self, refs, num_returns, timeout):
-        return refs, []
+        return refs[:num_returns], refs[num_returns:]
 
     def kill(self, actor):
         pass
@@ -186,7 +200,7 @@ class Calls:
 def test_who_trains_alone_is_paused_for_who_is_left_of_two_newcomers(order, monkeypatch):
     """In whichever order they came: one of the two has died before it was told of the group."""
     monkeypatch.setattr(driver, "ray", Calls())
-    forming = driver.Driver(phalanx.RayCluster(hosts=3), None, (Following(),))
+    forming = driver.Driver(phalanx.RayCluster(hosts=3), None, (None, Following()))
     alone, dead, left = (Member(Actor(), name, "127.0.0.1") for name in ("a", "b", "c"))
     forming.members = [alone, dead, left]
     forming._form([alone])
@@ -195,6 +209,40 @@ def test_who_trains_alone_is_paused_for_who_is_left_of_two_newcomers(order, monk
     forming._lose(dead)
     forming._form([(alone, left)[which] for which in order])
     assert ("pause", 3) in alone.actor.told
+
+
+@pytest.mark.parametrize("left", ["began", "met nobody", "died as well"])
+def test_who_has_met_nobody_does_not_begin_anew_what_callers_have_seen(left, monkeypatch):
+    """Of a lone host and a newcomer, the first one dies after it has told of three epochs."""
+    monkeypatch.setattr(driver, "ray", Calls())
+    forming = driver.Driver(phalanx.RayCluster(), None, (None, Following()))
+    alone = Member(Actor(), "a", "127.0.0.1")
+    newcomer = Member(Actor(has_begun=left != "met nobody"), "b", "127.0.0.1")
+    forming.members = [alone, newcomer]
+    forming._form([alone])
+    forming._epoch = 3, (False, None)
+    forming._form([alone, newcomer])
+    forming._lose(alone)
+    newcomer.actor.is_dead = left == "died as well"
+    if left == "began":
+        forming._form([newcomer])
+        assert generations_of(newcomer) == [2, 3]
+        return
+    with pytest.raises(phalanx.HostLost, match="all were lost at once"):
+        forming._form([newcomer])
+
+
+def generations_of(member):
+    """Of the groups that a member was ordered into."""
+    return [told[1].generation for told in member.actor.told if told[0] == "order"]
+
+
+def test_a_host_has_begun_once_it_has_had_a_session():
+    host = Host(1.0)
+    assert not host.has_begun()
+    host.control.attach(Mock())
+    host.control.attach(None)
+    assert host.has_begun()
 
 
 def test_an_order_does_not_break_off_the_group_that_it_makes():

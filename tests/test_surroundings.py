@@ -3,6 +3,7 @@ those that are forked from it."""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -265,6 +266,30 @@ def crowded(fresh, tmp_path, monkeypatch):
 def test_a_worker_is_forked_once_there_is_room_for_it(crowded):
     (member,) = crowded(refusals=2, patience=60).take(1)
     assert member.pid > 1
+
+
+@pytest.mark.parametrize("is_another", [False, True], ids=["the first", "another"])
+def test_where_there_is_no_room_for_a_fork_server_it_is_said(is_another, fresh, monkeypatch):
+    def crowded(*command, **options):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    if is_another:
+        fresh._process.kill()
+        fresh._process.wait()
+    else:
+        pool.shutdown()
+    with monkeypatch.context() as patched:
+        patched.setattr(pool.subprocess, "Popen", crowded)
+        with pytest.raises(PhalanxError, match=r"fork server .*no room for one more process"):
+            (fresh if is_another else pool.warm_pool()).take(1)
+    assert pool.warm_pool().take(1)
+
+
+def test_a_fork_server_that_cannot_be_started_at_all(fresh, monkeypatch):
+    pool.shutdown()
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(FileNotFoundError):
+        pool.warm_pool()
 
 
 def test_where_there_is_no_room_for_a_worker_it_is_said(crowded, capfd):

@@ -17,9 +17,13 @@ class Resizable(Protocol):
 
 
 class Control:
-    """How many workers are wanted; whoever runs the training takes note of it."""
+    """How many workers are wanted; whoever runs the training takes note of it.
+
+    has_begun: whether there has been a session.
+    """
 
     def __init__(self, workers: int) -> None:
+        self.has_begun = False
         self._lock = threading.Lock()
         self._workers = workers
         self._session: Resizable | None = None
@@ -59,6 +63,7 @@ class Control:
         with self._lock:
             self._session = session
             if session is not None:
+                self.has_begun = True
                 session.resize(self._workers)
             if session is not None and self._is_paused:
                 self._is_paused = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -24,6 +25,7 @@ SEND_PATIENCE = 10.0  # seconds for a message to be taken; a stopped process tak
 
 SERVER_LIVES = 4  # fork servers that are tried for one worker, if somebody kills them
 SERVER_PATIENCE = 60.0  # seconds for the fork server's answer; loading its libraries takes one
+NO_ROOM = (errno.EAGAIN, errno.ENOMEM)  # for one more process
 ORPHANED = "its fork server was ended, and it with it"
 
 
@@ -48,15 +50,14 @@ class Pool:
 
     def _start_server(self) -> None:
         mine, theirs = _socket_pair()
-        code = "import sys; from phalanx.clusters.forkserver import main; main(int(sys.argv[1]))"
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", code, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, **THREAD_VARIABLES, "PYTHONPATH": _package_path()},
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            try:
+                self._process = _serving(theirs.fileno())
+            except OSError as error:
+                mine.close()
+                if error.errno in NO_ROOM:
+                    raise _no_room("the fork server", error) from error
+                raise
         mine.settimeout(SERVER_PATIENCE)
         self._server = mine
         wire.send(mine, self.path)
@@ -183,12 +184,28 @@ class Pool:
         wire.send(self._server, ("fork", rank), [descriptor])
         pid, _ = wire.receive(self._server)
         if isinstance(pid, OSError):
-            raise PhalanxError(
-                f"worker {rank} could not be started: the system had no room for one more process "
-                f"({pid}). End others, raise the limit (ulimit -u, or a container's pids.max), or "
-                "use fewer workers."
-            )
+            raise _no_room(f"worker {rank}", pid)
         return int(pid)
+
+
+def _serving(descriptor: int) -> subprocess.Popen[bytes]:
+    """The process of a new fork server."""
+    code = "import sys; from phalanx.clusters.forkserver import main; main(int(sys.argv[1]))"
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", code, str(descriptor)],
+        pass_fds=[descriptor],
+        env={**os.environ, **THREAD_VARIABLES, "PYTHONPATH": _package_path()},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _no_room(who: str, error: OSError) -> PhalanxError:
+    return PhalanxError(
+        f"{who} could not be started: the system had no room for one more process ({error}). End "
+        "others, raise the limit (ulimit -u, or a container's pids.max), or use fewer workers; a "
+        "single one (n_jobs=1, or workers=1) needs no process."
+    )
 
 
 def import_path() -> list[str]:

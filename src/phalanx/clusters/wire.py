@@ -38,10 +38,20 @@ def pack(message: object) -> bytes:
         ) from error
 
 
-def _unpacked(body: bytes) -> Any:
+def unpack(body: bytes) -> Any:
+    """What `pack` was given. Raises Unreadable for what is not to be found here, or is not here
+    what it was there."""
     from phalanx import references
 
-    return references.loads(body)
+    try:
+        return references.loads(body)
+    except UserFunctionError as error:
+        raise Unreadable(str(error)) from error
+    except Exception as error:
+        raise Unreadable(
+            f"a worker could not load what it was sent ({type(error).__name__}: {error}). "
+            "Functions must be importable in a new process, or defined in the main script."
+        ) from error
 
 
 class Packed:
@@ -52,7 +62,7 @@ class Packed:
         self._body = pack(part)
 
     def __reduce__(self) -> tuple[Callable[[bytes], Any], tuple[bytes]]:
-        return _unpacked, (self._body,)
+        return unpack, (self._body,)
 
 
 def send(sock: socket.socket, message: object, descriptors: Sequence[int] = ()) -> None:
@@ -71,8 +81,8 @@ def send_packed(sock: socket.socket, body: bytes, descriptors: Sequence[int] = (
 def receive(sock: socket.socket) -> tuple[Any, list[int]]:
     """The next message and its descriptors.
 
-    Raises EOFError once the other end is gone, and Unreadable for a message that needs a module
-    which is not to be found here; its descriptors are closed then.
+    Raises EOFError once the other end is gone, and what `unpack` raises; the descriptors are closed
+    then.
     """
     room = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
     try:
@@ -87,16 +97,11 @@ def receive(sock: socket.socket) -> tuple[Any, list[int]]:
     size, _ = _HEADER.unpack(header)
     body = _exactly(sock, size)
     try:
-        return _unpacked(body), received.tolist()
-    except Exception as error:
+        return unpack(body), received.tolist()
+    except Unreadable:
         for descriptor in received:
             os.close(descriptor)
-        if isinstance(error, UserFunctionError):
-            raise Unreadable(str(error)) from error
-        raise Unreadable(
-            f"a worker could not load what it was sent ({type(error).__name__}: {error}). "
-            "Functions must be importable in a new process, or defined in the main script."
-        ) from error
+        raise
 
 
 def _exactly(sock: socket.socket, size: int) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any, Protocol
 
 
@@ -22,16 +23,18 @@ class Operation(Protocol):
 
 
 _left: list[tuple[Any, Sequence[Operation]]] = []
+_giving = Lock()  # a group that comes about too late is left in the thread of its meeting
 
 
 def give_back(group: Any, operations: Sequence[Operation]) -> None:
     """Sockets and threads of a group, and of those left before, in which nothing is under way."""
-    _left.append((group, operations))
-    for each in [*_left]:
-        left, under_way = each
-        if all(operation.is_over() for operation in under_way):
-            left.shutdown()
-            _left.remove(each)
+    with _giving:
+        _left.append((group, operations))
+        for each in [*_left]:
+            left, under_way = each
+            if all(operation.is_over() for operation in under_way):
+                left.shutdown()
+                _left.remove(each)
 
 
 @atexit.register

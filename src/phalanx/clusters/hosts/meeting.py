@@ -12,6 +12,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from phalanx.clusters.hosts.launch import Launch
+from phalanx.clusters.hosts.starting import start
 from phalanx.errors import HostLost, InvalidInput
 
 POLL = 0.05  # seconds
@@ -77,7 +78,7 @@ def _within(
         except InvalidStateError:
             leave(made)
 
-    threading.Thread(target=run, name="phalanx-meeting", daemon=True).start()
+    start(threading.Thread(target=run, name="phalanx-meeting", daemon=True))
     try:
         wait([future], seconds + GRACE)
     finally:

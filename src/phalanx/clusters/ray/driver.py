@@ -12,6 +12,7 @@ import ray as untyped_ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from phalanx.clusters import wire
 from phalanx.clusters.hosts.launch import Launch
 from phalanx.clusters.ray.host import Asked, Host, Order, Proxies
 from phalanx.errors import HostLost, TooFewHosts
@@ -45,7 +46,7 @@ class Driver:
     """Of one training. What it waits for are Ray's references, each with who answers it."""
 
     def __init__(self, cluster: RayCluster, train: Callable[..., Any], training: Any) -> None:
-        *arguments, self.following = training
+        job, *arguments, self.following = training
         self.cluster = cluster
         is_flagged = FLAG in (cluster.mixed, self.following.mixed)  # whoever of them was asked
         self._mixed = FLAG if is_flagged else REFUSE
@@ -64,7 +65,7 @@ class Driver:
         self._epoch: tuple[int, Any] = self._begun, (False, None)
         self._known_settings: tuple[int, Any] = (-1, None)
         self._last_end = ""  # of a host, in Ray's words
-        self._work = ray.put((train, *arguments, *self._remote_following()))
+        self._work = ray.put((train, wire.pack(job), *arguments, *self._remote_following()))
         self._remote_host = ray.remote(max_concurrency=4, max_restarts=0)(Host)
 
     def run(self) -> Any:
@@ -195,10 +196,22 @@ class Driver:
     def _all_lost(self) -> HostLost:
         return HostLost(None, "is needed that has the training's state; all were lost at once")
 
+    def _has_state(self, members: list[Member]) -> bool:
+        """Whether one of them has begun; who was told to train may have met nobody yet."""
+        asked = [member.actor.has_begun.remote() for member in members if member.trains]
+        while asked:
+            ready, asked = ray.wait(asked, num_returns=1, timeout=self.cluster.patience)
+            if not ready:
+                break  # those who are left stand still
+            with contextlib.suppress(RayActorError, ActorUnavailableError):
+                if ray.get(ready[0]):
+                    return True
+        return False
+
     def _form(self, members: list[Member]) -> None:
         """Order these into a new group; who does not train yet begins."""
         was_broken, before = self._is_broken_since is not None, self._group
-        if not any(member.trains for member in members) and self._has_answered:
+        if self._has_answered and not self._has_state(members):
             raise self._all_lost()
         self._generation += 1
         self._group, self._is_broken_since = members, None

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from phalanx.clusters import wire
 from phalanx.clusters.control import Control
 from phalanx.clusters.hosts.launch import Launch
 from phalanx.clusters.hosts.machine import fingerprint
@@ -97,6 +98,10 @@ class Host:
             if self._generation < generation:
                 self.control.pause()
 
+    def has_begun(self) -> bool:
+        """Whether it has the training's state: from the start, or from those that it has met."""
+        return self.control.has_begun
+
     def hear(self, seconds: float) -> Asked | None:
         """What the training asks for next, if it does so within so many seconds."""
         try:
@@ -109,8 +114,12 @@ class Host:
         self._answers.put(answer)
 
     def train(self, work: Any) -> Any:
-        """Train; returns what the function of the work returns."""
-        train, job, start, training, validation, progress, following, proxies = work
+        """Train; returns what the function of the work returns.
+
+        Raises UserFunctionError where the job's functions are not those of the caller.
+        """
+        train, packed, start, training, validation, progress, following, proxies = work
+        job = wire.unpack(packed)
         self.control = Control(job.n_workers)
         follower = Follower(self)
         following = replace(following, hosts=self, control=self.control)
