@@ -4,7 +4,7 @@ whose exchange fails has changed nothing."""
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
-from threading import Thread
+from threading import Thread, get_ident
 
 import numpy as np
 import pytest
@@ -188,6 +188,23 @@ def test_any_number_of_hosts_gives_the_same_bits(name, count):
     for found in trained(case(name), count):
         assert told(found) == alone(name)
         assert found.run.hosts == count
+
+
+def test_hosts_that_end_with_different_weights_are_warned(monkeypatch):
+    """A function that is another one on each, under the same name; each reduces all blocks."""
+    monkeypatch.setattr("phalanx.pure.hosts.MESSAGE_BYTES", 10**9)
+    threads = []
+
+    def differing(grads_Sn, weights_S):
+        threads.append(get_ident())
+        return mean(grads_Sn, weights_S) * (1 if get_ident() == threads[0] else 2)
+
+    with pytest.warns(UserWarning, match="the hosts came to different weights"):
+        found = trained(job_of(aggregation=differing), 2)
+    first, second = (each.run for each in found)
+    assert first.digest != second.digest
+    (event,) = [event for event in first.events if event.what == "hosts differ"]
+    assert f"host 0: {first.digest[:12]}, host 1: {second.digest[:12]}" in event.detail
 
 
 INEXACT = ["plain", "one shard", "many shards", "clipped", "fp16", "averages fp16 clipped"]

@@ -30,6 +30,7 @@ from phalanx.training.handover import hand_over
 from phalanx.training.keeper import Keeper, identity_of, resume
 from phalanx.training.staffing import cluster_of, regrouped
 from phalanx.training.state import Standing, State, reason_to_end
+from phalanx.warning import warn_caller
 
 
 class Sessions:
@@ -131,10 +132,24 @@ class Sessions:
                 self.control.attach(None)
         if group is not None and standing.reason is not None:
             try:  # nobody leaves before all have what they need to end
-                gather(group, "the end of a session", None)
+                self._compare_ends(standing.state, group)
             except HostLost as lost:
                 group.failed(lost.brief)  # whoever still waits for me need not
         return standing, None
+
+    def _compare_ends(self, state: State, group: Group) -> None:
+        """Wait for the other hosts' last word; warn where they have come to other ends."""
+        mine = digest(state.params_N, state.state_MN)
+        digests = gather(group, "the end of a session", mine)
+        if len(set(digests)) == 1:
+            return
+        ends = ", ".join(f"host {host}: {other[:12]}" for host, other in enumerate(digests))
+        text = f"the hosts came to different weights (digests of {ends})"
+        self.tell(Event("hosts differ", state.updates, text, at=monotonic()))
+        warn_caller(
+            f"{text}. A function that decides the answer, or a value it reads, is not the same "
+            "on all of them, though its name is. Make it the same, and train anew."
+        )
 
     def regroup(
         self, standing: Standing, hosts: Hosts, group: Group | None, lost: HostLost | None
