@@ -339,3 +339,13 @@ def test_a_snapshot_that_a_leader_did_not_live_to_announce_is_taken_again():
     stage.run(1)
     assert stage.door[SNAPSHOT_TAKEN] == 1
     assert {*stage.arena["snapshot_values"].ravel().tolist()} == {1.0}
+
+
+def test_an_unfinished_division_is_made_anew_by_a_leader_that_had_nothing_left_to_do():
+    stage = Stage()
+    stage.run(2)
+    stage.arena["shard_owner"][...] = 3  # as anything that is no plan
+    stage.door[PLAN] += 1  # by another one, whose death is not known yet
+    stage.run(1)
+    assert stage.shares == [4, 4, 0, 0]
+    assert stage.door[PLAN] % 2 == 0

@@ -124,7 +124,7 @@ def test_the_time_between_two_leases_is_no_measure_and_no_silence():
     assert watched.named_after(1, busy=[0]) == pytest.approx(LEAST_BOUND, abs=2 * GLANCE)
 
 
-@given(st.floats(AWAY, 10_000))
+@given(st.floats(2 * AWAY, 10_000))
 def test_a_pause_in_which_nobody_looked_either_is_no_measure_and_little_silence(pause):
     """As that of a whole machine; who hangs since before it is found all the same."""
     watched = Watched(step=0.01)
@@ -133,6 +133,19 @@ def test_a_pause_in_which_nobody_looked_either_is_no_measure_and_little_silence(
     assert watched.see(busy=[0]) == []
     assert watched.named_after(1, busy=[0]) == pytest.approx(bound - AWAY, abs=2 * GLANCE)
     watched.make_step(0.01)
+    before = watched.patience.bound
     assert watched.see(after=pause) == []
     watched.make_step(0.01)
-    assert watched.patience.bound <= FACTOR * (AWAY + 0.01 + GLANCE)
+    assert watched.patience.bound == before
+
+
+@given(st.floats(2 * AWAY, 100))
+def test_steps_in_which_nobody_looked_for_long_are_no_measure(pause):
+    """They would seem to be much shorter than they are."""
+    watched = Watched(step=4)
+    bound = watched.patience.bound
+    for _ in range(40):
+        watched.see(busy=[0, 1], after=pause)
+        watched.opened += 1
+        watched.see(busy=[0, 1])
+    assert watched.patience.bound == bound

@@ -103,3 +103,14 @@ def test_whoever_comes_late_into_a_tick_counts_those_who_were_let_in_for_the_nex
     assert second.is_whole
     assert second.shards == [4, 5, 6, 7]
     assert not second.is_outdated()
+
+
+def test_whoever_looks_while_the_tasks_are_divided_looks_again():
+    """The leader may have died, and its heir open a tick before it can divide them anew."""
+    first, _ = shares([0, 0, 0, 0, 1, 1, 1, 1])
+    first.board.door[PLAN] += 1
+    first.muster(TICK)
+    assert first.is_outdated()
+    first.board.door[PLAN] += 1
+    first.muster(TICK)
+    assert not first.is_outdated()

@@ -1,5 +1,7 @@
 """Shards that go through a network in one pass come to the bits that they come to alone."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -13,6 +15,7 @@ from phalanx.models.mlp.factored import FactoredMLP, FactoredNetwork
 from phalanx.models.mlp.passing import Pass
 from phalanx.models.mlp.side_by_side import LARGEST, tried
 from phalanx.pure.arrays import aligned_empty
+from phalanx.pure.hosts import Place
 from phalanx.pure.randomness import Key
 
 COUNTS = [64, 64, 63, 60]
@@ -175,6 +178,21 @@ def test_where_they_do_not_agree_they_are_computed_one_by_one(groups, monkeypatc
 def test_where_others_may_take_them_they_are_computed_one_by_one(groups):
     fit_wide(256, 4, task_assignment="dynamic")
     assert set(groups) == {1}
+
+
+@pytest.mark.parametrize("n_hosts", [1, 2])
+def test_where_there_are_other_hosts_they_are_computed_in_the_order_in_which_they_travel(n_hosts):
+    layout = layout_of((40, 2), 64)
+    job = SimpleNamespace(
+        model=SimpleNamespace(factors=layout),
+        plan=SimpleNamespace(seed=0),
+        place=Place(count=n_hosts),
+    )
+    arena = {"factors": np.zeros(layout.size), "factors_away": np.zeros((1, layout.size))}
+    model = SimpleNamespace(may_be_joined=lambda count: True)
+    samples = TableSamples.of(np.zeros((64, 40)))
+    maker = SideBySide(SimpleNamespace(job=job), arena, samples, model)
+    assert maker.groups(range(4)) == ([[2, 0, 1, 3]] if n_hosts == 1 else [[0], [1], [2], [3]])
 
 
 def test_plain_networks_have_no_such_thing(groups):

@@ -27,13 +27,15 @@ class Patience:
         self._is_new = [False] * n_seats
         self._begun = self._opened = -1
         self._opened_since = self._measured_since = self._longest = 0.0
+        self._was_away = False  # since then
 
     def begin(self, now: float, opened: int) -> None:
         """Nobody has been silent yet, and no step was opened since."""
         self._looked = now
         self._since, self._named = [self._now] * len(self._since), [0] * len(self._named)
         self._begun = self._opened = opened
-        self._opened_since = self._measured_since = self._now
+        self._opened_since, self._was_away = self._now, False
+        self._measured_since = self._now
 
     def forget(self, rank: int) -> None:
         """Another process is to have the seat; until its first sign it has the first bound."""
@@ -58,8 +60,9 @@ class Patience:
         slow gets through. The silence itself is no measure of the step, else each would be waited
         for `FACTOR` times longer than the one before.
         """
-        self._now += min(now - self._looked, AWAY)
-        self._looked = now
+        away = now - self._looked
+        self._now += min(away, AWAY)
+        self._looked, self._was_away = now, self._was_away or away > AWAY
         self._measure(opened)
         found = []
         for rank, sign in enumerate(signs):
@@ -80,9 +83,9 @@ class Patience:
         if opened == self._opened:
             return
         # the first step may include starting processes; alone it is no measure
-        if self._opened > self._begun or opened > self._begun + 1:
+        if not self._was_away and (self._opened > self._begun or opened > self._begun + 1):
             seconds = (self._now - self._measured_since) / (opened - self._opened)
             self._longest = max(FADING * self._longest, seconds)
         self._named = [0] * len(self._named)
-        self._opened = opened
+        self._opened, self._was_away = opened, False
         self._opened_since = self._measured_since = self._now

@@ -1,7 +1,7 @@
 """The leader: the worker that speaks for all between two ticks.
 
 Whoever is first among the living leads; if it dies, the next one decides anew. That is safe since
-everything that the leader knows lies in the arena, and nobody looks at what it decided before it
+everything that the leader knows lies in the arena, and nobody goes by what it decided before it
 has opened the tick, which is a single word. It decides by the pure rules alone.
 """
 
@@ -111,15 +111,10 @@ class Leader:
         door = self.board.door
         is_due = self._follows_speed and is_time_to_plan(tick)
         known = door[DEATHS], door[WANTED]  # read before the seats, which may change meanwhile
-        if self._settled == known and not is_due:
+        if self._settled == known and not is_due and not self._is_torn:
             return
         fence()
-        newcomers = self.seats.newcomers()
-        if newcomers:
-            self._renew_plan(2)
-            for rank in newcomers:
-                self.seats.admit(rank, tick)
-            self._renew_plan(2)
+        self._admit(self.seats.newcomers(), tick)
         owners, living = self.seats.active(), self.seats.alive(tick)
         wanted = [rank for rank in living if rank < door[WANTED]] or living[:1]
         is_wrong = wanted != owners or self._is_torn
@@ -128,6 +123,14 @@ class Leader:
             is_wrong = False
         if not is_wrong and wanted == list(range(door[WANTED])):  # nobody is missing
             self._settled = known
+
+    def _admit(self, newcomers: list[int], tick: int) -> None:
+        """Let them count from a tick on."""
+        if newcomers:
+            self._renew_plan(by=2)
+            for rank in newcomers:
+                self.seats.admit(rank, tick)
+            self._renew_plan(by=2)
 
     @property
     def _is_torn(self) -> bool:
@@ -152,7 +155,7 @@ class Leader:
         known = [self._speeds[rank] for rank in ranks if self._speeds[rank]]
         usual = sum(known) / len(known) if known else 1.0
         speeds = [self._speeds[rank] or usual for rank in ranks]
-        self._renew_plan(1 + self._is_torn)  # odd: if I die in here, it is divided anew
+        self._renew_plan(by=2 if self._is_torn else 1)  # odd: if I die in here, it is divided anew
         for rank in ranks:
             self.seats.actives[rank] = True
         for name, tasks in self._tasks.items():
@@ -165,7 +168,7 @@ class Leader:
             owners[:] = theirs
         for rank in range(self.seats.count):
             self.seats.actives[rank] = rank in ranks
-        self._renew_plan(1)
+        self._renew_plan(by=1)
 
     def _renew_plan(self, by: int) -> None:
         """Before a change as well as after it: whoever looks meanwhile looks anew."""

@@ -78,7 +78,7 @@ def _read(s: int, batch: Batch, post: Post, gatherer: Any) -> tuple[Any, Key]:
 
 
 class Columns:
-    """Every shard's columns of the batch's factors, one shard after another."""
+    """Every shard's columns of the batch's factors, computed one shard after another."""
 
     def __init__(self, post: Post, arena: Arena, samples: Samples, model: FactoredModel) -> None:
         layout = post.job.model.factors
@@ -119,18 +119,19 @@ class SideBySide:
     def groups(self, shards: Sequence[int]) -> list[Sequence[int]]:
         """As many neighbours together as have few rows and come to the same bits so.
 
-        Where there are other hosts, one shard travels while the next is computed.
+        Where there are other hosts, each by itself, in their order, in which they travel: one does
+        while the next is computed.
         """
+        if not self._post.job.place.is_alone:
+            return [[s] for s in shards]
         count = max(1, ROWS_AT_ONCE // self._layout.width)
         groups: list[Sequence[int]] = []
         for run in self._layout.runs(shards):
             for at in range(0, len(run), count):
                 group = run[at : at + count]
-                groups += [group] if self._may_join(len(group)) else [[s] for s in group]
+                may_join = len(group) == 1 or self._model.may_be_joined(len(group))
+                groups += [group] if may_join else [[s] for s in group]
         return groups
-
-    def _may_join(self, count: int) -> bool:
-        return count == 1 or (self._post.job.place.is_alone and self._model.may_be_joined(count))
 
     def make(self, group: Sequence[int], batch: Batch) -> Sequence[Sequence[float]]:
         post, bounds = self._post, batch.bounds

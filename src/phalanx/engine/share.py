@@ -71,7 +71,8 @@ class Share:
         self.alive_others = [rank for rank in alive if rank != self.rank]
         self.others = [rank for rank in seats.members() if rank != self.rank] + self._elsewhere
         self.leads = alive[:1] == [self.rank]
-        if is_new or seats.awaits(tick):
+        is_torn = self._news[0] % 2  # a leader has died while it divided, and nobody did so anew
+        if is_new or is_torn or seats.awaits(tick):
             self._look_again()
         self.may_help = self.rank in self.active
         self.board.spins = SPINS if len(self.active) <= self._processors else 0

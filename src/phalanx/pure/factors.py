@@ -61,8 +61,8 @@ class FactorLayout:
     """Where the factors of a batch lie in a flat array, of C columns, and what they make.
 
     products: in the order of the vector. n_shards: each has as many columns as the largest of them
-    has rows, filled up to cache lines, so that no two workers write into the same one. Behind a
-    shard's rows, one factor of each product is zero.
+    has rows, filled up to cache lines, so that no two workers write into the same one; in which
+    order, `outwards` says. Behind a shard's rows, one factor of each product is zero.
     """
 
     factors: tuple[Factor, ...]

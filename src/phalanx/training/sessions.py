@@ -112,11 +112,8 @@ class Sessions:
         """Train on with these workers and hosts; where it then stands, and who was lost."""
         job = self.job = regrouped(self.job, self.control.workers)
         cluster = cluster_of(job.model, job.n_seats, job.n_workers, group)
-        with cluster.session(job, self.training, self.validation, self.tell) as session:
-            self.control.attach(session)
-            self._session = session
-            if self.is_interrupted:  # while workers or hosts changed, which came first
-                session.interrupt()
+        opened = cluster.session(job, self.training, self.validation, self.tell)
+        with opened as session, self._attached(session):
             keeper = self.keeper_of(group)
             course = Course(job, session, standing, self.history, self.following, keeper, group)
             try:
@@ -127,15 +124,25 @@ class Sessions:
             except HostLost as lost:  # likewise: nobody updates before all has come
                 course.show()
                 return course.halted(), lost
-            finally:
-                self._session = None
-                self.control.attach(None)
         if group is not None and standing.reason is not None:
             try:  # nobody leaves before all have what they need to end
                 self._compare_ends(standing.state, group)
             except HostLost as lost:
                 group.failed(lost.brief)  # whoever still waits for me need not
         return standing, None
+
+    @contextmanager
+    def _attached(self, session: Session) -> Iterator[None]:
+        """Within it, what the user wishes reaches the session."""
+        self.control.attach(session)
+        self._session = session
+        try:
+            if self.is_interrupted:  # while workers or hosts changed, which came first
+                session.interrupt()
+            yield
+        finally:
+            self._session = None
+            self.control.attach(None)
 
     def _compare_ends(self, state: State, group: Group) -> None:
         """Wait for the other hosts' last word; warn where they have come to other ends."""
@@ -147,8 +154,9 @@ class Sessions:
         text = f"the hosts came to different weights (digests of {ends})"
         self.tell(Event("hosts differ", state.updates, text, at=monotonic()))
         warn_caller(
-            f"{text}. A function that decides the answer, or a value it reads, is not the same "
-            "on all of them, though its name is. Make it the same, and train anew."
+            f"{text}. They are of several kinds, or a function that decides the answer, or a value "
+            "that it reads, is not the same on all of them, though its name is. Make it the same, "
+            "and train anew."
         )
 
     def regroup(

@@ -73,8 +73,7 @@ VECTORISED static void OF(adam)(T *restrict params, T *restrict first, T *restri
     }
 }
 
-/* Of these three, rows lie `stride` elements apart as well. */
-
+/* Here, and in the two that follow, rows lie `stride` elements apart as well. */
 VECTORISED static void OF(add_bias)(T *restrict z, Size stride, const T *restrict bias,
                                     Size height, Size width)
 {

@@ -87,14 +87,14 @@ def add_bias(z_HB: Array, bias_H: Array) -> None:
 
 
 def relu(z_HB: Array) -> None:
-    """z <- max(z, 0); NaN stays. Rows may lie apart."""
+    """z <- max(z, 0) of a matrix; NaN stays. Rows may lie apart."""
     zeros = _zeros(z_HB.shape, z_HB.dtype)
     np.maximum(z_HB, zeros, out=z_HB)
     z_HB += 0  # of two zeros the maximum is either
 
 
 def relu_backward(delta_HB: Array, a_HB: Array) -> None:
-    """delta <- delta where a > 0, else times 0. Rows of both may lie apart."""
+    """delta <- delta where a > 0, else times 0, of matrices. Rows of both may lie apart."""
     delta_HB *= a_HB > 0
 
 
