@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.clusters.patience import AWAY, FACTOR, FADING, FIRST_BOUND, LEAST_BOUND, Patience
+from phalanx.clusters.patience import (
+    FACTOR,
+    FADING,
+    FIRST_BOUND,
+    LEAST_BOUND,
+    LONGEST_LOOK,
+    Patience,
+)
 
 GLANCE = 0.05
 
@@ -124,14 +131,14 @@ def test_the_time_between_two_leases_is_no_measure_and_no_silence():
     assert watched.named_after(1, busy=[0]) == pytest.approx(LEAST_BOUND, abs=2 * GLANCE)
 
 
-@given(st.floats(2 * AWAY, 10_000))
+@given(st.floats(2 * LONGEST_LOOK, 10_000))
 def test_a_pause_in_which_nobody_looked_either_is_no_measure_and_little_silence(pause):
     """As that of a whole machine; who hangs since before it is found all the same."""
     watched = Watched(step=0.01)
     bound = watched.patience.bound
     assert watched.see(after=pause) == []
     assert watched.see(busy=[0]) == []
-    assert watched.named_after(1, busy=[0]) == pytest.approx(bound - AWAY, abs=2 * GLANCE)
+    assert watched.named_after(1, busy=[0]) == pytest.approx(bound - LONGEST_LOOK, abs=2 * GLANCE)
     watched.make_step(0.01)
     before = watched.patience.bound
     assert watched.see(after=pause) == []
@@ -139,7 +146,7 @@ def test_a_pause_in_which_nobody_looked_either_is_no_measure_and_little_silence(
     assert watched.patience.bound == before
 
 
-@given(st.floats(2 * AWAY, 100))
+@given(st.floats(2 * LONGEST_LOOK, 100))
 def test_steps_in_which_nobody_looked_for_long_are_no_measure(pause):
     """They would seem to be much shorter than they are."""
     watched = Watched(step=4)

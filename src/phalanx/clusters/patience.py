@@ -9,7 +9,7 @@ FIRST_BOUND = 30.0  # seconds, until a step has been measured
 LEAST_BOUND = 0.5  # seconds; a machine that is busy with other things may well pause for a tenth
 FACTOR = 20  # times the longest step of late
 FADING = 0.8  # of what was once long, with each look that finds new steps
-AWAY = 0.25  # seconds that count between two looks: for longer, the driver was held up as well
+LONGEST_LOOK = 0.25  # seconds between two looks that count; in more, the driver was held up too
 
 
 class Patience:
@@ -34,8 +34,8 @@ class Patience:
         self._looked = now
         self._since, self._named = [self._now] * len(self._since), [0] * len(self._named)
         self._begun = self._opened = opened
-        self._opened_since, self._was_away = self._now, False
-        self._measured_since = self._now
+        self._opened_since = self._measured_since = self._now
+        self._was_away = False
 
     def forget(self, rank: int) -> None:
         """Another process is to have the seat; until its first sign it has the first bound."""
@@ -61,8 +61,8 @@ class Patience:
         for `FACTOR` times longer than the one before.
         """
         away = now - self._looked
-        self._now += min(away, AWAY)
-        self._looked, self._was_away = now, self._was_away or away > AWAY
+        self._now += min(away, LONGEST_LOOK)
+        self._looked, self._was_away = now, self._was_away or away > LONGEST_LOOK
         self._measure(opened)
         found = []
         for rank, sign in enumerate(signs):
@@ -87,5 +87,6 @@ class Patience:
             seconds = (self._now - self._measured_since) / (opened - self._opened)
             self._longest = max(FADING * self._longest, seconds)
         self._named = [0] * len(self._named)
-        self._opened, self._was_away = opened, False
+        self._opened = opened
         self._opened_since = self._measured_since = self._now
+        self._was_away = False
