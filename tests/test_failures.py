@@ -28,6 +28,7 @@ from phalanx.clusters.process import DropJob
 from phalanx.clusters.processes import Processes
 from phalanx.testing import Fault, scripted
 from phalanx.training import checkpoint, sessions
+from processes import still_running
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -389,20 +390,6 @@ def test_fits_from_threads_do_not_mix():
     for seed in range(4):
         alone = MLPClassifier(**{**SETTINGS, "random_state": seed, "n_jobs": 1}).fit(X, Y)
         assert digests[seed] == alone.run_.digest
-
-
-def still_running(pids, within):
-    """Those of the processes that still run after `within` seconds."""
-    alive = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-    _, left = psutil.wait_procs([p for p in alive if not is_zombie(p)], timeout=within)
-    return [process for process in left if not is_zombie(process)]
-
-
-def is_zombie(process):
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 PROGRAM = """

@@ -10,7 +10,6 @@ import threading
 from functools import cache
 
 import numpy as np
-import psutil
 import pytest
 
 from phalanx import CheckpointError, InvalidInput, MLPClassifier, MLPRegressor
@@ -19,6 +18,7 @@ from phalanx.engine.leader import Leader
 from phalanx.exchange.board import SNAPSHOT_TAKEN
 from phalanx.training import checkpoint
 from phalanx.training.keeper import RULES, Keeper
+from processes import still_running
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -97,13 +97,6 @@ def same(clf, kind):
     return True
 
 
-def are_gone(pids, within):
-    by_pid = {process.pid: process for process in psutil.process_iter()}
-    left = [by_pid[pid] for pid in pids if pid in by_pid]
-    _, alive = psutil.wait_procs(left, timeout=within)
-    return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
-
-
 @pytest.mark.parametrize("seed", range(50))
 def test_killed_at_any_step_and_resumed_on_other_workers(tmp_path, seed):
     rng, kind = random.Random(seed), list(KINDS)[seed % len(KINDS)]
@@ -111,7 +104,7 @@ def test_killed_at_any_step_and_resumed_on_other_workers(tmp_path, seed):
     stop, before, after = rng.randrange(1, steps), *rng.sample([1, 2, 3, 4], 2)
     workers = killed_fit(kind, tmp_path, before, f"{stop} steps")
     assert len(workers) == (before + 1 if before > 1 else 0)
-    assert are_gone(workers, within=1)
+    assert not still_running(workers, within=1)
     assert [path.name for path in tmp_path.iterdir()] == [f"step-{stop:09}.safetensors"]
     resumed = estimator(kind, after).fit(*data(kind), checkpoint=tmp_path, resume=True)
     assert resumed.run_.events[0].what == "resumed"
