@@ -1,6 +1,6 @@
 """Gradients made of factors are those of shards, and panels tile what they are made of."""
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import prod
 from types import SimpleNamespace
 
@@ -10,8 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phalanx.data.samples import TableSamples
+from phalanx.engine import joining
+from phalanx.engine import panels as panels_module
 from phalanx.engine.factors import Factors
+from phalanx.engine.joining import may_join
 from phalanx.engine.panels import Panels
+from phalanx.engine.recipe import Recipe
 from phalanx.models.base import JoinedModel
 from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.activations import ACTIVATIONS
@@ -28,6 +32,7 @@ from phalanx.pure.factors import (
     in_panels,
     outwards,
     pack,
+    stretches_of,
     unpack,
 )
 from phalanx.pure.layout import Region, blocks_of, bundles_of
@@ -235,7 +240,7 @@ def share(made, assignment, speeds, rank):
     """Of the parameters, those that a worker updates."""
     blocks = blocks_of(made.regions)
     bundles = bundles_of(blocks, range(len(blocks)))
-    owners = assignment(len(bundles), speeds)
+    owners = sorted(assignment(len(bundles), speeds))
     mine = [
         k for bundle, owner in zip(bundles, owners, strict=True) for k in bundle if owner == rank
     ]
@@ -295,9 +300,11 @@ def agree(sizes, rule=mean, weighted=False, live=3, **more):
         )  # fmt: skip
 
 
-def post_of(model, rule):
-    """The post of a worker who has done all shards of the first tick."""
-    job, share = SimpleNamespace(model=model, aggregation=rule), SimpleNamespace(owners=[0] * 9)
+def post_of(model, rule, mine=None):
+    """The post of a worker who has done all shards of the first tick, and reduces these blocks."""
+    blocks = blocks_of(model.regions)
+    job = SimpleNamespace(model=model, aggregation=rule, blocks=blocks)
+    share = SimpleNamespace(owners=[0] * 9, reductions=range(len(blocks)) if mine is None else mine)
     return SimpleNamespace(job=job, share=share, tick=1)
 
 
@@ -318,8 +325,67 @@ def test_what_is_no_arrays_has_no_gradient():
             used = used[region.start : region.stop]
             assert (grad_n[used] == 16).all()  # of so many columns, eight rows and eight filled
             assert not grad_n[~used].any()
-            panels._room_n[...] = 7
-            panels._made = (0, None)
+            panels._bench.grad_n[...] = 7
+            panels._made = None
+
+
+def gradients(made, mine):
+    """Of the blocks that are mine; and of how many stretches they were made."""
+    flat_n = np.random.default_rng(0).normal(size=made.factors.size).astype(made.dtype)
+    post = post_of(made, mean, mine)
+    panels = Panels(post, {"factors": flat_n, "factors_away": np.zeros((0, 0))})
+    panels.begin(None, [8, 8, 7], [8.0, 8.0, 7.0])
+    found = {k: panels.of(post.job.blocks[k]).tobytes() for k in mine}
+    return found, len(panels._recipes)
+
+
+@pytest.mark.parametrize("sizes", NETWORKS)
+@pytest.mark.parametrize("dtype_name", ["float32", "float64"])
+def test_neighbours_are_made_together_to_the_same_bits(sizes, dtype_name, monkeypatch):
+    _, made = of(sizes, dtype_name=dtype_name)
+    all_blocks = range(len(blocks_of(made.regions)))
+    with monkeypatch.context() as patch:
+        patch.setattr(panels_module, "may_join", lambda *_: False)
+        one_by_one, count = gradients(made, all_blocks)
+    assert count == len(made.regions) > 1
+    edges = (0, *(region.stop for region in made.regions))
+    for mine in (all_blocks, all_blocks[len(all_blocks) // 2 :], [0, all_blocks[-1]]):
+        found, count = gradients(made, mine)
+        assert found == {k: one_by_one[k] for k in mine}
+        if len(mine) == len(all_blocks) and may_join(made.factors, made.dtype.name, edges, 3):
+            assert count == 1
+
+
+def test_a_trial_finds_panels_that_come_to_other_bits_together(monkeypatch):
+    _, made = of(NETWORKS[0])
+    edges = (0, *(region.stop for region in made.regions))
+    asked = made.factors, made.dtype.name, edges, 3
+    real = Recipe.make
+
+    def make(recipe, scale):
+        grad_n = real(recipe, scale)
+        if len(grad_n) > edges[1]:
+            grad_n[-1] *= 1.5
+        return grad_n
+
+    monkeypatch.setattr(Recipe, "make", make)
+    assert not may_join.__wrapped__(*asked)
+    monkeypatch.undo()
+    monkeypatch.setattr(joining, "LARGEST", made.factors.size - 1)
+    assert not may_join.__wrapped__(*asked), "no trial holds that many factors twice"
+
+
+@given(st.lists(st.integers(1, MAX_PANEL), min_size=1, max_size=12), st.data())
+def test_stretches_are_of_neighbours_that_stay_near_a_core(sizes, data):
+    ends = [*accumulate(sizes)]
+    panels = [*zip([0, *ends], ends, strict=False)]
+    mine = data.draw(st.sets(st.integers(0, len(panels) - 1)))
+    runs = stretches_of(panels, mine)
+    assert sorted(panel for run in runs for panel in run) == sorted(mine)
+    assert all(panels[run[-1]][1] - panels[run[0]][0] <= MAX_PANEL for run in runs)
+    for before, after in pairwise(runs):
+        joined = panels[after[0]][1] - panels[before[0]][0]
+        assert before.stop < after.start or joined > MAX_PANEL
 
 
 @pytest.mark.parametrize("rule", [rule for rule in AGGREGATIONS.values() if is_linear(rule)])

@@ -163,6 +163,8 @@ class Leader:
             theirs = np.full(len(owners), self.job.courier)
             if tasks:
                 assigned = assign(self.job.assignment, len(tasks), speeds)
+                if name != "shard_owner" and self.job.model.factors is not None:
+                    assigned.sort()  # as many panels as it says, but neighbours: made at once
                 for task, place in zip(tasks, assigned, strict=True):
                     theirs[task.start : task.stop] = ranks[place]
             owners[:] = theirs

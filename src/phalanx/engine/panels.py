@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from phalanx.arena import Arena
 from phalanx.engine.factors import Factors
+from phalanx.engine.joining import may_join
 from phalanx.engine.post import Post
+from phalanx.engine.recipe import Bench, Recipe, Scale
 from phalanx.pure.aggregation import scales
-from phalanx.pure.arrays import Array, aligned_empty
-from phalanx.pure.factors import Piece, outwards
+from phalanx.pure.arrays import Array
+from phalanx.pure.factors import MAX_PANEL, outwards, stretches_of
 from phalanx.pure.layout import Region
+
+Edges = tuple[int, ...]  # of a stretch of panels: where the first begins, and where each ends
 
 
 class Panels:
-    """Seen by one worker. Of the panels only the last one is kept: whoever owns a panel updates its
-    blocks one after another, and an heir of some of them makes it again, to equal bits."""
+    """Seen by one worker. It makes neighbours that fall to it together, and keeps the last ones
+    only: whoever owns panels updates their blocks one after another, and an heir of some blocks
+    makes theirs again, to equal bits."""
 
     def __init__(self, post: Post, arena: Arena) -> None:
-        layout, dtype = post.job.model.factors, post.job.model.dtype
+        layout, regions = post.job.model.factors, post.job.model.regions
         assert layout is not None
         self.post, self._layout, self._factors = post, layout, Factors(arena, layout)
-        self._panels = {region.panel: region for region in post.job.model.regions}
-        columns = layout.width * layout.n_shards
-        largest = max(panel.stop - panel.start for panel in self._panels.values())
-        self._room_n = aligned_empty((largest,), dtype)
-        self._scaled_n = aligned_empty((columns * max(f.size for f in layout.factors),), dtype)
-        self._ones_C = np.ones(columns, dtype)
-        self._recipes: dict[tuple[int, int, int], _Recipe] = {}
-        self._made: tuple[int, int | None] = (-1, None)  # in which tick, which one
-        self._grad_n = np.empty(0)
+        self._panels = [(region.start, region.stop) for region in regions]
+        largest = max(MAX_PANEL, *(stop - start for start, stop in self._panels))
+        largest = min(largest, regions[-1].stop)
+        self._bench = Bench(layout, post.job.model.dtype, largest)
+        self._recipes: dict[tuple[Any, ...], Recipe] = {}
+        self._mine: Sequence[int] = ()  # blocks, at the last look
+        self._stretches: dict[int, Edges] = {}
+        self._made: tuple[int, Recipe] | None = None  # in which tick, which one
         self._last: tuple[Any, ...] = ()  # what the last step's factors and scale follow from
 
     def begin(
@@ -47,7 +51,7 @@ class Panels:
             self._last = () if doers is not None else (counts, weights)
         self._n_shards = len(counts)
 
-    def _scale_of(self, counts: Sequence[int], weights: list[float]) -> float | Array:
+    def _scale_of(self, counts: Sequence[int], weights: list[float]) -> Scale:
         """By what to multiply each sample's part: one number, where it is the same for all shards,
         or one for each column [C]."""
         job = self.post.job
@@ -58,70 +62,46 @@ class Panels:
         return np.repeat(np.array(in_order, job.model.dtype), self._layout.width)
 
     def of(self, block: Region) -> Array:
-        """The gradient of a block of a panel, a view that the next panel overwrites."""
-        assert block.panel is not None
-        wanted = self.post.tick, block.panel
-        if wanted != self._made:
-            self._grad_n = self._recipe(block.panel).gradient(self._scale)
-            self._made = wanted
-        start = self._panels[block.panel].start
-        return self._grad_n[block.start - start : block.stop - start]
+        """The gradient of a block of a panel, a view that the next stretch overwrites."""
+        start, stop = block[:2]
+        if not self._is_made(start):
+            recipe = self._recipe(block)
+            recipe.make(self._scale)
+            self._made = self.post.tick, recipe
+        assert self._made is not None
+        recipe = self._made[1]
+        return recipe.grad_n[start - recipe.start : stop - recipe.start]
 
-    def _recipe(self, number: int) -> _Recipe:
-        """How to make a panel of this step's factors. Kept, since a batch's factors never move."""
-        key = number, id(self._batch), self._n_shards
+    def _is_made(self, element: int) -> bool:
+        if self._made is None or self._made[0] != self.post.tick:
+            return False
+        recipe = self._made[1]
+        return recipe.start <= element < recipe.start + len(recipe.grad_n)
+
+    def _recipe(self, block: Region) -> Recipe:
+        """How to make the panels that a block's is made with, of this step's factors. Kept, since a
+        batch's factors never move."""
+        edges = self._stretch(block)
+        key = edges, id(self._batch), self._n_shards
         if key not in self._recipes:
-            start, stop = self._panels[number][:2]
-            panel_n = self._room_n[: stop - start]
-            columns = self._layout.columns(outwards(self._n_shards))
-            pieces = self._layout.pieces(start, stop)
-            parts = [self._part(piece, columns, start) for piece in pieces]
-            self._recipes[key] = _Recipe(panel_n, parts, self._gaps(pieces, panel_n), self._batch)
+            ends = edges[0], edges[-1]
+            self._recipes[key] = Recipe(self._bench, self._batch, self._n_shards, *ends)
         return self._recipes[key]
 
-    def _part(self, piece: Piece, columns: slice, origin: int) -> _Part:
-        product, batch = piece.product, self._batch
-        left = batch[product.left][piece.first : piece.last, columns]
-        right = self._ones_C[columns]
-        if product.right is not None:
-            right = batch[product.right][:, columns].T
-        grad_n = self._room_n[piece.start - origin : piece.stop - origin]
-        order: Any = "F" if self._layout.factors[product.left].is_by_sample else "C"
-        scaled = self._scaled_n[: left.size].reshape(left.shape, order=order)
-        return _Part(left, scaled, right, grad_n.reshape(len(left), *right.shape[1:]))
+    def _stretch(self, block: Region) -> Edges:
+        """The panels that are made with a block's: the neighbours that are mine, if they come to
+        the same bits so."""
+        assert block.panel is not None
+        job, mine = self.post.job, self.post.share.reductions
+        if mine is not self._mine:
+            self._mine = mine
+            panels = {panel for k in mine if (panel := job.blocks[k].panel) is not None}
+            runs = stretches_of(self._panels, panels)
+            self._stretches = {panel: self._edges(run) for run in runs for panel in run}
+        edges = self._stretches.get(block.panel, ())
+        if len(edges) > 2 and may_join(self._layout, job.model.dtype.name, edges, self._n_shards):
+            return edges
+        return self._panels[block.panel]
 
-    @staticmethod
-    def _gaps(pieces: Sequence[Piece], panel_n: Array) -> list[Array]:
-        """What of a panel is no array's: some are filled up to a cache line."""
-        origin = pieces[0].start
-        starts = [*(piece.start - origin for piece in pieces[1:]), len(panel_n)]
-        stops = [piece.stop - origin for piece in pieces]
-        return [panel_n[a:b] for a, b in zip(stops, starts, strict=True) if a < b]
-
-
-class _Part(NamedTuple):
-    """A piece of a panel's gradient: a factor times another, or times ones."""
-
-    left: Array
-    scaled: Array
-    right: Array
-    grad: Array
-
-
-class _Recipe(NamedTuple):
-    """How a panel's gradient is made. batch: by whose identity it is known, so it must live on."""
-
-    panel_n: Array
-    parts: list[_Part]
-    gaps: list[Array]
-    batch: Sequence[Array]
-
-    def gradient(self, scale: float | Array) -> Array:
-        is_scaled = isinstance(scale, np.ndarray) or scale != 1
-        for left, scaled, right, grad in self.parts:
-            if is_scaled:
-                np.multiply(left, scale, out=scaled)
-            np.dot(scaled if is_scaled else left, right, out=grad)
-        for gap_n in self.gaps:
-            gap_n[...] = 0
-        return self.panel_n
+    def _edges(self, run: range) -> Edges:
+        return self._panels[run[0]][0], *(self._panels[panel][1] for panel in run)

@@ -9,7 +9,7 @@ place and an order that depend on the job alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import accumulate, groupby, pairwise
@@ -185,6 +185,25 @@ def in_panels(regions: Sequence[Region], layout: FactorLayout) -> tuple[Region, 
         region._replace(start=start, stop=stop, panel=number)
         for number, (region, start, stop) in enumerate(bounds)
     )
+
+
+def stretches_of(panels: Sequence[tuple[int, int]], mine: Collection[int]) -> list[range]:
+    """The panels that are one worker's, those together that it makes at once: neighbours, as long
+    as their gradient stays near a core until its update.
+
+    panels: first and past-the-last element of each.
+
+    >>> stretches_of([(0, 9), (9, 18), (18, 27), (27, 36)], {0, 1, 3})
+    [range(0, 2), range(3, 4)]
+    """
+    runs: list[range] = []
+    for panel in sorted(mine):
+        first = runs[-1].start if runs and runs[-1].stop == panel else panel
+        if first < panel and panels[panel][1] - panels[first][0] <= MAX_PANEL:
+            runs[-1] = range(first, panel + 1)
+        else:
+            runs.append(range(panel, panel + 1))
+    return runs
 
 
 def _panels(region: Region, layout: FactorLayout) -> list[tuple[int, int]]:

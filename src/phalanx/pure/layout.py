@@ -90,12 +90,8 @@ def blocks_of(regions: Sequence[Region], largest: int = MAX_BLOCK) -> list[Regio
 def bundles_of(blocks: Sequence[Region], part: range) -> list[range]:
     """Blocks of a part that are best left to one worker: those of a panel; else each by itself.
 
-    Of the panels every other one, and the rest on the way back: whether two workers take halves or
-    turns, both have of wide and of narrow layers.
-
-    >>> panels = [Region(k, k + 1, panel=k // 2) for k in range(8)]
-    >>> bundles_of(panels, range(8))
-    [range(0, 2), range(4, 6), range(6, 8), range(2, 4)]
+    >>> bundles_of([Region(k, k + 1, panel=k // 2) for k in range(6)], range(6))
+    [range(0, 2), range(2, 4), range(4, 6)]
     """
     bundles: list[range] = []
     for k in part:
@@ -104,7 +100,7 @@ def bundles_of(blocks: Sequence[Region], part: range) -> list[range]:
             bundles[-1] = range(bundles[-1].start, k + 1)
         else:
             bundles.append(range(k, k + 1))
-    return bundles if blocks[0].panel is None else [*bundles[::2], *bundles[1::2][::-1]]
+    return bundles
 
 
 def block_bounds(

@@ -1,0 +1,52 @@
+"""Whether panels that are neighbours may be made by one product each of their layers.
+
+BLAS packs the samples' side of a product anew for every panel, and works slower on few rows. Each
+element is added up along the samples however many rows there are, so a row comes to the bits that
+it comes to alone; but nobody promises that, so it is tried on random numbers first, once a process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+
+from phalanx.engine.recipe import Bench, Recipe, Scale
+from phalanx.pure.arrays import Array, aligned_empty
+from phalanx.pure.factors import FactorLayout
+
+LARGEST = 2**24  # elements of a batch's factors; a trial holds as many again for a moment
+
+
+@lru_cache(maxsize=256)
+def may_join(layout: FactorLayout, dtype_name: str, edges: tuple[int, ...], n_shards: int) -> bool:
+    """Whether the panels between these edges come to equal bits together and one by one, for so
+    many shards. Random numbers stand for all: what is added in which order depends on shapes."""
+    if layout.size > LARGEST:
+        return False
+    dtype = np.dtype(dtype_name)
+    bench = Bench(layout, dtype, edges[-1] - edges[0])
+    rng, batch_n = np.random.default_rng(0), aligned_empty((layout.size,), dtype)
+    rng.random(out=batch_n, dtype=dtype.type)
+    batch_n -= 0.5
+    batch, together = layout.views(batch_n), [(edges[0], edges[-1])]
+    columns = layout.width * n_shards
+    scales: list[Scale] = [1.0, rng.random(columns).astype(dtype)]
+    return all(
+        _bytes(bench, batch, n_shards, together, scale)
+        == _bytes(bench, batch, n_shards, [*pairwise(edges)], scale)
+        for scale in scales
+    )
+
+
+def _bytes(
+    bench: Bench,
+    batch: Sequence[Array],
+    n_shards: int,
+    stretches: Sequence[tuple[int, int]],
+    scale: Scale,
+) -> bytes:
+    made = (Recipe(bench, batch, n_shards, *ends).make(scale).tobytes() for ends in stretches)
+    return b"".join(made)

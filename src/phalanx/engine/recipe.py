@@ -1,0 +1,76 @@
+"""How the gradient of a stretch of the parameters is made out of the factors of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from phalanx.pure.arrays import Array, aligned_empty
+from phalanx.pure.factors import FactorLayout, Piece, outwards
+
+Scale = float | Array
+
+
+class Bench:
+    """Where one worker makes gradients, one at a time, of at most so many elements."""
+
+    def __init__(self, layout: FactorLayout, dtype: np.dtype[Any], largest: int) -> None:
+        columns = layout.width * layout.n_shards
+        self.layout = layout
+        self.grad_n = aligned_empty((largest,), dtype)
+        self.scaled_n = aligned_empty((columns * max(f.size for f in layout.factors),), dtype)
+        self.ones_C = np.ones(columns, dtype)
+
+
+class Recipe:
+    """For elements start..stop, cut between rows, and for the first so many shards of a batch."""
+
+    def __init__(
+        self, bench: Bench, batch: Sequence[Array], n_shards: int, start: int, stop: int
+    ) -> None:
+        self.start, self.grad_n = start, bench.grad_n[: stop - start]
+        self.batch = batch  # by whose identity a recipe is known, so it must live on
+        pieces = bench.layout.pieces(start, stop)
+        columns = bench.layout.columns(outwards(n_shards))
+        self._parts = [self._part(piece, bench, columns) for piece in pieces]
+        self._gaps = self._gaps_between(pieces)
+
+    def make(self, scale: Scale) -> Array:
+        """The gradient, in the bench's memory; each sample's part of it times `scale`, one number
+        or one of each column [C]."""
+        is_scaled = isinstance(scale, np.ndarray) or scale != 1
+        for left, scaled, right, grad in self._parts:
+            if is_scaled:
+                np.multiply(left, scale, out=scaled)
+            np.dot(scaled if is_scaled else left, right, out=grad)
+        for gap_n in self._gaps:
+            gap_n[...] = 0
+        return self.grad_n
+
+    def _part(self, piece: Piece, bench: Bench, columns: slice) -> _Part:
+        product, batch = piece.product, self.batch
+        left = batch[product.left][piece.first : piece.last, columns]
+        right = bench.ones_C[columns]
+        if product.right is not None:
+            right = batch[product.right][:, columns].T
+        grad_n = self.grad_n[piece.start - self.start : piece.stop - self.start]
+        order: Any = "F" if bench.layout.factors[product.left].is_by_sample else "C"
+        scaled = bench.scaled_n[: left.size].reshape(left.shape, order=order)
+        return _Part(left, scaled, right, grad_n.reshape(len(left), *right.shape[1:]))
+
+    def _gaps_between(self, pieces: Sequence[Piece]) -> list[Array]:
+        """What of the elements is no array's: some arrays are filled up to a cache line."""
+        starts = [*(piece.start - self.start for piece in pieces[1:]), len(self.grad_n)]
+        stops = [piece.stop - self.start for piece in pieces]
+        return [self.grad_n[a:b] for a, b in zip(stops, starts, strict=True) if a < b]
+
+
+class _Part(NamedTuple):
+    """A piece of the gradient: a factor times another, or times ones."""
+
+    left: Array
+    scaled: Array
+    right: Array
+    grad: Array
