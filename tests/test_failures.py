@@ -14,6 +14,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from time import monotonic
 
 import numpy as np
@@ -24,6 +25,7 @@ from sklearn.exceptions import NotFittedError
 from phalanx import MLPClassifier, UserFunctionError, WorkerError, WorkerLost
 from phalanx.clusters import pool, processes
 from phalanx.clusters.crew import Crew
+from phalanx.clusters.inprocess import InProcess
 from phalanx.clusters.process import DropJob
 from phalanx.clusters.processes import Processes
 from phalanx.testing import Fault, scripted
@@ -420,6 +422,27 @@ def test_ctrl_c_during_lbfgs():
     with pytest.warns(UserWarning, match="interrupted"):
         clf.fit(X, Y)
     assert clf.run_.reason == "interrupted"
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize(("n_jobs", "cluster"), [(1, InProcess), (2, Processes)])
+def test_ctrl_c_as_the_session_of_lbfgs_closes(monkeypatch, n_jobs, cluster):
+    session = cluster.session
+
+    @contextmanager
+    def interrupted(*args):
+        with session(*args) as opened:
+            yield opened
+            signal.raise_signal(signal.SIGINT)
+
+    settings = {**SETTINGS, "n_jobs": n_jobs, "solver": "lbfgs"}
+    undisturbed = MLPClassifier(**settings).fit(X, Y)
+    monkeypatch.setattr(cluster, "session", interrupted)
+    with pytest.warns(UserWarning, match="Ctrl-C came after the last step"):
+        clf = MLPClassifier(**settings).fit(X, Y)
+    assert (clf.run_.reason, clf.run_.digest) == ("max_epochs", undisturbed.run_.digest)
+    assert [event.what for event in clf.run_.events] == ["interrupted"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_fits_from_threads_do_not_mix():
