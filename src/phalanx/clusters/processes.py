@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 from phalanx.arena import Arena, Field
 from phalanx.clusters.base import Forward, Session, Tell, Watch
@@ -47,7 +46,7 @@ class Processes:
         if validation and place_validation:
             fields |= place_validation.fields(validation)
         around = Surroundings.here()
-        told: Any = Packed(Told(around, faults.active, job, fields, place, place_validation))
+        told = Packed(Told(around, faults.active, job, fields, place, place_validation))
 
         def setup(life: int) -> TakeJob:
             return TakeJob(life, told)
