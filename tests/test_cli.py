@@ -712,13 +712,14 @@ def test_a_demo_that_ends_with_the_first_kill_says_no_more_than_happened(tmp_pat
 
 @pytest.mark.parametrize("options", [[], ["--chaos"]])
 @pytest.mark.parametrize("nth", [1, 2])
-def test_an_interrupted_demo_compares_nothing(tmp_path, monkeypatch, options, nth):
+@pytest.mark.parametrize("last", [1, 9])
+def test_an_interrupted_demo_compares_nothing(tmp_path, monkeypatch, options, nth, last):
     begun, fit = [], fitting._fit
 
     def interrupted(estimator, samples, more):
         begun.append(estimator)
         if len(begun) == nth:
-            more["callback"] = lambda *_: signal.raise_signal(signal.SIGINT)
+            more["callback"] = lambda epoch, _: epoch == last and signal.raise_signal(signal.SIGINT)
         fit(estimator, samples, more)
 
     monkeypatch.setattr(fitting, "_fit", interrupted)
@@ -728,7 +729,7 @@ def test_an_interrupted_demo_compares_nothing(tmp_path, monkeypatch, options, nt
     assert result.exit_code == 130, result.output
     assert len(begun) == nth
     assert result.stdout == ""
-    assert "interrupted" in result.stderr
+    assert ("interrupted by user" if last == 1 else "after the last step") in result.stderr
     assert not (tmp_path / "demo").exists()
 
 

@@ -14,6 +14,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from time import monotonic
 
 import numpy as np
@@ -24,10 +25,12 @@ from sklearn.exceptions import NotFittedError
 from phalanx import MLPClassifier, UserFunctionError, WorkerError, WorkerLost
 from phalanx.clusters import pool, processes
 from phalanx.clusters.crew import Crew
+from phalanx.clusters.inprocess import InProcess
 from phalanx.clusters.process import DropJob
 from phalanx.clusters.processes import Processes
 from phalanx.testing import Fault, scripted
 from phalanx.training import checkpoint, sessions
+from phalanx.training.course import Course
 from processes import still_running
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -294,11 +297,57 @@ def test_ctrl_c_after_the_last_step(tmp_path, monkeypatch, n_jobs):
 
     monkeypatch.setattr(checkpoint, "save", interrupted)
     clf = MLPClassifier(**{**SETTINGS, "n_jobs": n_jobs})
-    with pytest.warns(UserWarning, match="Training interrupted by user"):
+    with pytest.warns(UserWarning, match="Ctrl-C came after the last step"):
         clf.fit(X, Y, checkpoint=tmp_path)
-    assert clf.run_.reason == "interrupted"
-    assert (clf.n_iter_, checkpoint.load(tmp_path).step) == (10, clf.run_.steps)
+    saved = checkpoint.load(tmp_path)
+    assert clf.run_.reason == saved.facts["reason"] == "max_epochs"
+    assert (clf.n_iter_, saved.step) == (10, clf.run_.steps)
+    assert "interrupted" in [event.what for event in clf.run_.events]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("reason", "options", "epochs"),
+    [
+        ("max_epochs", {}, 10),
+        ("loss_threshold", {"loss_threshold": 1e9}, 1),
+        ("no_improvement", {"tol": 1e9, "n_iter_no_change": 1}, 3),
+    ],
+)
+def test_ctrl_c_after_the_last_step_is_no_reason(monkeypatch, n_jobs, reason, options, epochs):
+    """Right when the workers have answered, before anybody has looked at what came of it."""
+    run_lease, heard = Course._run_lease, []
+
+    def interrupted(course):
+        found = run_lease(course)
+        if found and found[-1].reason is not None:
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(Course, "_run_lease", interrupted)
+    clf = MLPClassifier(**{**SETTINGS, "n_jobs": n_jobs, **options})
+    with pytest.warns(UserWarning, match="Ctrl-C came after the last step"):
+        clf.fit(X, Y, callback=lambda epoch, record: heard.append(epoch))
+    assert (clf.run_.reason, clf.n_iter_) == (reason, epochs)
+    assert heard == list(range(1, epochs + 1))
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_as_an_epoch_ends_comes_after_its_callback(monkeypatch):
+    run_lease, heard = Course._run_lease, []
+
+    def interrupted(course):
+        found = run_lease(course)
+        signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(Course, "_run_lease", interrupted)
+    clf = MLPClassifier(**SETTINGS)
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        clf.fit(X, Y, callback=lambda epoch, record: heard.append(epoch))
+    assert (clf.run_.reason, clf.n_iter_, heard) == ("interrupted", 1, [1])
 
 
 @pytest.mark.usefixtures("ctrl_c")
@@ -373,6 +422,27 @@ def test_ctrl_c_during_lbfgs():
     with pytest.warns(UserWarning, match="interrupted"):
         clf.fit(X, Y)
     assert clf.run_.reason == "interrupted"
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize(("n_jobs", "cluster"), [(1, InProcess), (2, Processes)])
+def test_ctrl_c_as_the_session_of_lbfgs_closes(monkeypatch, n_jobs, cluster):
+    session = cluster.session
+
+    @contextmanager
+    def interrupted(*args):
+        with session(*args) as opened:
+            yield opened
+            signal.raise_signal(signal.SIGINT)
+
+    settings = {**SETTINGS, "n_jobs": n_jobs, "solver": "lbfgs"}
+    undisturbed = MLPClassifier(**settings).fit(X, Y)
+    monkeypatch.setattr(cluster, "session", interrupted)
+    with pytest.warns(UserWarning, match="Ctrl-C came after the last step"):
+        clf = MLPClassifier(**settings).fit(X, Y)
+    assert (clf.run_.reason, clf.run_.digest) == ("max_epochs", undisturbed.run_.digest)
+    assert [event.what for event in clf.run_.events] == ["interrupted"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_fits_from_threads_do_not_mix():

@@ -18,6 +18,7 @@ from phalanx import CheckpointError, MLPClassifier, PhalanxError
 from phalanx.clusters import pool
 from phalanx.clusters.process import TakeJob, Told, _worker
 from phalanx.clusters.surroundings import Surroundings
+from phalanx.clusters.wire import Packed
 from phalanx.training.claim import claimed
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
@@ -127,7 +128,7 @@ def test_standard_streams(tmp_path, n_jobs, closed):
 
 def test_what_a_worker_was_sent_is_closed_where_it_cannot_take_the_job():
     around = replace(Surroundings.here(), depth=1)
-    told = Told(around, (), None, {}, None, None)
+    told = Packed(Told(around, (), None, {}, None, None))
     descriptors = [*os.pipe()]
     with pytest.raises(RecursionError):
         _worker(TakeJob(1, told), descriptors, 0)

@@ -12,7 +12,7 @@ def test_whoever_is_told_later_is_told_the_same():
     first = references.loads(wire.pack((1, told)))
     script["share"] = 0.1
     later = references.loads(wire.pack((2, told)))
-    assert [(life, rule()) for life, rule in (first, later)] == [(1, 0.9), (2, 0.9)]
+    assert [(life, part.unpacked()()) for life, part in (first, later)] == [(1, 0.9), (2, 0.9)]
 
 
 def test_a_pool_is_not_used_again_while_an_answer_is_owed():

@@ -114,9 +114,9 @@ def fit(
 
 
 def fit_to_the_end(parts: Split, settings: Settings, follower: Progress | None = None) -> Outcome:
-    """Train as `fit` does; exit where Ctrl-C has ended it, since nothing can be compared then."""
+    """Train as `fit` does; exit after Ctrl-C, even one that came too late to end the training."""
     outcome = fit(parts, settings, follower)
-    if outcome.run.reason == Reason.INTERRUPTED:
+    if any(event.what == Reason.INTERRUPTED for event in outcome.run.events):
         raise typer.Exit(CTRL_C)
     return outcome
 

@@ -52,7 +52,7 @@ class Crew:
     and give its memory back on leaving. Owns the descriptor `arena`."""
 
     def __init__(self, pool: Pool, n_workers: int, setup: Setup, arena: int, guard: Guard) -> None:
-        self.pool, self._n_workers, self._setup, self._guard = pool, n_workers, setup, guard
+        self._pool, self._n_workers, self._setup, self._guard = pool, n_workers, setup, guard
         self._descriptors = arena, own_memory()
         self._setup_body: tuple[int, bytes] = (0, b"")
         self._body: bytes | None = None
@@ -64,25 +64,25 @@ class Crew:
     def __enter__(self) -> Crew:
         try:
             self._setup_body = FIRST_LIFE, wire.pack(self._setup(FIRST_LIFE))
-            for member in self.pool.take(self._n_workers):
+            for member in self._pool.take(self._n_workers):
                 self.members[member.rank] = member
                 member.due = 0
                 self._set_up(member)
         except BaseException:
             if self.members:
                 # an answer may be on its way, which the next job would take for its own
-                end_pool(self.pool)
+                end_pool(self._pool)
             self._close()
             raise
         return self
 
     def __exit__(self, *error: object) -> None:
         try:
-            if self.pool.is_open:
+            if self._pool.is_open:
                 self._failures, self._guard = {}, Unguarded()
                 self.ask(DropJob())
         except BaseException:
-            end_pool(self.pool)
+            end_pool(self._pool)
             raise
         finally:
             self._close()
@@ -92,11 +92,23 @@ class Crew:
             os.close(descriptor)
 
     def ask(self, message: object | None, look: Callable[[], None] | None = None) -> None:
-        """Have every member do what a message says; with None, wait until all are set up.
+        """Have every member do what a message says; with None, wait until all are set up. `look` is
+        called now and then.
 
-        Raises what the first failed worker raised, once all have stopped; WorkerLost if a task
-        ends one process after another. `look` is called now and then.
+        Raises what the first failed worker raised, once all have stopped, with a WorkerError as its
+        cause. Any other error ends the pool, so that nothing is left of it, and the next job starts
+        a new one: WorkerLost, if a task ends one process after another; a mere WorkerError, if some
+        worker did not stop in time.
         """
+        try:
+            self._have_done(message, look)
+        except BaseException:
+            end_pool(self._pool)
+            raise
+        if self._failures:
+            _reraise(*self._first_failure())
+
+    def _have_done(self, message: object | None, look: Callable[[], None] | None) -> None:
         self._body = None if message is None else wire.pack(message)
         for member in list(self.members.values()):
             if self._body is not None:
@@ -116,7 +128,9 @@ class Crew:
             if look is not None:
                 look()
         self._body = None
-        self._raise_first()
+        if any(member.due for member in self.members.values()):
+            rank, failure = self._first_failure()
+            raise WorkerError(rank, failure.summary, failure.traceback)
 
     def _set_up(self, member: Member) -> None:
         life = self._guard.life(member.rank)
@@ -157,7 +171,7 @@ class Crew:
         """A member is gone: the others are told before anything else is done."""
         del self.members[member.rank]
         decide = self._guard.lost(member.rank)
-        self._cause = self.pool.bury(member)
+        self._cause = self._pool.bury(member)
         actions = decide(self._cause)
         if not self._failures:
             self._perform(actions, member.pid)
@@ -173,26 +187,27 @@ class Crew:
                     raise self._guard.give_up(action, pid, self._cause)
 
     def _start(self, rank: int) -> None:
-        member = self.members[rank] = self.pool.seat(rank)
+        member = self.members[rank] = self._pool.seat(rank)
         member.due = 0
         self._set_up(member)
         if self._body is not None:
             self._tell(member, self._body)
 
-    def _raise_first(self) -> None:
-        """Raise what the lowest rank raised that failed by itself.
+    def _first_failure(self) -> tuple[int, Failure]:
+        """Of the lowest rank that failed by itself."""
+        own = [rank for rank, failure in self._failures.items() if not failure.aborted]
+        rank = min(own or self._failures)
+        return rank, self._failures[rank]
 
-        Where some worker did not stop in time, a WorkerError is raised instead, and the pool must
-        be closed.
-        """
-        if not self._failures:
-            return
-        failures = dict(sorted(self._failures.items()))
-        own = [rank for rank, failure in failures.items() if not failure.aborted]
-        rank = own[0] if own else next(iter(failures))
-        if any(member.due for member in self.members.values()):
-            raise WorkerError(rank, failures[rank].summary, failures[rank].traceback)
-        raise WorkerFailed(rank, failures[rank])
+
+def _reraise(rank: int, failure: Failure) -> NoReturn:
+    """Raise the worker's own exception, caused by a WorkerError with its rank and traceback."""
+    remote = WorkerError(rank, failure.summary, failure.traceback)
+    if failure.error is None:
+        raise remote from None
+    error: BaseException = pickle.loads(failure.error)
+    error.add_note(f"raised in worker {rank}")
+    raise error from remote
 
 
 def _end(member: Member) -> None:
@@ -225,23 +240,6 @@ def is_stopped(pid: int) -> bool:
             return stat.read().rpartition(b") ")[2][:1] == b"T"
     except OSError:
         return False
-
-
-class WorkerFailed(Exception):
-    """A worker raised, and all workers are idle again."""
-
-    def __init__(self, rank: int, failure: Failure) -> None:
-        super().__init__(rank, failure.summary)
-        self.rank, self.failure = rank, failure
-
-    def reraise(self) -> NoReturn:
-        """Raise the worker's own exception, caused by a WorkerError with its rank and traceback."""
-        remote = WorkerError(self.rank, self.failure.summary, self.failure.traceback)
-        if self.failure.error is None:
-            raise remote from None
-        error: BaseException = pickle.loads(self.failure.error)
-        error.add_note(f"raised in worker {self.rank}")
-        raise error from remote
 
 
 class Unguarded:

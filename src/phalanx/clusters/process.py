@@ -26,14 +26,14 @@ from phalanx.pure.faults import Script
 
 @dataclass(frozen=True)
 class TakeJob:
-    """A job for a life of a seat. told: sent as wire.Packed, so that a replacement is told what the
-    first workers were.
+    """A job for a life of a seat. told: packed once, so that a replacement is told what the first
+    workers were.
 
     The descriptors of the arena and of the caller's memory come along, here as below.
     """
 
     life: int
-    told: Told
+    told: wire.Packed[Told]
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def serve(sock: socket.socket, rank: int) -> None:
 
 
 def _worker(message: TakeJob, descriptors: list[int], rank: int) -> Worker:
-    told = message.told
     with closing_all(descriptors) as (shared, memory):
+        told = message.told.unpacked()
         told.around.take()
         arena = Arena.attach(told.fields, shared)
         training = told.training.attach(arena, memory)

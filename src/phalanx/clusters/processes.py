@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 from phalanx.arena import Arena, Field
 from phalanx.clusters.base import Forward, Session, Tell, Watch
-from phalanx.clusters.crew import Crew, WorkerFailed
+from phalanx.clusters.crew import Crew
 from phalanx.clusters.halting import Halting
 from phalanx.clusters.hosts.courier_thread import beside
-from phalanx.clusters.pool import Pool, end_further_pools, end_pool, further_pool, warm_pool
+from phalanx.clusters.pool import Pool, end_further_pools, further_pool, warm_pool
 from phalanx.clusters.process import TakeForward, TakeJob, Told
 from phalanx.clusters.supervisor import GLANCE, Supervisor
 from phalanx.clusters.surroundings import Surroundings
@@ -47,7 +46,7 @@ class Processes:
         if validation and place_validation:
             fields |= place_validation.fields(validation)
         around = Surroundings.here()
-        told: Any = Packed(Told(around, faults.active, job, fields, place, place_validation))
+        told = Packed(Told(around, faults.active, job, fields, place, place_validation))
 
         def setup(life: int) -> TakeJob:
             return TakeJob(life, told)
@@ -83,8 +82,7 @@ class Processes:
                 place.copy_in(samples, arena, descriptor)
                 guard = _Repeating(self.n_workers)
                 crew = Crew(pool, self.n_workers, lambda life: message, descriptor, guard)
-
-            with crew, ending_on_error(pool):
+            with crew:
                 crew.ask(None)
             return arena["outputs"].copy()
 
@@ -96,19 +94,6 @@ def closing_on_error(descriptor: int) -> Iterator[None]:
         yield
     except BaseException:
         os.close(descriptor)
-        raise
-
-
-@contextmanager
-def ending_on_error(pool: Pool) -> Iterator[None]:
-    """Raise a worker's exception as the worker's own; any other one ends the pool, so that
-    nothing is left of it, and the next job starts a new one."""
-    try:
-        yield
-    except WorkerFailed as failed:
-        failed.reraise()
-    except BaseException:
-        end_pool(pool)
         raise
 
 
@@ -160,10 +145,7 @@ class _Session(Halting):
 
         self._supervisor.begin(lease)
         try:
-            with (
-                beside(self._courier, self._supervisor.timetable),
-                ending_on_error(self._crew.pool),
-            ):
+            with beside(self._courier, self._supervisor.timetable):
                 self._crew.ask(lease, look)
         except BaseException:
             self.arena["door"][ABORT] = 1

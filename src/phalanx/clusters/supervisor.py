@@ -34,6 +34,22 @@ from phalanx.run import Event
 GLANCE = 0.05  # seconds between two looks at the arena
 QUICK_GLANCE = 0.001  # while somebody has died and the step is not yet committed
 IDLE = ("wait", "leave")  # phases in which no task is to blame
+DOING = {
+    "join": "joining",
+    "enter": "beginning a step",
+    "read": "reading the samples of shard {}",
+    "compute": "computing the gradient of shard {}",
+    "publish": "publishing the gradient of shard {}",
+    "wait": "waiting for the other shards",
+    "reduce": "reducing block {}",
+    "norm": "measuring the gradient of block {}",
+    "update": "updating block {}",
+    "commit": "committing block {}",
+    "leave": "waiting for the next step",
+    "open": "opening the next step",
+    "evaluate": "scoring chunk {} of the validation samples",
+    "orphaned": "losing one fork server after another",
+}
 
 
 class Wound:
@@ -235,20 +251,4 @@ def _task(activity: Activity) -> Task | None:
 
 def _doing(activity: Activity) -> str:
     """What a worker was at, in words."""
-    shard, block = f"of shard {activity.task}", f"block {activity.task}"
-    return {
-        "join": "joining",
-        "enter": "beginning a step",
-        "read": f"reading the samples {shard}",
-        "compute": f"computing the gradient {shard}",
-        "publish": f"publishing the gradient {shard}",
-        "wait": "waiting for the other shards",
-        "reduce": f"reducing {block}",
-        "norm": f"measuring the gradient of {block}",
-        "update": f"updating {block}",
-        "commit": f"committing {block}",
-        "leave": "waiting for the next step",
-        "open": "opening the next step",
-        "evaluate": f"scoring chunk {activity.task} of the validation samples",
-        "orphaned": "losing one fork server after another",
-    }[activity.phase]
+    return DOING[activity.phase].format(activity.task)

@@ -10,8 +10,8 @@ import array
 import os
 import socket
 import struct
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
 
 from phalanx.errors import UserFunctionError
 
@@ -20,6 +20,7 @@ class Unreadable(UserFunctionError):
     """A message that arrived whole and cannot be unpickled."""
 
 
+Part = TypeVar("Part")
 _HEADER = struct.Struct("<QI")  # bytes of the message, number of descriptors
 MAX_DESCRIPTORS = 64
 
@@ -54,15 +55,17 @@ def unpack(body: bytes) -> Any:
         ) from error
 
 
-class Packed:
+class Packed(Generic[Part]):
     """A part of messages that is packed now: all who get it get the same, whatever has become of
-    the caller's functions meanwhile. It arrives unpacked. Raises as `pack` does."""
+    the caller's functions meanwhile. Raises as `pack` does."""
 
-    def __init__(self, part: object) -> None:
+    def __init__(self, part: Part) -> None:
         self._body = pack(part)
 
-    def __reduce__(self) -> tuple[Callable[[bytes], Any], tuple[bytes]]:
-        return unpack, (self._body,)
+    def unpacked(self) -> Part:
+        """The part. Raises as `unpack` does."""
+        part: Part = unpack(self._body)
+        return part
 
 
 def send(sock: socket.socket, message: object, descriptors: Sequence[int] = ()) -> None:

@@ -41,41 +41,43 @@ class Share:
 
     def muster(self, tick: int) -> None:
         """Look at the plan and at who lives."""
-        door, seats, n_shards = self.board.door, self.seats, self.job.plan.n_shards
+        door, seats = self.board.door, self.seats
         self._news = door[PLAN], door[DEATHS]
         fence()  # what the leader had changed, and what the dead had done, is to be seen as well
         alive, self.active = seats.alive(tick), seats.active()
-        self.owners, block_owners = self._shard_owner.tolist(), self._block_owner.tolist()
-        reducers = self._reducer.tolist()
         is_new = seats.since[self.rank] == tick  # a former process of mine may have been in it
         self.is_whole = not is_new and set(self.active) <= set(alive)
         self.is_regular = self.is_whole and not self._is_dynamic
-        self.heirs, block_heirs = self.owners, block_owners
-        turns = self.active or alive
-        chunk_heirs = [
-            turns[v % len(turns)] if v in self._chunks_here else self.job.courier
-            for v in range(len(self.job.chunks))
-        ]
-        if not self.is_whole:
-            present = [*alive, *self._elsewhere]
-            self.heirs, block_heirs, reducers, chunk_heirs = (
-                heirs(owners, present, self.active, seats.count)
-                for owners in (self.owners, block_owners, reducers, chunk_heirs)
-            )
-        self.shards, self.blocks, reductions, self.chunks = (
-            [task for task, heir in enumerate(who) if heir == self.rank]
-            for who in (self.heirs, block_heirs, reducers, chunk_heirs)
-        )
-        self.reductions = reductions if self.job.divides_blocks else self.blocks
-        self.expected = [rank * n_shards + s for s, rank in enumerate(self.heirs)]
+        self._take_tasks(alive)
         self.alive_others = [rank for rank in alive if rank != self.rank]
         self.others = [rank for rank in seats.members() if rank != self.rank] + self._elsewhere
         self.leads = alive[:1] == [self.rank]
+        self.may_help = self.rank in self.active
+        self.board.spins = SPINS if len(self.active) <= self._processors else 0
         is_torn = self._news[0] % 2  # a leader has died while it divided, and nobody did so anew
         if is_new or is_torn or seats.awaits(tick):
             self._look_again()
-        self.may_help = self.rank in self.active
-        self.board.spins = SPINS if len(self.active) <= self._processors else 0
+
+    def _take_tasks(self, alive: list[int]) -> None:
+        """Find out who owns each task by the plan, who really does it, and which are mine."""
+        turns = self.active or alive
+        chunk_owners = [
+            turns[v % len(turns)] if v in self._chunks_here else self.job.courier
+            for v in range(len(self.job.chunks))
+        ]
+        planned = (self._shard_owner, self._block_owner, self._reducer)
+        owners = [*(ranks.tolist() for ranks in planned), chunk_owners]
+        doers = owners
+        if not self.is_whole:
+            present = [*alive, *self._elsewhere]
+            doers = [heirs(ranks, present, self.active, self.seats.count) for ranks in owners]
+        self.owners, self.heirs = owners[0], doers[0]
+        self.shards, self.blocks, reductions, self.chunks = (
+            [task for task, doer in enumerate(ranks) if doer == self.rank] for ranks in doers
+        )
+        self.reductions = reductions if self.job.divides_blocks else self.blocks
+        n_shards = self.job.plan.n_shards
+        self.expected = [rank * n_shards + s for s, rank in enumerate(self.heirs)]
 
     def is_outdated(self) -> bool:
         """Whether the plan or the living have changed since I looked."""

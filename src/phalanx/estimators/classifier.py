@@ -7,28 +7,26 @@ from typing import Any
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import (
-    _check_partial_fit_first_call,
-    check_classification_targets,
-    type_of_target,
-    unique_labels,
-)
+from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target
 
-from phalanx.errors import InvalidInput
 from phalanx.estimators.base import BaseMLP
 from phalanx.estimators.class_weights import weights_by_class
 from phalanx.estimators.following import Wishes
 from phalanx.estimators.labelled import Target
+from phalanx.estimators.labels import (
+    check_classes,
+    check_kind,
+    check_validation_classes,
+    has_several,
+    labels_of,
+)
 from phalanx.pure.agreement import REFUSE
 from phalanx.pure.arrays import Array
 from phalanx.pure.metrics import Metric
 from phalanx.pure.rounding import EXACT
 from phalanx.pure.scores import certain_accuracy, class_accuracy, label_accuracy
 from phalanx.training.following import OnEpoch
-
-SEVERAL = "multilabel"  # how scikit-learn's kind of a target with several labels begins
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
@@ -278,63 +276,26 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     def _know_classes(self, y: Any, classes: Any) -> None:
         if _check_partial_fit_first_call(self, classes):
-            labels = y if type_of_target(y).startswith(SEVERAL) else classes
+            labels = y if has_several(type_of_target(y)) else classes
             self._label_binarizer = LabelBinarizer().fit(labels)
 
     def _check_data(self, X: Any, y: Any, reset: bool, incremental: bool) -> tuple[Any, Target]:
         X, y = self._validated(X, y, reset=reset, multi_output=True)
-        y = self._labels(y)
+        y = labels_of(y)
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
         else:
-            self._check_kind(y)
-            self._check_known(y)
+            check_kind(y, self._label_binarizer.y_type_)
+            check_classes(y, self.classes_, self.warm_start)
         return X, self._encode(y, X.dtype)
 
     def _encode_validation(self, X: Any, y: Any) -> tuple[Any, Target]:
         X, y = self._validated(X, y, reset=False, multi_output=True)
-        y = self._labels(y)
-        self._check_kind(y)
-        unknown = np.setdiff1d(unique_labels(y), self.classes_)
-        if len(unknown):
-            raise InvalidInput(
-                f"validation_data may only have classes that the training data have; got "
-                f"{unknown} beside {self.classes_}. Add samples of them to the training data."
-            )
+        y = labels_of(y)
+        check_kind(y, self._label_binarizer.y_type_)
+        check_validation_classes(y, self.classes_)
         return X, self._encode(y, X.dtype)
-
-    def _labels(self, y: Any) -> Any:
-        check_classification_targets(y)
-        if y.ndim == 2 and y.shape[1] == 1:
-            return column_or_1d(y, warn=True)
-        return y
-
-    def _check_kind(self, y: Any) -> None:
-        has_several, had_several = (
-            kind.startswith(SEVERAL) for kind in (type_of_target(y), self._label_binarizer.y_type_)
-        )
-        if has_several != had_several:
-            raise InvalidInput(
-                f"y must be {'indicators [n, O]' if had_several else 'one label a sample, [n]'}, "
-                f"as in the fit that this goes on from or is judged beside; got an array of shape "
-                f"{y.shape}. The object was {'' if had_several else 'not '}fitted with multilabel "
-                "input."
-            )
-
-    def _check_known(self, y: Any) -> None:
-        classes = unique_labels(y)
-        if self.warm_start:
-            if set(classes) != set(self.classes_):
-                raise InvalidInput(
-                    "warm_start can only be used where `y` has the same classes as in the previous "
-                    f"call to fit. Previously got {self.classes_}, `y` has {classes}"
-                )
-        elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
-            raise InvalidInput(
-                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. "
-                f"'y' has {classes}."
-            )
 
     def _encode(self, y: Any, dtype: Any) -> Target:
         if self._network_loss() == "log_loss":

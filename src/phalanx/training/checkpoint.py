@@ -22,9 +22,7 @@ import contextlib
 import json
 import os
 import re
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -35,6 +33,7 @@ import numpy as np
 from phalanx.errors import CheckpointError, InvalidInput
 from phalanx.pure import checks
 from phalanx.pure.arrays import Array
+from phalanx.training import whole_files
 
 FORMAT, VERSION = "phalanx checkpoint", "1"
 METADATA = "__metadata__"
@@ -43,7 +42,7 @@ TYPES = {"<f4": "F32", "<f8": "F64", "<i8": "I64"}  # numpy's and safetensors' n
 NUMPY_TYPES = {theirs: ours for ours, theirs in TYPES.items()}
 
 NAME = re.compile(r"step-([0-9]{9}|[1-9][0-9]{9,})\.safetensors")
-TEMPORARY = re.compile(rf"\.{NAME.pattern}\.(?P<pid>[1-9][0-9]{{0,8}})")
+TEMPORARY = whole_files.hidden(NAME)
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,7 @@ def check_folder(folder: Path) -> None:
     Raises CheckpointError, before the caller starts its work, where the folder cannot be written.
     """
     try:
-        missing = [level for level in (folder, *folder.parents) if not level.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
-        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
-            _write(probe.fileno(), [bytes(1)])
-        for changed in {folder, *(level.parent for level in missing)}:
-            with _opened(changed, os.O_RDONLY) as descriptor:
-                os.fsync(descriptor)
+        whole_files.prepare(folder, TEMPORARY)
     except OSError as error:
         raise CheckpointError(
             f"checkpoints need a folder that can be written; got {folder}: {_reason(error)}. "
@@ -95,7 +87,7 @@ def save(
     header = _header(step, ordered, facts)
     size = len(header).to_bytes(WORD, "little")
     try:
-        _write_file(path, [size, header, *map(_bytes_of, ordered.values())])
+        whole_files.write(path, [size, header, *map(_bytes_of, ordered.values())])
     except OSError as error:
         last = _last_whole(folder)
         raise CheckpointError(
@@ -228,60 +220,6 @@ def _bytes_of(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def _write_file(path: Path, parts: Sequence[bytes | memoryview]) -> None:
-    with _opened(path.parent, os.O_RDONLY) as folder:
-        if path.exists() or not _linked(path, folder, parts):
-            _renamed(path, parts)
-        os.fsync(folder)
-
-
-def _linked(path: Path, folder: int, parts: Sequence[bytes | memoryview]) -> bool:
-    """Write a file that has no name until it is whole; False where the system has no such files."""
-    try:
-        nameless = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
-    except OSError:
-        return False
-    try:
-        _write(nameless, parts)
-        with contextlib.suppress(OSError):  # the name was taken meanwhile, or there is no /proc
-            # With a folder's descriptor Python calls linkat, which follows links; link does not.
-            os.link(f"/proc/self/fd/{nameless}", path.name, dst_dir_fd=folder, follow_symlinks=True)
-            return True
-        return False
-    finally:
-        os.close(nameless)
-
-
-def _renamed(path: Path, parts: Sequence[bytes | memoryview]) -> None:
-    """Write a file under a hidden name, which `check_folder` knows, until it is whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
-            _write(descriptor, parts)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def _write(descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
-    for part in parts:
-        left = memoryview(part)
-        while left:
-            left = left[os.write(descriptor, left) :]
-    os.fsync(descriptor)
-
-
-@contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags, 0o666)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def _newest_first(folder: Path) -> list[Path]:
     try:
         names = os.listdir(folder)
@@ -315,24 +253,6 @@ def _forget_older(path: Path, keep: int) -> None:
         older = [other for other in _newest_first(path.parent) if _step(other) < _step(path)]
         for other in older[keep - 1 :]:
             other.unlink()
-
-
-def _remove_leftovers(folder: Path) -> None:
-    for name in os.listdir(folder):
-        leftover = TEMPORARY.fullmatch(name)
-        if leftover and not _writes(int(leftover["pid"])):
-            (folder / name).unlink(missing_ok=True)
-
-
-def _writes(pid: int) -> bool:
-    """Whether a living process other than this one, which is about to start, has this id."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return pid != os.getpid()
 
 
 def _reason(error: Exception) -> str:

@@ -79,12 +79,12 @@ class Course:
         reason = self._ask_again()
         while reason is None and self.door[HALT] != REGROUP:
             epochs = self._run_lease()
-            if self.door[HALT] == INTERRUPT:
-                reason = Reason.INTERRUPTED
-            elif epochs:
+            if epochs:
                 reason = epochs[-1].reason
                 if self._epoch_ends(epochs[-1]):
                     reason = reason or Reason.CALLBACK
+            if reason is None and self.door[HALT] == INTERRUPT:
+                reason = Reason.INTERRUPTED  # else Ctrl-C came when there was nothing left to end
         return reason
 
     def _ask_again(self) -> Reason | None:

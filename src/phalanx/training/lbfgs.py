@@ -21,7 +21,7 @@ from phalanx.pure.stopping import Progress, Reason
 from phalanx.run import EpochRecord
 from phalanx.training.course import History, after, take_spans
 from phalanx.training.following import Following
-from phalanx.training.sessions import agreed, in_one_thread, telling_others
+from phalanx.training.sessions import agreed, in_one_thread, say_late, telling_others
 from phalanx.training.staffing import cluster_of
 from phalanx.training.state import Standing, State
 from phalanx.training.train import Trained, record_run
@@ -57,28 +57,26 @@ def minimize(job: Job, start: State, training: Samples, limits: Limits) -> Minim
     """Train by L-BFGS-B. `job` has a plan of one step an epoch and the KeepGradient optimiser."""
     begun = monotonic()
     path = _Path(limits, start.params_N.astype(np.float64))
-    # SciPy's own products run here, on one thread too, or their bits would depend on the cluster
-    history = History()
+    history, ctrl_c = History(), _CtrlC()
     group = launched().join()
-    with in_one_thread(group):
+    with in_one_thread(group), on_interrupt(ctrl_c):
         if group is not None:
             job, history.events = agreed(group, job, start, training, None, Following())
         cluster = cluster_of(job.model, job.n_seats, job.n_workers, group)
         with (
             telling_others(group),
-            one_blas_thread(),
+            one_blas_thread(),  # of SciPy's own products too, or their bits depend on the cluster
             cluster.session(job, training, None, history.events.append) as session,
-            on_interrupt(session.interrupt),
         ):
+            ctrl_c.session = session
             objective = _Objective(job, session, history)
             status, message, reason = _descend(objective, path, limits)
-    reached = State(path.x_N.astype(job.model.dtype), np.zeros((0, path.x_N.size), job.model.dtype))
-    progress = Progress(rate=0.0)
-    records = [EpochRecord(f, None, 0.0, 0.0, None) for f in path.losses]
-    standing = Standing(reached, progress, records, reason)
-    run = record_run(job, standing, history, monotonic() - begun, objective.evaluations)
+        if ctrl_c.has_come and reason is not Reason.INTERRUPTED:
+            say_late(history.events.append, objective.evaluations)
+        standing = path.standing(job.model.dtype, reason)
+        run = record_run(job, standing, history, monotonic() - begun, objective.evaluations)
     run.strategies["optimizer"] = "lbfgs"
-    trained = Trained(reached, [], progress, reason, run)
+    trained = Trained(standing.state, [], standing.progress, reason, run)
     iterations = min(len(path.losses), limits.max_iterations)
     return Minimum(trained, path.loss, iterations, status, message)
 
@@ -105,6 +103,19 @@ def _descend(objective: _Objective, path: _Path, limits: Limits) -> tuple[int, s
     return int(found.status), str(found.message), reason
 
 
+class _CtrlC:
+    """Ends the training at the edge of an evaluation; at once, where there is no session yet."""
+
+    session: Session | None = None
+    has_come = False
+
+    def __call__(self) -> None:
+        if self.session is None:
+            raise KeyboardInterrupt
+        self.has_come = True
+        self.session.interrupt()  # of no effect where it is closing
+
+
 class _Path:
     """Where the minimiser has come: the last accepted point, and the loss of each."""
 
@@ -122,6 +133,12 @@ class _Path:
         threshold = self._limits.loss_threshold
         if threshold is not None and self.loss <= threshold:
             raise StopIteration
+
+    def standing(self, dtype: np.dtype[Any], reason: Reason) -> Standing:
+        """Where the training stands at its end."""
+        state = State(self.x_N.astype(dtype), np.zeros((0, self.x_N.size), dtype))
+        records = [EpochRecord(loss, None, 0.0, 0.0, None) for loss in self.losses]
+        return Standing(state, Progress(rate=0.0), records, reason)
 
 
 class _Objective:

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from phalanx.clusters.base import Session
+from phalanx.clusters.base import Session, Tell
 from phalanx.clusters.control import Control
 from phalanx.clusters.hosts.launched import Hosts
 from phalanx.clusters.hosts.machine import fingerprint
@@ -21,6 +21,7 @@ from phalanx.exchange.group import Group
 from phalanx.job import Job
 from phalanx.pure.agreement import FLAG
 from phalanx.pure.hosts import ALONE
+from phalanx.pure.stopping import Reason
 from phalanx.run import Event, digest
 from phalanx.training.claim import claimed
 from phalanx.training.course import Course, History, telling
@@ -256,6 +257,12 @@ def telling_others(group: Group | None) -> Iterator[None]:
         if group is not None:
             group.failed(f"{type(error).__name__}: {error}")
         raise
+
+
+def say_late(tell: Tell, updates: int) -> None:
+    """Ctrl-C came when the training was over, and has changed nothing."""
+    tell(Event(Reason.INTERRUPTED.value, updates, "after the last step", at=monotonic()))
+    warn_caller("Ctrl-C came after the last step, when the training was over: it changed nothing.")
 
 
 def agreed(
