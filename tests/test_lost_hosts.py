@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 import phalanx
+import ray_in_threads
+from phalanx.clusters.ray.host import Host
 from phalanx.engine.courier import Courier
 from phalanx.errors import HostLost, InvalidInput
 from phalanx.exchange.board import OPENED
+from phalanx.training import sessions
 from phalanx.training.sessions import Sessions, in_one_thread
 from ray_in_threads import Loss, Threads
 
@@ -57,6 +60,27 @@ def test_two_are_lost_one_while_the_others_meet_again():
         losses = Loss(0, 18), Loss(1, nth)
         run, _ = fitted(Threads(hosts=3, losses=losses, replaces=True))
         assert run.digest == alone.digest, nth
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_host_has_begun_once_it_has_the_state_though_it_has_no_workers_yet(monkeypatch):
+    """Else the driver takes it for lost with the one that gave it the state."""
+    begun, hand_over, cluster_of = [], sessions.hand_over, sessions.cluster_of
+    host = Host(1.0)
+
+    def giving(*given):
+        begun.append(host.has_begun())
+        return hand_over(*given)
+
+    def starting(*workers):
+        begun.append(host.has_begun())
+        return cluster_of(*workers)
+
+    monkeypatch.setattr(sessions, "hand_over", giving)
+    monkeypatch.setattr(sessions, "cluster_of", starting)
+    monkeypatch.setattr(ray_in_threads, "Control", lambda workers: host.control)
+    fitted(Threads(hosts=2))
+    assert begun == [False, False, True, True]
 
 
 @pytest.mark.filterwarnings("ignore:Training interrupted:UserWarning")

@@ -19,7 +19,8 @@ class Resizable(Protocol):
 class Control:
     """How many workers are wanted; whoever runs the training takes note of it.
 
-    has_begun: whether there has been a session.
+    has_begun: whether this host has the training's state, from the start or from others; it need
+    not have workers yet.
     """
 
     def __init__(self, workers: int) -> None:
@@ -63,7 +64,6 @@ class Control:
         with self._lock:
             self._session = session
             if session is not None:
-                self.has_begun = True
                 session.resize(self._workers)
             if session is not None and self._is_paused:
                 self._is_paused = False

@@ -86,6 +86,7 @@ def run_through(
 ) -> Standing:
     """Session after session, until there is a reason to end; where it then stands."""
     standing, group = sessions.begin(standing, hosts, group)
+    sessions.control.has_begun = True  # before workers are there, which may take long
     while standing.reason is None:
         with telling_others(group):
             standing, lost = sessions.run(standing, group)
