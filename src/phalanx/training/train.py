@@ -124,7 +124,7 @@ def record_run(job: Job, standing: Standing, history: History, seconds: float, s
         rates=[r.rate for r in records],
         shares=shares_of(spans, n_workers),
         reason=reason.value,
-        digest=digest(reached.params_N, reached.state_MN),
+        digest=standing.digest or digest(reached.params_N, reached.state_MN),
         strategies={
             "data_distribution": name_of(job.plan.distribution),
             "task_assignment": name_of(job.assignment),
