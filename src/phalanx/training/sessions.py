@@ -51,7 +51,6 @@ class Sessions:
         self.control = following.control or Control(job.n_workers)
         self.tell = telling(history, following)
         self._has_resumed = self.is_interrupted = False
-        self._session: Session | None = None
         self._keeper: Keeper | None = None
         self._held = ExitStack()
 
@@ -66,11 +65,12 @@ class Sessions:
 
         Raises KeyboardInterrupt where there is nothing yet that could be lost.
         """
-        if self._session is None and not self.history.spans:
+        session = self.control.session
+        if session is None and not self.history.spans:
             raise KeyboardInterrupt
         self.is_interrupted = True
-        if self._session is not None:
-            self._session.interrupt()
+        if session is not None:
+            session.interrupt()
 
     def begin(
         self, standing: Standing, hosts: Hosts, group: Group | None
@@ -135,13 +135,11 @@ class Sessions:
     def _attached(self, session: Session) -> Iterator[None]:
         """Within it, what the user wishes reaches the session."""
         self.control.attach(session)
-        self._session = session
         try:
             if self.is_interrupted:  # while workers or hosts changed, which came first
                 session.interrupt()
             yield
         finally:
-            self._session = None
             self.control.attach(None)
 
     def _compare_ends(self, standing: Standing, group: Group) -> None:
