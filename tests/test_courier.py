@@ -15,7 +15,7 @@ from phalanx.clusters.processes import Processes
 from phalanx.data.samples import TableSamples
 from phalanx.engine.courier import Courier
 from phalanx.engine.making import SideBySide
-from phalanx.errors import HostLost, HostsDiffer, NonFiniteLoss, PhalanxError
+from phalanx.errors import CheckpointError, HostLost, HostsDiffer, NonFiniteLoss, PhalanxError
 from phalanx.exchange.board import HALT, INTERRUPT, REGROUP
 from phalanx.job import Job, Lease
 from phalanx.models.base import OutputScore
@@ -23,6 +23,7 @@ from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.factored import FactoredMLP, FactoredNetwork
 from phalanx.pure.aggregation import mean, median
 from phalanx.pure.assignment import round_robin
+from phalanx.pure.cadence import Cadence
 from phalanx.pure.clipping import Clip
 from phalanx.pure.hosts import ALONE, Place
 from phalanx.pure.layout import Kind, Region
@@ -31,7 +32,8 @@ from phalanx.pure.optimizers import SGD, Adam
 from phalanx.pure.plan import Plan, random
 from phalanx.pure.schedules import Constant
 from phalanx.pure.stopping import Rule
-from phalanx.training.following import Following
+from phalanx.training.doubts import warn_of_doubts
+from phalanx.training.following import Checkpoints, Following
 from phalanx.training.state import State
 
 RNG = np.random.default_rng(0)
@@ -190,7 +192,7 @@ def test_any_number_of_hosts_gives_the_same_bits(name, count):
         assert found.run.hosts == count
 
 
-def test_hosts_that_end_with_different_weights_are_warned(monkeypatch):
+def test_hosts_that_end_with_different_weights_are_told(monkeypatch):
     """A function that is another one on each, under the same name; each reduces all blocks."""
     monkeypatch.setattr("phalanx.pure.hosts.MESSAGE_BYTES", 10**9)
     threads = []
@@ -199,12 +201,31 @@ def test_hosts_that_end_with_different_weights_are_warned(monkeypatch):
         threads.append(get_ident())
         return mean(grads_Sn, weights_S) * (1 if get_ident() == threads[0] else 2)
 
-    with pytest.warns(UserWarning, match="the hosts came to different weights"):
-        found = trained(job_of(aggregation=differing), 2)
-    first, second = (each.run for each in found)
+    first, second = (each.run for each in trained(job_of(aggregation=differing), 2))
     assert first.digest != second.digest
-    (event,) = [event for event in first.events if event.what == "hosts differ"]
+    (event,) = [event for event in first.events if event.what == "weights differ"]
     assert f"host 0: {first.digest[:12]}, host 1: {second.digest[:12]}" in event.detail
+    with pytest.warns(UserWarning, match="the hosts came to different weights.*train anew"):
+        warn_of_doubts(first)
+
+
+def test_hosts_hash_their_ends_once(monkeypatch):
+    expected = alone("plain")
+    monkeypatch.setattr("phalanx.training.train.digest", pytest.fail)
+    assert [told(each) for each in trained(case("plain"), 2)] == [expected] * 2
+
+
+def test_a_lost_host_is_told_that_its_last_checkpoint_failed(tmp_path, monkeypatch):
+    def failing(*args):
+        raise CheckpointError("no space left on the disk")
+
+    monkeypatch.setattr("phalanx.training.checkpoint.save", failing)
+    kept = Checkpoints(tmp_path, Cadence(10**6, "steps"), {})
+    hosts = ThreadHosts(2, fails=[[(0, 12)]], left=0)
+    lost, _ = trained(case("plain"), 2, hosts, [Following(checkpoints=kept), Following()])
+    assert isinstance(lost, HostLost)
+    (note,) = lost.__notes__
+    assert "the last checkpoint of the training could not be written: no space left" in note
 
 
 INEXACT = ["plain", "one shard", "many shards", "clipped", "fp16", "averages fp16 clipped"]

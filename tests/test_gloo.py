@@ -1,6 +1,7 @@
 """Waiting for gloo's operations: one that ends just as a look's time is up has not failed; and for
 what is made of connections."""
 
+import signal
 import sys
 import threading
 from threading import Event
@@ -9,11 +10,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from phalanx.clusters.hosts import beats, left_groups, meeting  # noqa: E402
+from phalanx.clusters.hosts import beats, gloo, left_groups, meeting  # noqa: E402
 from phalanx.clusters.hosts.gloo import _Pending  # noqa: E402 - torch is an extra
+from phalanx.clusters.hosts.launch import Launch  # noqa: E402
+from phalanx.clusters.hosts.launched import Launched  # noqa: E402
 from phalanx.clusters.hosts.left_groups import give_back  # noqa: E402
+from phalanx.clusters.hosts.talking import gather  # noqa: E402
 from phalanx.errors import HostLost, PhalanxError  # noqa: E402
 from phalanx.pure.hosts import Place  # noqa: E402
+from processes import in_a_child  # noqa: E402
 
 
 class Work:
@@ -78,7 +83,7 @@ def test_what_is_stuck_is_given_back_later(monkeypatch):
     (view,) = pending.views
     assert view._base is tensor
     before = sys.getrefcount(view), sys.getrefcount(stuck)
-    left_groups._abandon()
+    left_groups._abandon_left()
     assert (sys.getrefcount(view), sys.getrefcount(stuck)) == tuple(n + 1 for n in before)
     give_back(last, [])
     assert given_back == [free, stuck, last]
@@ -106,6 +111,66 @@ def test_two_threads_that_leave_give_each_group_back_once(monkeypatch):
     other.join()
     assert given_back == [first, second]
     assert not left_groups._left
+
+
+def ends_by_itself(function):
+    """Whether a forked child that calls a function ends; a stuck one is ended."""
+
+    def call():
+        signal.alarm(20)
+        function()
+        return 0
+
+    return in_a_child(call) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_leaves_what_others_were_giving_back_to_its_parent(monkeypatch):
+    class Group:
+        def shutdown(self):
+            assert self is own, "the child has none of the threads of another"
+
+    own = Group()
+    monkeypatch.setattr(left_groups, "_left", [(Group(), [])])
+    with left_groups._giving:
+        assert ends_by_itself(lambda: give_back(own, []))
+
+
+@pytest.fixture(scope="module")
+def group_of_one():
+    """Makes one."""
+
+    def make():
+        listener = meeting.listening("127.0.0.1", 0)
+        how = Launch(Place(0, 1), "127.0.0.1", listener.getsockname()[1])
+        return meeting.meet(how, listener)
+
+    make().leave()  # from the first one on torch has a pipe
+    return make
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_does_not_wait_for_the_threads_of_its_parents_group(group_of_one):
+    hosts = Launched()
+    hosts._group = group_of_one()
+    assert ends_by_itself(hosts.forget)
+    assert gather(hosts._group, "it goes on", 1) == [1]
+    hosts._leave()
+
+
+def test_a_group_whose_signs_of_life_find_no_thread_is_left(group_of_one, monkeypatch):
+    def failing(thread):
+        if thread.name == "phalanx-beats":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    given_back, start = [], threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", failing)
+    monkeypatch.setattr(gloo, "give_back", lambda *group: given_back.append(group))
+    with pytest.raises(PhalanxError, match="no room for one more"):
+        group_of_one()
+    ((group, operations),) = given_back
+    give_back(group, operations)
 
 
 def test_where_there_is_no_thread_for_a_meeting_or_for_signs_of_life_it_is_said(monkeypatch):

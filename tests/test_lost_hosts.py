@@ -1,15 +1,20 @@
 """A host that is lost at any operation of its group: the others give the answer of one host, and
 the caller hears of every epoch once."""
 
-from threading import Thread
+import warnings
+from threading import Thread, get_ident
 
 import numpy as np
 import pytest
 
 import phalanx
+import ray_in_threads
+from phalanx.clusters.ray.host import Host
 from phalanx.engine.courier import Courier
 from phalanx.errors import HostLost, InvalidInput
 from phalanx.exchange.board import OPENED
+from phalanx.pure.aggregation import mean
+from phalanx.training import sessions
 from phalanx.training.sessions import Sessions, in_one_thread
 from ray_in_threads import Loss, Threads
 
@@ -59,6 +64,27 @@ def test_two_are_lost_one_while_the_others_meet_again():
         assert run.digest == alone.digest, nth
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_host_has_begun_once_it_has_the_state_though_it_has_no_workers_yet(monkeypatch):
+    """Else the driver takes it for lost with the one that gave it the state."""
+    begun, hand_over, cluster_of = [], sessions.hand_over, sessions.cluster_of
+    host = Host(1.0)
+
+    def giving(*given):
+        begun.append(host.has_begun())
+        return hand_over(*given)
+
+    def starting(*workers):
+        begun.append(host.has_begun())
+        return cluster_of(*workers)
+
+    monkeypatch.setattr(sessions, "hand_over", giving)
+    monkeypatch.setattr(sessions, "cluster_of", starting)
+    monkeypatch.setattr(ray_in_threads, "Control", lambda workers: host.control)
+    fitted(Threads(hosts=2))
+    assert begun == [False, False, True, True]
+
+
 @pytest.mark.filterwarnings("ignore:Training interrupted:UserWarning")
 def test_who_is_interrupted_as_a_host_is_lost_ends_the_next_session(monkeypatch):
     next_group = Sessions.next_group
@@ -71,6 +97,27 @@ def test_who_is_interrupted_as_a_host_is_lost_ends_the_next_session(monkeypatch)
     run, _ = fitted(Threads(hosts=3, losses=(Loss(0, 18),), replaces=True), max_iter=50)
     assert run.reason == "interrupted"
     assert run.steps < 10  # of 100
+
+
+threads: list[int] = []
+
+
+def unlike(grads_Sn, weights_S):
+    """An aggregation that is another one on each host, under the same name."""
+    threads.append(get_ident())
+    return mean(grads_Sn, weights_S) * (1 if get_ident() == threads[0] else 2)
+
+
+def test_where_warnings_are_errors_the_caller_has_what_hosts_learnt_that_differ(monkeypatch):
+    monkeypatch.setattr("phalanx.pure.hosts.MESSAGE_BYTES", 10**9)
+    threads.clear()
+    clf = phalanx.MLPClassifier((5,), max_iter=2, shards=4, n_jobs=1, aggregation=unlike)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="the hosts came to different weights"):
+            clf.fit(X, Y, cluster=Threads(hosts=2))
+    assert clf.run_.digest
+    assert clf.predict(X).shape == Y.shape
 
 
 def test_a_loss_while_this_host_updates_waits_for_the_next_exchange():

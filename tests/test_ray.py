@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import Mock
 from uuid import uuid4
 
 import psutil
@@ -235,14 +234,6 @@ def test_who_has_met_nobody_does_not_begin_anew_what_callers_have_seen(left, mon
 def generations_of(member):
     """Of the groups that a member was ordered into."""
     return [told[1].generation for told in member.actor.told if told[0] == "order"]
-
-
-def test_a_host_has_begun_once_it_has_had_a_session():
-    host = Host(1.0)
-    assert not host.has_begun()
-    host.control.attach(Mock())
-    host.control.attach(None)
-    assert host.has_begun()
 
 
 def test_an_order_does_not_break_off_the_group_that_it_makes():

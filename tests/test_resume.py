@@ -7,16 +7,20 @@ import os
 import random
 import signal
 import threading
+import warnings
 from functools import cache
 
 import numpy as np
 import pytest
 
+import phalanx
 from phalanx import CheckpointError, InvalidInput, MLPClassifier, MLPRegressor
 from phalanx.clusters import pool
 from phalanx.engine.leader import Leader
 from phalanx.exchange.board import SNAPSHOT_TAKEN
+from phalanx.run import Event
 from phalanx.training import checkpoint
+from phalanx.training.doubts import doubts_of
 from phalanx.training.keeper import RULES, Keeper
 from processes import still_running
 
@@ -355,6 +359,38 @@ def test_a_last_checkpoint_that_fails_is_said(tmp_path):
             X, Y, checkpoint=folder, callback=lambda *_: folder.exists() and folder.rmdir()
         )
     assert clf.run_.events[-1].what == "checkpoint failed"
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_where_warnings_are_errors_what_was_learnt_is_kept(tmp_path, n_jobs):
+    clf, folder = estimator("adam", n_jobs), tmp_path / "gone"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="could not be written"):
+            clf.fit(X, Y, checkpoint=folder, callback=lambda *_: folder.exists() and folder.rmdir())
+    assert same(clf, "adam")
+
+
+def test_where_warnings_are_errors_a_module_keeps_what_was_learnt(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+
+    def failing(*args):
+        raise CheckpointError("no space left on the disk")
+
+    monkeypatch.setattr(checkpoint, "save", failing)
+    module, rows = torch.nn.Linear(5, 2), (X.astype(np.float32), Y)
+    before = module.weight.detach().clone()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="could not be written"):
+            phalanx.fit(module, rows, loss="cross_entropy", workers=1, checkpoint=tmp_path)
+    assert not torch.equal(module.weight, before)
+
+
+def test_a_checkpoint_that_failed_before_the_last_one_is_in_no_doubt():
+    failed, written = Event("checkpoint failed", 3, "full"), Event("checkpoint", 9)
+    assert doubts_of([failed, written]) == []
+    assert len(doubts_of([written, failed])) == 1
 
 
 def test_nothing_is_written_any_more_when_a_fit_has_raised(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from phalanx.clusters.process import TakeJob, Told, _worker
 from phalanx.clusters.surroundings import Surroundings
 from phalanx.clusters.wire import Packed
 from phalanx.training.claim import claimed
+from processes import in_a_child
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 X = np.random.default_rng(0).normal(size=(80, 5))
@@ -138,18 +139,6 @@ def test_what_a_worker_was_sent_is_closed_where_it_cannot_take_the_job():
 
 
 # -- what a forked child inherits ----------------------------------------------------------------
-
-
-def in_a_child(function):
-    """The exit status of a forked child that calls a function."""
-    pid = os.fork()
-    if pid == 0:
-        status = 70
-        try:
-            status = int(function())
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_a_child_keeps_no_end_of_what_leads_to_a_worker():

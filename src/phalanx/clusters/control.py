@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import threading
-from typing import Protocol
 
+from phalanx.clusters.base import Session
 from phalanx.pure import checks
-
-
-class Resizable(Protocol):
-    """What carries a wish out."""
-
-    def resize(self, n_workers: int) -> None: ...
-
-    def pause(self) -> None: ...
 
 
 class Control:
     """How many workers are wanted; whoever runs the training takes note of it.
 
-    has_begun: whether there has been a session.
+    session: who carries the wishes out; None where there are no workers. has_begun: whether this
+    host has the training's state, from the start or from others; it need not have workers yet.
     """
 
     def __init__(self, workers: int) -> None:
+        self.session: Session | None = None
         self.has_begun = False
         self._lock = threading.Lock()
         self._workers = workers
-        self._session: Resizable | None = None
         self._is_paused = False  # asked for while there was no session
 
     @property
@@ -42,28 +35,27 @@ class Control:
         checks.number("the number of workers", workers, integer=True, at_least=1)
         with self._lock:
             self._workers = int(workers)
-            if self._session is not None:
-                self._session.resize(self._workers)
+            if self.session is not None:
+                self.session.resize(self._workers)
 
     def pause(self) -> None:
         """Have all hosts halt after the same step, to go on in another session."""
         with self._lock:
-            if self._session is None:
+            if self.session is None:
                 self._is_paused = True
             else:
-                self._session.pause()
+                self.session.pause()
 
     def go_on(self) -> None:
         """Forget a pause that was asked for while there was no session."""
         with self._lock:
             self._is_paused = False
 
-    def attach(self, session: Resizable | None) -> None:
+    def attach(self, session: Session | None) -> None:
         """The session that is to follow the wishes from now on; None for nobody."""
         with self._lock:
-            self._session = session
+            self.session = session
             if session is not None:
-                self.has_begun = True
                 session.resize(self._workers)
             if session is not None and self._is_paused:
                 self._is_paused = False

@@ -11,6 +11,7 @@ from phalanx.estimators.recipe import schedule_of
 from phalanx.pure.schedules import Adaptive
 from phalanx.pure.stopping import Reason
 from phalanx.run import EpochRecord
+from phalanx.training.doubts import warn_of_doubts
 from phalanx.training.following import OnEpoch
 from phalanx.training.lbfgs import Minimum
 from phalanx.training.train import Trained
@@ -40,6 +41,7 @@ def printing(params: Any, callback: OnEpoch | None) -> OnEpoch:
 
 def say_end(params: Any, trained: Trained, incremental: bool) -> None:
     """Of a training step by step; incremental: by one call of partial_fit."""
+    warn_of_doubts(trained.run)
     reason, rates = trained.reason, trained.run.rates
     if shows(params) and rates:
         _say_plateau(params, rates[-1], trained.progress.rate)

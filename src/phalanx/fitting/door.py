@@ -10,6 +10,7 @@ from typing import Any
 from phalanx.errors import InvalidInput
 from phalanx.pure import checks
 from phalanx.pure.stopping import Reason
+from phalanx.training.doubts import warn_of_doubts
 from phalanx.warning import warn_interrupted
 
 HINT = (
@@ -96,7 +97,9 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
     HostsDiffer, HostLost and TooFewHosts where several hosts train.
     """
     made = _front(model).fit(model, *data, **options)
-    if getattr(made, "run", made).reason == Reason.INTERRUPTED:
+    run = getattr(made, "run", made)
+    warn_of_doubts(run)
+    if run.reason == Reason.INTERRUPTED:
         warn_interrupted()
     return made
 

@@ -32,10 +32,9 @@ from phalanx.run import EpochRecord, Event
 from phalanx.training import checkpoint
 from phalanx.training.facts import Told, differing
 from phalanx.training.state import Standing, State
-from phalanx.warning import warn_caller
 
 RULES = 10  # raised with whatever makes other bits of the same job; see tests/test_rules.py
-FAILED = "checkpoint failed"
+WRITTEN, FAILED = "checkpoint", "checkpoint failed"
 FINAL = (Reason.MAX_EPOCHS, Reason.LOSS_THRESHOLD, Reason.NO_IMPROVEMENT)
 
 
@@ -87,12 +86,7 @@ class Keeper:
         self._write(
             arrays_of(standing.state), {"identity": self.identity, "extra": self.extra, **facts}
         )
-        written = self._written
         self._report()
-        if written is not None and written.what == FAILED:
-            warn_caller(
-                f"the last checkpoint of the training could not be written: {written.detail}"
-            )
 
     def _ask(self, tick: int) -> None:
         """Say from which tick on the leader is to take the next copy."""
@@ -140,7 +134,7 @@ class Keeper:
         else:
             took = 1000 * (monotonic() - begun)
             detail = f"{path.name}, written beside the training in {took:.0f} ms"
-            self._written = Event("checkpoint", step, detail, at=begun)
+            self._written = Event(WRITTEN, step, detail, at=begun)
 
     def _report(self) -> None:
         self._thread = None

@@ -25,13 +25,13 @@ from phalanx.pure.stopping import Reason
 from phalanx.run import Event, digest
 from phalanx.training.claim import claimed
 from phalanx.training.course import Course, History, telling
+from phalanx.training.doubts import DIFFER, doubts_of
 from phalanx.training.facts import flat
 from phalanx.training.following import Following
 from phalanx.training.handover import hand_over
 from phalanx.training.keeper import Keeper, identity_of, resume
 from phalanx.training.staffing import cluster_of, regrouped
 from phalanx.training.state import Standing, State, reason_to_end
-from phalanx.warning import warn_caller
 
 
 class Sessions:
@@ -52,7 +52,6 @@ class Sessions:
         self.control = following.control or Control(job.n_workers)
         self.tell = telling(history, following)
         self._has_resumed = self.is_interrupted = False
-        self._session: Session | None = None
         self._keeper: Keeper | None = None
         self._held = ExitStack()
 
@@ -67,11 +66,12 @@ class Sessions:
 
         Raises KeyboardInterrupt where there is nothing yet that could be lost.
         """
-        if self._session is None and not self.history.spans:
+        session = self.control.session
+        if session is None and not self.history.spans:
             raise KeyboardInterrupt
         self.is_interrupted = True
-        if self._session is not None:
-            self._session.interrupt()
+        if session is not None:
+            session.interrupt()
 
     def begin(
         self, standing: Standing, hosts: Hosts, group: Group | None
@@ -127,7 +127,7 @@ class Sessions:
                 return course.halted(), lost
         if group is not None and standing.reason is not None:
             try:  # nobody leaves before all have what they need to end
-                self._compare_ends(standing.state, group)
+                self._compare_ends(standing, group)
             except HostLost as lost:
                 group.failed(lost.brief)  # whoever still waits for me need not
         return standing, None
@@ -136,29 +136,22 @@ class Sessions:
     def _attached(self, session: Session) -> Iterator[None]:
         """Within it, what the user wishes reaches the session."""
         self.control.attach(session)
-        self._session = session
         try:
             if self.is_interrupted:  # while workers or hosts changed, which came first
                 session.interrupt()
             yield
         finally:
-            self._session = None
             self.control.attach(None)
 
-    def _compare_ends(self, state: State, group: Group) -> None:
-        """Wait for the other hosts' last word; warn where they have come to other ends."""
-        mine = digest(state.params_N, state.state_MN)
-        digests = gather(group, "the end of a session", mine)
-        if len(set(digests)) == 1:
-            return
-        ends = ", ".join(f"host {host}: {other[:12]}" for host, other in enumerate(digests))
-        text = f"the hosts came to different weights (digests of {ends})"
-        self.tell(Event("hosts differ", state.updates, text, at=monotonic()))
-        warn_caller(
-            f"{text}. They are of several kinds, or a function that decides the answer, or a value "
-            "that it reads, is not the same on all of them, though its name is. Make it the same, "
-            "and train anew."
-        )
+    def _compare_ends(self, standing: Standing, group: Group) -> None:
+        """Wait for the other hosts' last word; tell where they have come to other ends."""
+        state = standing.state
+        standing.digest = digest(state.params_N, state.state_MN)
+        digests = gather(group, "the end of a session", standing.digest)
+        if len(set(digests)) > 1:
+            ends = ", ".join(f"host {host}: {other[:12]}" for host, other in enumerate(digests))
+            text = f"the hosts came to different weights (digests of {ends})"
+            self.tell(Event(DIFFER, state.updates, text, at=monotonic()))
 
     def regroup(
         self, standing: Standing, hosts: Hosts, group: Group | None, lost: HostLost | None
@@ -190,9 +183,11 @@ class Sessions:
         the one that is left at the end, it keeps what it has."""
         try:
             return hosts.next(group, lost)
-        except HostLost:
+        except HostLost as error:
             if self.following.hosts is not None:
                 self.keep(standing, None)
+            for doubt in doubts_of(self.history.events):
+                error.add_note(doubt)
             raise
 
     def agree(self, group: Group) -> None:

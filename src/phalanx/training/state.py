@@ -59,13 +59,15 @@ class State:
 class Standing:
     """Where a training stands, with the epochs that it has completed. `reason`: why it has ended,
     once it has. `settings`: of the optimiser, [G, H] as lists, by the epoch that began with them;
-    of epochs that began without asking the driver there are none."""
+    of epochs that began without asking the driver there are none. `digest`: of the last state,
+    where hosts have compared theirs."""
 
     state: State
     progress: Progress
     records: list[EpochRecord] = field(default_factory=list)
     reason: Reason | None = None
     settings: dict[int, list[list[float]]] = field(default_factory=dict)
+    digest: str | None = None
 
 
 def reason_to_end(rule: Rule, taken: Standing) -> Reason | None:

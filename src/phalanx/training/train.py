@@ -86,6 +86,7 @@ def run_through(
 ) -> Standing:
     """Session after session, until there is a reason to end; where it then stands."""
     standing, group = sessions.begin(standing, hosts, group)
+    sessions.control.has_begun = True  # before workers are there, which may take long
     while standing.reason is None:
         with telling_others(group):
             standing, lost = sessions.run(standing, group)
@@ -123,7 +124,7 @@ def record_run(job: Job, standing: Standing, history: History, seconds: float, s
         rates=[r.rate for r in records],
         shares=shares_of(spans, n_workers),
         reason=reason.value,
-        digest=digest(reached.params_N, reached.state_MN),
+        digest=standing.digest or digest(reached.params_N, reached.state_MN),
         strategies={
             "data_distribution": name_of(job.plan.distribution),
             "task_assignment": name_of(job.assignment),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any
 
-from phalanx.clusters.hosts.starting import start
+from phalanx.clusters.hosts.starting import must_start
 from phalanx.errors import HostLost
 from phalanx.pure.hosts import Place
 
@@ -40,7 +40,7 @@ class Beats:
     def start(self) -> None:
         """Once all hosts are there."""
         self._heard = dict.fromkeys(self._others, monotonic())
-        start(self._thread)
+        must_start(self._thread)
 
     def check(self) -> None:
         """Raise HostLost where another host has failed, has left, or is silent for too long.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from phalanx.clusters.hosts.starting import start
+from phalanx.clusters.hosts.starting import must_start
 from phalanx.engine.courier import Courier
 from phalanx.exchange.board import ABORT, Aborted
 from phalanx.pure.timetable import Timetable
@@ -37,7 +37,7 @@ def beside(courier: Courier | None, timetable: Timetable) -> Iterator[None]:
             courier.door[ABORT] = 1
 
     thread = threading.Thread(target=carry, name="phalanx-courier", daemon=True)
-    start(thread)
+    must_start(thread)
     try:
         yield
     except Exception:

@@ -19,7 +19,7 @@ import torch.distributed
 
 from phalanx.clusters.hosts.beats import Beats, brief
 from phalanx.clusters.hosts.left_groups import give_back
-from phalanx.errors import HostLost, InvalidInput
+from phalanx.errors import HostLost, InvalidInput, PhalanxError
 from phalanx.exchange.board import YIELDS
 from phalanx.exchange.group import Look
 from phalanx.pure.arrays import Array
@@ -57,7 +57,11 @@ class GlooGroup:
         self._gloo._set_default_timeout(UNBOUNDED)
         self._pending: list[_Pending] = []
         self._tag = 0
-        self._beats.start()
+        try:
+            self._beats.start()
+        except PhalanxError:
+            self.leave()
+            raise
 
     def all_to_all(self, pieces_H: Sequence[Array], places_H: Sequence[Array]) -> _Pending:
         """Small pieces in one collective. Large ones travel by themselves, before it: a collective

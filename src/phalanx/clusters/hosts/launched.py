@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any, Protocol
 
 from phalanx.clusters.hosts.launch import JOINED, launch
+from phalanx.clusters.hosts.left_groups import abandon
 from phalanx.clusters.hosts.meeting import meet
 from phalanx.errors import HostLost, InvalidInput
 from phalanx.exchange.group import Group
@@ -62,7 +63,8 @@ class Launched:
             group.leave()
 
     def forget(self) -> None:
-        """In a forked child: the group is its parent's."""
+        """In a forked child: the group is its parent's, with all its threads."""
+        abandon(self._group)
         self._group, self._joining = None, Lock()
 
 

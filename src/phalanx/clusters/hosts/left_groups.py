@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import os
 from collections.abc import Sequence
 from threading import Lock
 from typing import Any, Protocol
@@ -37,9 +38,25 @@ def give_back(group: Any, operations: Sequence[Operation]) -> None:
                 _left.remove(each)
 
 
+def abandon(*kept: Any) -> None:
+    """Never free these: who frees a group waits for its threads."""
+    for each in kept:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
+
+
 @atexit.register
-def _abandon() -> None:
+def _abandon_left() -> None:
     """What is stuck may end while Python does, or not at all."""
     for group, operations in _left:
-        for kept in (group, *(view for operation in operations for view in operation.views)):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+        abandon(group, *(view for operation in operations for view in operation.views))
+
+
+def _afresh() -> None:
+    """In a forked child, which has none of the threads: the groups are its parent's."""
+    global _giving
+    _giving = Lock()
+    _abandon_left()
+    _left.clear()
+
+
+os.register_at_fork(after_in_child=_afresh)

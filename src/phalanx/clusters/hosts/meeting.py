@@ -12,7 +12,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from phalanx.clusters.hosts.launch import Launch
-from phalanx.clusters.hosts.starting import start
+from phalanx.clusters.hosts.starting import must_start
 from phalanx.errors import HostLost, InvalidInput
 
 POLL = 0.05  # seconds
@@ -78,7 +78,7 @@ def _within(
         except InvalidStateError:
             leave(made)
 
-    start(threading.Thread(target=run, name="phalanx-meeting", daemon=True))
+    must_start(threading.Thread(target=run, name="phalanx-meeting", daemon=True))
     try:
         wait([future], seconds + GRACE)
     finally:

@@ -7,7 +7,7 @@ import threading
 from phalanx.errors import PhalanxError
 
 
-def start(thread: threading.Thread) -> None:
+def must_start(thread: threading.Thread) -> None:
     """Start it. Raises PhalanxError where the system has no room for one more."""
     try:
         thread.start()
