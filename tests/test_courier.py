@@ -32,7 +32,7 @@ from phalanx.pure.optimizers import SGD, Adam
 from phalanx.pure.plan import Plan, random
 from phalanx.pure.schedules import Constant
 from phalanx.pure.stopping import Rule
-from phalanx.training.doubts import warn_of_doubts
+from phalanx.training.afterwards import warn_afterwards
 from phalanx.training.following import Checkpoints, Following
 from phalanx.training.state import State
 
@@ -206,7 +206,7 @@ def test_hosts_that_end_with_different_weights_are_told(monkeypatch):
     (event,) = [event for event in first.events if event.what == "weights differ"]
     assert f"host 0: {first.digest[:12]}, host 1: {second.digest[:12]}" in event.detail
     with pytest.warns(UserWarning, match="the hosts came to different weights.*train anew"):
-        warn_of_doubts(first)
+        warn_afterwards(first)
 
 
 def test_hosts_hash_their_ends_once(monkeypatch):

@@ -20,7 +20,7 @@ from phalanx.engine.leader import Leader
 from phalanx.exchange.board import SNAPSHOT_TAKEN
 from phalanx.run import Event
 from phalanx.training import checkpoint
-from phalanx.training.doubts import doubts_of
+from phalanx.training.afterwards import warnings_of
 from phalanx.training.keeper import RULES, Keeper
 from processes import still_running
 
@@ -389,8 +389,8 @@ def test_where_warnings_are_errors_a_module_keeps_what_was_learnt(tmp_path, monk
 
 def test_a_checkpoint_that_failed_before_the_last_one_is_in_no_doubt():
     failed, written = Event("checkpoint failed", 3, "full"), Event("checkpoint", 9)
-    assert doubts_of([failed, written]) == []
-    assert len(doubts_of([written, failed])) == 1
+    assert warnings_of([failed, written]) == []
+    assert len(warnings_of([written, failed])) == 1
 
 
 def test_nothing_is_written_any_more_when_a_fit_has_raised(tmp_path, monkeypatch):

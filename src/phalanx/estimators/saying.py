@@ -11,7 +11,7 @@ from phalanx.estimators.recipe import schedule_of
 from phalanx.pure.schedules import Adaptive
 from phalanx.pure.stopping import Reason
 from phalanx.run import EpochRecord
-from phalanx.training.doubts import warn_of_doubts
+from phalanx.training.afterwards import warn_afterwards
 from phalanx.training.following import OnEpoch
 from phalanx.training.lbfgs import Minimum
 from phalanx.training.train import Trained
@@ -41,7 +41,7 @@ def printing(params: Any, callback: OnEpoch | None) -> OnEpoch:
 
 def say_end(params: Any, trained: Trained, incremental: bool) -> None:
     """Of a training step by step; incremental: by one call of partial_fit."""
-    warn_of_doubts(trained.run)
+    warn_afterwards(trained.run)
     reason, rates = trained.reason, trained.run.rates
     if shows(params) and rates:
         _say_plateau(params, rates[-1], trained.progress.rate)
@@ -60,6 +60,7 @@ def say_end(params: Any, trained: Trained, incremental: bool) -> None:
 
 def say_minimum(minimum: Minimum) -> None:
     """Of a training by L-BFGS."""
+    warn_afterwards(minimum.trained.run)
     if minimum.trained.reason is Reason.INTERRUPTED:
         warn_interrupted()
     elif minimum.status != 0:

@@ -10,7 +10,7 @@ from typing import Any
 from phalanx.errors import InvalidInput
 from phalanx.pure import checks
 from phalanx.pure.stopping import Reason
-from phalanx.training.doubts import warn_of_doubts
+from phalanx.training.afterwards import warn_afterwards
 from phalanx.warning import warn_interrupted
 
 HINT = (
@@ -98,7 +98,7 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
     """
     made = _front(model).fit(model, *data, **options)
     run = getattr(made, "run", made)
-    warn_of_doubts(run)
+    warn_afterwards(run)
     if run.reason == Reason.INTERRUPTED:
         warn_interrupted()
     return made

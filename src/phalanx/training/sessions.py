@@ -23,9 +23,9 @@ from phalanx.pure.agreement import FLAG
 from phalanx.pure.hosts import ALONE
 from phalanx.pure.stopping import Reason
 from phalanx.run import Event, digest
+from phalanx.training.afterwards import DIFFER, LATE, warnings_of
 from phalanx.training.claim import claimed
 from phalanx.training.course import Course, History, telling
-from phalanx.training.doubts import DIFFER, doubts_of
 from phalanx.training.facts import flat
 from phalanx.training.following import Following
 from phalanx.training.handover import hand_over
@@ -186,8 +186,8 @@ class Sessions:
         except HostLost as error:
             if self.following.hosts is not None:
                 self.keep(standing, None)
-            for doubt in doubts_of(self.history.events):
-                error.add_note(doubt)
+            for said in warnings_of(self.history.events):
+                error.add_note(said)
             raise
 
     def agree(self, group: Group) -> None:
@@ -254,10 +254,9 @@ def telling_others(group: Group | None) -> Iterator[None]:
         raise
 
 
-def say_late(tell: Tell, updates: int) -> None:
+def tell_late(tell: Tell, updates: int) -> None:
     """Ctrl-C came when the training was over, and has changed nothing."""
-    tell(Event(Reason.INTERRUPTED.value, updates, "after the last step", at=monotonic()))
-    warn_caller("Ctrl-C came after the last step, when the training was over: it changed nothing.")
+    tell(Event(Reason.INTERRUPTED.value, updates, LATE, at=monotonic()))
 
 
 def agreed(

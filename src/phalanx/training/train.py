@@ -25,7 +25,7 @@ from phalanx.run import EpochRecord, Event, Run, digest, shares_of
 from phalanx.training.claim import claimed
 from phalanx.training.course import History
 from phalanx.training.following import Following
-from phalanx.training.sessions import Sessions, in_one_thread, say_late, telling_others
+from phalanx.training.sessions import Sessions, in_one_thread, tell_late, telling_others
 from phalanx.training.staffing import cluster_of, for_hosts
 from phalanx.training.state import Standing, State
 
@@ -99,7 +99,7 @@ def run_through(
     if sessions.history.spans:
         sessions.keep(standing, group)
     if sessions.is_interrupted and standing.reason is not Reason.INTERRUPTED:
-        say_late(sessions.tell, standing.state.updates)
+        tell_late(sessions.tell, standing.state.updates)
     return standing
 
 
