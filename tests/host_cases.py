@@ -19,6 +19,7 @@ import phalanx
 import torch_models
 from phalanx import MLPClassifier
 from phalanx.fitting.pytorch import factoring
+from phalanx.pure.aggregation import mean
 from phalanx.testing import Fault, scripted
 
 SETTINGS = dict(
@@ -93,6 +94,17 @@ def plateau(folder, workers):
 
 def lbfgs(folder, workers):
     return told(perceptron(folder, workers, solver="lbfgs", early_stopping=False).run_)
+
+
+def unlike(folder, workers):
+    """L-BFGS with an aggregation that is another one on each host, under the same name."""
+    rule = lambda grads_Sn, weights_S: mean(grads_Sn, weights_S) * (1 + host())  # noqa: E731
+    more = {"solver": "lbfgs", "early_stopping": False, "aggregation": rule}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run = perceptron(folder, workers, **more).run_
+    said = [str(warning.message).split(" (")[0] for warning in caught]
+    return {"said": said, "events": [event.what for event in run.events]}
 
 
 def killed(folder, workers):

@@ -102,6 +102,13 @@ def test_the_mean_of_a_hosts_shards_does_not_depend_on_its_workers(tmp_path):
         assert losses == pytest.approx(alone[case]["figures"][0], rel=1e-4)
 
 
+def test_hosts_of_lbfgs_that_end_with_different_weights_say_so(tmp_path):
+    results, _ = on_hosts(2, 1, ["unlike"], tmp_path)
+    for found in results:
+        assert "the hosts came to different weights" in found["unlike"]["said"]
+        assert "weights differ" in found["unlike"]["events"]
+
+
 def test_by_torchrun(tmp_path, alone):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     program = script("host_cases.py", tmp_path, 1, "mlp")

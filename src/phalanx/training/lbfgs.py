@@ -21,7 +21,7 @@ from phalanx.pure.stopping import Progress, Reason
 from phalanx.run import EpochRecord
 from phalanx.training.course import History, after, take_spans
 from phalanx.training.following import Following
-from phalanx.training.sessions import agreed, in_one_thread, tell_late, telling_others
+from phalanx.training.sessions import agreed, compare_ends, in_one_thread, tell_late, telling_others
 from phalanx.training.staffing import cluster_of
 from phalanx.training.state import Standing, State
 from phalanx.training.train import Trained, record_run
@@ -74,6 +74,8 @@ def minimize(job: Job, start: State, training: Samples, limits: Limits) -> Minim
         if ctrl_c.has_come and reason is not Reason.INTERRUPTED:
             tell_late(history.events.append, objective.evaluations)
         standing = path.standing(job.model.dtype, reason)
+        if group is not None:
+            compare_ends(group, standing, history.events.append)
         run = record_run(job, standing, history, monotonic() - begun, objective.evaluations)
     run.strategies["optimizer"] = "lbfgs"
     trained = Trained(standing.state, [], standing.progress, reason, run)

@@ -126,10 +126,7 @@ class Sessions:
                 course.show()
                 return course.halted(), lost
         if group is not None and standing.reason is not None:
-            try:  # nobody leaves before all have what they need to end
-                self._compare_ends(standing, group)
-            except HostLost as lost:
-                group.failed(lost.brief)  # whoever still waits for me need not
+            compare_ends(group, standing, self.tell)
         return standing, None
 
     @contextmanager
@@ -142,16 +139,6 @@ class Sessions:
             yield
         finally:
             self.control.attach(None)
-
-    def _compare_ends(self, standing: Standing, group: Group) -> None:
-        """Wait for the other hosts' last word; tell where they have come to other ends."""
-        state = standing.state
-        standing.digest = digest(state.params_N, state.state_MN)
-        digests = gather(group, "the end of a session", standing.digest)
-        if len(set(digests)) > 1:
-            ends = ", ".join(f"host {host}: {other[:12]}" for host, other in enumerate(digests))
-            text = f"the hosts came to different weights (digests of {ends})"
-            self.tell(Event(DIFFER, state.updates, text, at=monotonic()))
 
     def regroup(
         self, standing: Standing, hosts: Hosts, group: Group | None, lost: HostLost | None
@@ -252,6 +239,22 @@ def telling_others(group: Group | None) -> Iterator[None]:
         if group is not None:
             group.failed(f"{type(error).__name__}: {error}")
         raise
+
+
+def compare_ends(group: Group, standing: Standing, tell: Tell) -> None:
+    """Wait for the other hosts' last word, since nobody leaves before all have what they need to
+    end; tell where they have come to other ends."""
+    state = standing.state
+    standing.digest = digest(state.params_N, state.state_MN)
+    try:
+        digests = gather(group, "the end of a session", standing.digest)
+    except HostLost as lost:
+        group.failed(lost.brief)  # whoever still waits for me need not
+        return
+    if len(set(digests)) > 1:
+        ends = ", ".join(f"host {host}: {other[:12]}" for host, other in enumerate(digests))
+        text = f"the hosts came to different weights (digests of {ends})"
+        tell(Event(DIFFER, state.updates, text, at=monotonic()))
 
 
 def tell_late(tell: Tell, updates: int) -> None:
