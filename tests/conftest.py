@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -65,6 +66,14 @@ def warm():
     warm_start.current = warm_start.WarmStart()
     yield
     warm_start.current.close()
+
+
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler, whatever the shell had these tests begin with."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -179,14 +179,6 @@ def test_a_worker_is_replaced_even_if_a_child_of_it_lives(tmp_path):
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # the user's, not ours to end
 
 
-@pytest.fixture
-def ctrl_c():
-    """Python's own handler, whatever the shell had these tests begin with."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_ctrl_c_while_the_pool_starts(monkeypatch):
     pool.shutdown()
     receive = pool.wire.receive

@@ -136,6 +136,7 @@ def test_a_laboratory_that_cannot_be_built_leaves_nothing():
     assert not namespaces(os.getpid())
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_command_leaves_nothing(number):
     argv = [sys.executable, SCRIPT, "--delay", "1ms", "--", "sh", "-c", "echo up; exec sleep 60"]
