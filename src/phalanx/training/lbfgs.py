@@ -71,11 +71,11 @@ def minimize(job: Job, start: State, training: Samples, limits: Limits) -> Minim
             ctrl_c.session = session
             objective = _Objective(job, session, history)
             status, message, reason = _descend(objective, path, limits)
-        if ctrl_c.has_come and reason is not Reason.INTERRUPTED:
-            tell_late(history.events.append, objective.evaluations)
         standing = path.standing(job.model.dtype, reason)
         if group is not None:
             compare_ends(group, standing, history.events.append)
+        if ctrl_c.has_come and reason is not Reason.INTERRUPTED:
+            tell_late(history.events.append, objective.evaluations)
         run = record_run(job, standing, history, monotonic() - begun, objective.evaluations)
     run.strategies["optimizer"] = "lbfgs"
     trained = Trained(standing.state, [], standing.progress, reason, run)
