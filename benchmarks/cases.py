@@ -6,7 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import data
-from names import DDP, DDP_FUSED, PHALANX_1, PHALANX_2, SCIKIT, SCIKIT_ALL, with_shards
+from names import (
+    DDP,
+    DDP_FUSED,
+    PHALANX_1,
+    PHALANX_2,
+    PRODUCTS_1,
+    PRODUCTS_2,
+    SCIKIT,
+    SCIKIT_ALL,
+    with_shards,
+)
 
 CLASSES = 10
 QUICK_STEPS = 10  # an epoch
@@ -36,6 +46,13 @@ OVER_DDP = Ratio("over torch DDP x2, 2 workers", DDP, PHALANX_2)
 OVER_FUSED = Ratio("over torch DDP x2 with fused Adam, 2 workers", DDP_FUSED, PHALANX_2)
 SECOND_WORKER = Ratio("second worker worth", PHALANX_1, PHALANX_2)
 RATIOS = (OVER_SCIKIT_1, OVER_SCIKIT_2, OVER_SCIKIT_ALL, OVER_DDP, OVER_FUSED, SECOND_WORKER)
+LIMITS = (
+    Ratio("scikit-learn over the products, 1 process", SCIKIT, PRODUCTS_1),
+    Ratio("scikit-learn over the products, 2 processes", SCIKIT, PRODUCTS_2),
+    Ratio("second process worth", PRODUCTS_1, PRODUCTS_2),
+    Ratio("Phalanx over the products, 1 worker", PHALANX_1, PRODUCTS_1),
+    Ratio("Phalanx over the products, 2 workers", PHALANX_2, PRODUCTS_2),
+)
 
 
 @dataclass(frozen=True)

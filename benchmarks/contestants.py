@@ -15,8 +15,20 @@ from threadpoolctl import threadpool_limits
 
 from cases import Case
 from data import Data
-from names import DDP, DDP_FUSED, PHALANX_1, PHALANX_2, SCIKIT, SCIKIT_ALL, TORCH, with_shards
+from names import (
+    DDP,
+    DDP_FUSED,
+    PHALANX_1,
+    PHALANX_2,
+    PRODUCTS_1,
+    PRODUCTS_2,
+    SCIKIT,
+    SCIKIT_ALL,
+    TORCH,
+    with_shards,
+)
 from phalanx import MLPClassifier
+from products import ProductProcesses
 from torch_peers import TorchProcesses
 
 
@@ -93,4 +105,6 @@ def contestants(case: Case, data: Data) -> dict[str, Contestant]:
     everybody[TORCH] = TorchProcesses(case, 1)
     everybody[DDP] = TorchProcesses(case, 2)
     everybody[DDP_FUSED] = TorchProcesses(case, 2, fused=True)
+    for name, world in ((PRODUCTS_1, 1), (PRODUCTS_2, 2)):
+        everybody[name] = ProductProcesses(case, data.x.shape[1], world)
     return everybody

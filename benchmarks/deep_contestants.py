@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from time import perf_counter
-from typing import Any
 
 import deep_keras
 import deep_loops
@@ -29,6 +25,7 @@ from deep_names import (
     TORCH_1,
     TORCH_2,
 )
+from peers import Peers
 
 CORES = SHARDS = 2
 
@@ -76,37 +73,7 @@ class PhalanxKeras:
         pass
 
 
-class Peers:
-    """Processes that live through all rounds and sleep on their pipes between them.
-
-    serve: what each of them does, called with its pipe and its arguments.
-    """
-
-    def __init__(self, serve: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
-        context = get_context("spawn")
-        self._pipes: list[Connection] = []
-        self._processes = []
-        for own in arguments:
-            mine, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs, *own), daemon=True)
-            process.start()
-            theirs.close()
-            self._pipes.append(mine)
-            self._processes.append(process)
-
-    def round(self, epochs: int) -> float:
-        for pipe in self._pipes:
-            pipe.send(epochs)
-        return max(float(pipe.recv()) for pipe in self._pipes)
-
-    def close(self) -> None:
-        for pipe in self._pipes:
-            pipe.send(None)
-        for process in self._processes:
-            process.join()
-
-
-def peers(case: DeepCase, setting: Setting) -> Peers:
+def loops(case: DeepCase, setting: Setting) -> Peers:
     """A torch contestant's processes."""
     port = free_port()
     return Peers(deep_loops.serve, [(case, setting, rank, port) for rank in range(setting.world)])
@@ -124,14 +91,14 @@ def contestants(case: DeepCase) -> dict[str, Contestant]:
     everybody: dict[str, Contestant] = {
         PHALANX_2: PhalanxTorch(case, CORES),
         PHALANX_1: PhalanxTorch(case, 1),
-        TORCH_1: peers(case, Setting(Kind.APART, 1)),
-        TORCH_2: peers(case, Setting(Kind.APART, 1, threads=CORES)),
-        DDP: peers(case, Setting(Kind.DDP, CORES)),
-        LIMIT: peers(case, Setting(Kind.APART, CORES)),
-        LIMIT_FUSED: peers(case, Setting(Kind.APART, CORES, fused=True)),
+        TORCH_1: loops(case, Setting(Kind.APART, 1)),
+        TORCH_2: loops(case, Setting(Kind.APART, 1, threads=CORES)),
+        DDP: loops(case, Setting(Kind.DDP, CORES)),
+        LIMIT: loops(case, Setting(Kind.APART, CORES)),
+        LIMIT_FUSED: loops(case, Setting(Kind.APART, CORES, fused=True)),
     }
     if find_spec("lightning_fabric"):
-        everybody[FABRIC] = peers(case, Setting(Kind.FABRIC, CORES))
+        everybody[FABRIC] = loops(case, Setting(Kind.FABRIC, CORES))
     if find_spec("keras"):
         everybody[KERAS] = Peers(deep_keras.serve, [(case, CORES)])
         if trains_keras(case):

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Any
 
 from deep_cases import DeepCase
-from torch_peers import told
+from peers import told
 
 
 def compiled(case: DeepCase) -> Any:

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from deep_cases import DeepCase
 from deep_modules import seeded
-from torch_peers import told
+from peers import told
 
 WARM_UP_STEPS = 3  # of every round; not counted
 

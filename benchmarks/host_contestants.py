@@ -8,10 +8,10 @@ import torch
 
 from contestants import Contestant
 from deep_cases import DeepCase
-from deep_contestants import Peers, PhalanxTorch, free_port, peers
+from deep_contestants import PhalanxTorch, free_port, loops
 from deep_loops import Kind, Setting, introduce
 from host_names import DDP, DDP_FUSED, LIMIT_FUSED, ONE_HOST, PHALANX
-from torch_peers import told
+from peers import Peers, told
 
 HOSTS = 2
 HOST = Setting(Kind.DDP, HOSTS)  # Phalanx' hosts are launched as DDP's ranks are
@@ -36,8 +36,8 @@ def contestants(case: DeepCase) -> dict[str, Contestant]:
     """Everybody who trains a case, in the order of the table."""
     return {
         PHALANX: hosts(case),
-        DDP: peers(case, Setting(Kind.DDP, HOSTS)),
-        DDP_FUSED: peers(case, Setting(Kind.DDP, HOSTS, fused=True)),
+        DDP: loops(case, Setting(Kind.DDP, HOSTS)),
+        DDP_FUSED: loops(case, Setting(Kind.DDP, HOSTS, fused=True)),
         ONE_HOST: PhalanxTorch(case, HOSTS),
-        LIMIT_FUSED: peers(case, Setting(Kind.APART, HOSTS, fused=True)),
+        LIMIT_FUSED: loops(case, Setting(Kind.APART, HOSTS, fused=True)),
     }

@@ -9,6 +9,8 @@ PHALANX_2 = "Phalanx, 2 workers"
 TORCH = "torch, 1 process, 1 thread"
 DDP = "torch DDP x2, 1 thread each"
 DDP_FUSED = "torch DDP x2, fused Adam"
+PRODUCTS_1 = "the products alone, 1 process"
+PRODUCTS_2 = "the products alone, 2 processes"
 
 
 def with_shards(name: str, shards: int) -> str:

@@ -8,7 +8,7 @@ from datetime import date
 import machine
 from figures import spread
 from measured import Measured
-from sections import memory_table, ratio_table, startup_table, step_table
+from sections import limit_table, memory_table, ratio_table, startup_table, step_table
 from table import ranged
 from targets import findings, verdict
 from timing import Timed
@@ -30,6 +30,11 @@ METHOD = """\
   line has `Adam(fused=True)`, which is not torch's default.
 - The MNIST cases use the first 15,360 training samples: 60 full batches.
 - Whoever has no turn sleeps. One thread a process, except for scikit-learn with all threads."""
+
+LIMIT = """\
+"The products alone" are the matrix products of a step and nothing else, in as few calls as there
+are, on arrays of each process' own; of two processes each does half and never waits. Nobody who
+multiplies with this BLAS on these cores can be faster."""
 
 STARTUP = """\
 Each figure comes from fresh interpreters, the median of all rounds. The fits are timed after the
@@ -61,6 +66,9 @@ def render(measured: Measured, command: str, quick: bool) -> str:
         company(measured.timed),
         "## Ratios",
         ratio_table(measured.timed),
+        "## The limit",
+        LIMIT,
+        limit_table(measured.timed),
         "## Waiting for the first step",
         STARTUP,
         startup_table(measured.startup),

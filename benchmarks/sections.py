@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cases import RATIOS, Ratio
+from cases import LIMITS, RATIOS, Ratio
 from figures import Finding, ratio, spread
 from memory import Peaks
 from names import with_shards
@@ -42,6 +42,12 @@ def ratio_table(timed: Sequence[Timed]) -> str:
             cells = [_ratio(each.times, r.with_shards(shards)) for r in RATIOS]
             rows.append([with_shards(each.case.title, shards), *cells])
     return table(["case", *(r.title for r in RATIOS)], rows)
+
+
+def limit_table(timed: Sequence[Timed]) -> str:
+    """How far everything is from the products alone."""
+    rows = [[each.case.title, *(_ratio(each.times, r) for r in LIMITS)] for each in timed]
+    return table(["case", *(r.title for r in LIMITS)], rows)
 
 
 def _ratio(times: Times, r: Ratio) -> str:
