@@ -300,11 +300,12 @@ def agree(sizes, rule=mean, weighted=False, live=3, **more):
         )  # fmt: skip
 
 
-def post_of(model, rule, mine=None):
+def post_of(model, rule, mine=None, is_whole=True):
     """The post of a worker who has done all shards of the first tick, and reduces these blocks."""
     blocks = blocks_of(model.regions)
     job = SimpleNamespace(model=model, aggregation=rule, blocks=blocks)
-    share = SimpleNamespace(owners=[0] * 9, reductions=range(len(blocks)) if mine is None else mine)
+    mine = range(len(blocks)) if mine is None else mine
+    share = SimpleNamespace(owners=[0] * 9, reductions=mine, is_whole=is_whole)
     return SimpleNamespace(job=job, share=share, tick=1)
 
 
@@ -329,10 +330,10 @@ def test_what_is_no_arrays_has_no_gradient():
             panels._made = None
 
 
-def gradients(made, mine):
+def gradients(made, mine, is_whole=True):
     """Of the blocks that are mine; and of how many stretches they were made."""
     flat_n = np.random.default_rng(0).normal(size=made.factors.size).astype(made.dtype)
-    post = post_of(made, mean, mine)
+    post = post_of(made, mean, mine, is_whole)
     panels = Panels(post, {"factors": flat_n, "factors_away": np.zeros((0, 0))})
     panels.begin(None, [8, 8, 7], [8.0, 8.0, 7.0])
     found = {k: panels.of(post.job.blocks[k]).tobytes() for k in mine}
@@ -348,6 +349,8 @@ def test_neighbours_are_made_together_to_the_same_bits(sizes, dtype_name, monkey
         patch.setattr(panels_module, "may_join", lambda *_: False)
         one_by_one, count = gradients(made, all_blocks)
     assert count == len(made.regions) > 1
+    found, count = gradients(made, all_blocks, is_whole=False)
+    assert (found, count) == (one_by_one, len(made.regions)), "an heir tries nothing"
     edges = (0, *(region.stop for region in made.regions))
     for mine in (all_blocks, all_blocks[len(all_blocks) // 2 :], [0, all_blocks[-1]]):
         found, count = gradients(made, mine)
@@ -373,6 +376,17 @@ def test_a_trial_finds_panels_that_come_to_other_bits_together(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(joining, "LARGEST", made.factors.size - 1)
     assert not may_join.__wrapped__(*asked), "no trial holds that many factors twice"
+
+
+def test_without_memory_for_a_trial_panels_are_made_one_by_one(monkeypatch):
+    _, made = of(NETWORKS[0])
+    edges = (0, *(region.stop for region in made.regions))
+
+    def no_room(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(joining, "Bench", no_room)
+    assert not may_join.__wrapped__(made.factors, made.dtype.name, edges, 3)
 
 
 @given(st.lists(st.integers(1, MAX_PANEL), min_size=1, max_size=12), st.data())

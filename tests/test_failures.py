@@ -28,6 +28,7 @@ from phalanx.clusters.crew import Crew
 from phalanx.clusters.inprocess import InProcess
 from phalanx.clusters.process import DropJob
 from phalanx.clusters.processes import Processes
+from phalanx.run import digest
 from phalanx.testing import Fault, scripted
 from phalanx.training import checkpoint, sessions
 from phalanx.training.course import Course
@@ -414,6 +415,22 @@ def test_ctrl_c_during_lbfgs():
     with pytest.warns(UserWarning, match="interrupted"):
         clf.fit(X, Y)
     assert clf.run_.reason == "interrupted"
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_ctrl_c_while_the_record_is_made(monkeypatch, solver):
+    """The digest of a large model takes its time."""
+
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGINT)
+        return digest(*args)
+
+    monkeypatch.setattr("phalanx.training.train.digest", interrupted)
+    with pytest.warns(UserWarning, match="Ctrl-C came after the last step"):
+        clf = MLPClassifier(**{**SETTINGS, "solver": solver}).fit(X, Y)
+    assert clf.run_.reason == "max_epochs"
+    assert [event.what for event in clf.run_.events] == ["interrupted"]
 
 
 @pytest.mark.usefixtures("ctrl_c")

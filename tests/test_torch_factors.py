@@ -115,7 +115,7 @@ def test_they_come_to_the_gradients(kind):
     regions = in_panels(vector.regions([0] * len(params), [0] * len(params), False), layout)
     model = SimpleNamespace(factors=layout, regions=regions, dtype=np.dtype(np.float32))
     job = SimpleNamespace(model=model, aggregation=mean, blocks=regions)
-    share = SimpleNamespace(owners=[0] * SHARDS, reductions=range(len(regions)))
+    share = SimpleNamespace(owners=[0] * SHARDS, reductions=range(len(regions)), is_whole=True)
     post = SimpleNamespace(job=job, share=share, tick=1)
     panels = Panels(post, {"factors": flat_n, "factors_away": np.zeros((0, 0))})
     panels.begin(None, [COUNT, COUNT], [COUNT, COUNT])

@@ -102,11 +102,11 @@ def test_the_mean_of_a_hosts_shards_does_not_depend_on_its_workers(tmp_path):
         assert losses == pytest.approx(alone[case]["figures"][0], rel=1e-4)
 
 
-def test_hosts_of_lbfgs_that_end_with_different_weights_say_so(tmp_path):
+def test_hosts_of_lbfgs_that_come_to_different_weights_say_so(tmp_path):
+    """SciPy runs on each by itself: they would wait for each other in other evaluations."""
     results, _ = on_hosts(2, 1, ["unlike"], tmp_path)
     for found in results:
-        assert "the hosts came to different weights" in found["unlike"]["said"]
-        assert "weights differ" in found["unlike"]["events"]
+        assert "after as many as 1 evaluations of L-BFGS they are at others" in found["unlike"]
 
 
 def test_by_torchrun(tmp_path, alone):

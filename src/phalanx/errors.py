@@ -33,7 +33,8 @@ class InvalidInput(PhalanxError, ValueError):
 
 
 class HostsDiffer(InvalidInput):
-    """The hosts of a training do not agree on what decides its answer. Nothing was started."""
+    """The hosts of a training do not agree on what decides its answer. Nothing was started, but for
+    L-BFGS, whose hosts look again before each evaluation."""
 
 
 class UserFunctionError(PhalanxError):

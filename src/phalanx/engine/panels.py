@@ -99,6 +99,8 @@ class Panels:
             runs = stretches_of(self._panels, panels)
             self._stretches = {panel: self._edges(run) for run in runs for panel in run}
         edges = self._stretches.get(block.panel, ())
+        if not self.post.share.is_whole:  # others wait for an heir: no time for a trial
+            return self._panels[block.panel]
         if len(edges) > 2 and may_join(self._layout, job.model.dtype.name, edges, self._n_shards):
             return edges
         return self._panels[block.panel]

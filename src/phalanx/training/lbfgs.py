@@ -15,13 +15,21 @@ from phalanx.clusters.threads import one_blas_thread
 from phalanx.data.samples import Samples
 from phalanx.engine.ledger import Ledger
 from phalanx.exchange.board import LAST, NEVER, OPENED
+from phalanx.exchange.group import Group
 from phalanx.job import Job, Lease
 from phalanx.pure.arrays import Array
 from phalanx.pure.stopping import Progress, Reason
 from phalanx.run import EpochRecord
+from phalanx.training.afterwards import late_interrupt
 from phalanx.training.course import History, after, take_spans
 from phalanx.training.following import Following
-from phalanx.training.sessions import agreed, compare_ends, in_one_thread, tell_late, telling_others
+from phalanx.training.sessions import (
+    agree_on_point,
+    agreed,
+    compare_ends,
+    in_one_thread,
+    telling_others,
+)
 from phalanx.training.staffing import cluster_of
 from phalanx.training.state import Standing, State
 from phalanx.training.train import Trained, record_run
@@ -59,24 +67,23 @@ def minimize(job: Job, start: State, training: Samples, limits: Limits) -> Minim
     path = _Path(limits, start.params_N.astype(np.float64))
     history, ctrl_c = History(), _CtrlC()
     group = launched().join()
-    with in_one_thread(group), on_interrupt(ctrl_c):
+    with in_one_thread(group), on_interrupt(ctrl_c), telling_others(group):
         if group is not None:
             job, history.events = agreed(group, job, start, training, None, Following())
         cluster = cluster_of(job.model, job.n_seats, job.n_workers, group)
         with (
-            telling_others(group),
             one_blas_thread(),  # of SciPy's own products too, or their bits depend on the cluster
             cluster.session(job, training, None, history.events.append) as session,
         ):
             ctrl_c.session = session
-            objective = _Objective(job, session, history)
+            objective = _Objective(job, session, history, group)
             status, message, reason = _descend(objective, path, limits)
         standing = path.standing(job.model.dtype, reason)
         if group is not None:
             compare_ends(group, standing, history.events.append)
-        if ctrl_c.has_come and reason is not Reason.INTERRUPTED:
-            tell_late(history.events.append, objective.evaluations)
         run = record_run(job, standing, history, monotonic() - begun, objective.evaluations)
+        if ctrl_c.has_come and reason is not Reason.INTERRUPTED:
+            run.events.append(late_interrupt(objective.evaluations))
     run.strategies["optimizer"] = "lbfgs"
     trained = Trained(standing.state, [], standing.progress, reason, run)
     iterations = min(len(path.losses), limits.max_iterations)
@@ -146,13 +153,15 @@ class _Path:
 class _Objective:
     """x -> (loss, gradient), one evaluation a lease of one step."""
 
-    def __init__(self, job: Job, session: Session, history: History) -> None:
-        self.job, self.session, self.history = job, session, history
+    def __init__(self, job: Job, session: Session, history: History, group: Group | None) -> None:
+        self.job, self.session, self.history, self._group = job, session, history, group
         self.door = session.arena["door"]
         self.ledger = Ledger(session.arena, is_scored=False)
         self.evaluations = 0
 
     def __call__(self, x_N: Array) -> tuple[float, Array]:
+        if self._group is not None:
+            agree_on_point(self._group, x_N, self.evaluations)
         arena = self.session.arena
         arena["values"][0] = x_N
         # epoch and update stay 0, so that dropout leaves out the same neurons in every evaluation

@@ -20,10 +20,10 @@ from phalanx.errors import HostLost, HostsDiffer, InvalidInput, NonFiniteLoss
 from phalanx.exchange.group import Group
 from phalanx.job import Job
 from phalanx.pure.agreement import FLAG
+from phalanx.pure.arrays import Array
 from phalanx.pure.hosts import ALONE
-from phalanx.pure.stopping import Reason
 from phalanx.run import Event, digest
-from phalanx.training.afterwards import DIFFER, LATE, warnings_of
+from phalanx.training.afterwards import DIFFER, WHY_DIFFERENT, warnings_of
 from phalanx.training.claim import claimed
 from phalanx.training.course import Course, History, telling
 from phalanx.training.facts import flat
@@ -241,6 +241,19 @@ def telling_others(group: Group | None) -> Iterator[None]:
         raise
 
 
+def agree_on_point(group: Group, x_N: Array, evaluations: int) -> None:
+    """Make sure that all hosts of a minimiser, which each follows by itself, are at one point.
+
+    Raises HostsDiffer: they would wait for each other in different evaluations.
+    """
+    digests = gather(group, f"evaluation {evaluations} of L-BFGS", digest(x_N, x_N[:0]))
+    if len(set(digests)) > 1:
+        raise HostsDiffer(
+            "the hosts of a training must come to the same weights; after as many as "
+            f"{evaluations} evaluations of L-BFGS they are at others. {WHY_DIFFERENT}"
+        )
+
+
 def compare_ends(group: Group, standing: Standing, tell: Tell) -> None:
     """Wait for the other hosts' last word, since nobody leaves before all have what they need to
     end; tell where they have come to other ends."""
@@ -255,11 +268,6 @@ def compare_ends(group: Group, standing: Standing, tell: Tell) -> None:
         ends = ", ".join(f"host {host}: {other[:12]}" for host, other in enumerate(digests))
         text = f"the hosts came to different weights (digests of {ends})"
         tell(Event(DIFFER, state.updates, text, at=monotonic()))
-
-
-def tell_late(tell: Tell, updates: int) -> None:
-    """Ctrl-C came when the training was over, and has changed nothing."""
-    tell(Event(Reason.INTERRUPTED.value, updates, LATE, at=monotonic()))
 
 
 def agreed(

@@ -22,10 +22,11 @@ from phalanx.pure.registry import name_of
 from phalanx.pure.rounding import EXACT
 from phalanx.pure.stopping import Progress, Reason
 from phalanx.run import EpochRecord, Event, Run, digest, shares_of
+from phalanx.training.afterwards import late_interrupt
 from phalanx.training.claim import claimed
 from phalanx.training.course import History
 from phalanx.training.following import Following
-from phalanx.training.sessions import Sessions, in_one_thread, tell_late, telling_others
+from phalanx.training.sessions import Sessions, in_one_thread, telling_others
 from phalanx.training.staffing import cluster_of, for_hosts
 from phalanx.training.state import Standing, State
 
@@ -77,6 +78,10 @@ def train(
             standing = run_through(sessions, Standing(start, progress), hosts, group)
             steps = standing.state.updates - first_update
             run = record_run(sessions.job, standing, history, monotonic() - begun, steps)
+            if sessions.is_interrupted and standing.reason is not Reason.INTERRUPTED:
+                late = late_interrupt(standing.state.updates)
+                sessions.tell(late)
+                run.events.append(late)
     assert standing.reason is not None
     return Trained(standing.state, standing.records, standing.progress, standing.reason, run)
 
@@ -98,8 +103,6 @@ def run_through(
                 standing, group = sessions.regroup(standing, hosts, group, lost)
     if sessions.history.spans:
         sessions.keep(standing, group)
-    if sessions.is_interrupted and standing.reason is not Reason.INTERRUPTED:
-        tell_late(sessions.tell, standing.state.updates)
     return standing
 
 

@@ -88,12 +88,13 @@ class Beats:
 
     def _part(self, word: str) -> None:
         """Let the thread say the last word, and not wait for it where the store does not answer."""
+        if not self._thread.is_alive():  # as in a forked child, which the others do not know
+            return
         if not self._is_over.is_set():
             self._last_word = word
             self._is_over.set()
         answers = monotonic() - self._answered < STILL
-        if self._thread.is_alive():
-            self._thread.join(FAREWELL + EVERY if answers else EVERY)
+        self._thread.join(FAREWELL + EVERY if answers else EVERY)
 
     def _say(self, what: str) -> None:
         """Tell the others, and give them a moment to hear it: the store may end with me, and what
