@@ -195,6 +195,25 @@ def test_ctrl_c_while_the_pool_starts(monkeypatch):
     assert is_usable()
 
 
+SLOW = """
+import os, select, signal, sys
+os.kill({driver}, signal.SIGINT)
+select.select([int(sys.argv[1])], [], [])  # until the driver has closed its end
+"""
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_while_libraries_are_imported_does_not_wait_for_them(tmp_path, monkeypatch):
+    (tmp_path / "slow_to_import.py").write_text(SLOW.format(driver=os.getpid()))
+    monkeypatch.syspath_prepend(tmp_path)
+    starting = pool.warm_pool()
+    with pytest.raises(KeyboardInterrupt):
+        starting.load(("slow_to_import",))
+    assert starting._process.returncode == -signal.SIGKILL
+    assert pool._pool is None
+    assert is_usable()
+
+
 def test_a_function_that_cannot_be_pickled():
     lock = threading.Lock()
 

@@ -506,6 +506,28 @@ def test_a_leader_that_is_slow_to_open_the_next_step(tmp_path, monkeypatch):
     assert [event.step for event in clf.run_.events] == [20, 40, 42]
 
 
+def test_steps_that_are_quicker_than_the_driver_looks(tmp_path, monkeypatch):
+    """Of its looks, here at every seventh step, one finds a copy taken, the next, written."""
+    look, begin, opens, keepers = Keeper.look, Keeper.begin, Leader.open, []
+
+    def begun(keeper, *lease):
+        keepers[:] = [keeper]
+        begin(keeper, *lease)
+
+    def opened(leader, tick):
+        if tick % 7 == 0:
+            keepers[0].wait()
+            look(keepers[0], leader.arena)
+        return opens(leader, tick)
+
+    monkeypatch.setattr(Keeper, "look", lambda keeper, arena: None)
+    monkeypatch.setattr(Keeper, "begin", begun)
+    monkeypatch.setattr(Leader, "open", opened)
+    clf = estimator("adam").fit(X, Y, checkpoint=tmp_path, checkpoint_every="5 steps")
+    assert [event.step for event in clf.run_.events] == [5, 15, 30, 42]
+    assert same(clf, "adam")
+
+
 def test_checkpoints_and_deaths_together(tmp_path):
     from phalanx.testing import Fault, scripted
 

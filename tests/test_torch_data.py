@@ -219,6 +219,27 @@ class ManyAugmented(models.Augmented):
         return super().__getitem__(index % models.N)
 
 
+SEEN: list[float] = []
+
+
+def seeing(module, batch):
+    x, target = batch
+    SEEN.extend(x[:, 0].tolist())
+    return functional.cross_entropy(module(x), target)
+
+
+def test_a_further_fit_has_the_same_order_unless_it_has_another_seed():
+    def order(**changes):
+        module = models.mlp()
+        SEEN.clear()
+        phalanx.fit(module, (X, CLASSES), step=seeing, **{**STEPS, **changes})
+        return SEEN[-models.N * changes["epochs"] :]  # before them are the trial's
+
+    once, twice = order(epochs=1), order(epochs=2)
+    assert once == order(epochs=1) == twice[: models.N]
+    assert once not in (order(epochs=1, seed=1), twice[models.N :])
+
+
 def test_random_validation_samples_are_the_same_for_any_workers():
     """Each chunk draws by itself, in every epoch the same, so that a schedule may go by them."""
 

@@ -11,8 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from weakref import WeakSet
 
 from phalanx import references
@@ -59,7 +60,7 @@ class Pool:
                     raise _no_room("the fork server", error) from error
                 raise
         mine.settimeout(SERVER_PATIENCE)
-        self._server = mine
+        self._server, self._owes = mine, True  # until it has answered once, it imports
         wire.send(mine, self.path)
 
     def load(self, libraries: tuple[str, ...]) -> None:
@@ -76,8 +77,7 @@ class Pool:
         if not self._libraries:
             return
         try:
-            wire.send(self._server, ("load", self._libraries))
-            wire.receive(self._server)
+            self._exchange(("load", self._libraries))
         except (EOFError, OSError):
             self._process.kill()  # a late answer would be to the wrong question; mended at a fork
         except BaseException:
@@ -118,6 +118,8 @@ class Pool:
         for member in self.members:
             member.sock.close()
         self.members = []
+        if self._owes:  # it may import for seconds before it sees that its socket is closed
+            self._process.kill()
         self._server.close()
         try:
             self._process.wait(timeout=5)
@@ -132,8 +134,7 @@ class Pool:
         self.members.remove(member)
         member.sock.close()
         try:
-            wire.send(self._server, ("end", member.pid))
-            code, _ = wire.receive(self._server)
+            code = self._exchange(("end", member.pid))
         except (EOFError, OSError):
             self._process.kill()  # stopped, perhaps; a late answer would be to the wrong question
             code = None
@@ -181,11 +182,18 @@ class Pool:
         return self._ask_for_fork(rank, descriptor)
 
     def _ask_for_fork(self, rank: int, descriptor: int) -> int:
-        wire.send(self._server, ("fork", rank), [descriptor])
-        pid, _ = wire.receive(self._server)
+        pid = self._exchange(("fork", rank), [descriptor])
         if isinstance(pid, OSError):
             raise _no_room(f"worker {rank}", pid)
         return int(pid)
+
+    def _exchange(self, request: tuple[object, ...], descriptors: Sequence[int] = ()) -> Any:
+        """What the fork server answers."""
+        self._owes = True
+        wire.send(self._server, request, descriptors)
+        answer, _ = wire.receive(self._server)
+        self._owes = False
+        return answer
 
 
 def _serving(descriptor: int) -> subprocess.Popen[bytes]:

@@ -213,9 +213,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         `predict` and `score` go by them; other attributes come with the end of the fit.
         checkpoint: folder to which the state of the training is written, every
         `checkpoint_every` ('500 steps', '2 epochs', '30 seconds'; by default a minute), beside
-        the training, and at its end. resume: True to go on from the newest one there (from the
-        start where there is none), or the path of one. The answer is that of a fit that was never
-        stopped.
+        the training, and at its end; less often where that comes sooner than the last one is
+        written, or more than some ten times a second. resume: True to go on from the newest one
+        there (from the start where there is none), or the path of one. The answer is that of a fit
+        that was never stopped.
         cluster: a `phalanx.RayCluster`, to train on its hosts.
         Raises InvalidInput (a ValueError) or CheckpointError before any work where an argument
         breaks a rule. What is raised before the training has ended leaves the estimator as it was.

@@ -63,6 +63,8 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
     seed : int, default 0
         Of the order of the samples, and of whatever the module draws while it is trained. Its
         initial weights are drawn before: see torch.manual_seed.
+        Every fit begins anew with it: one that goes on where another ended wants another seed (of
+        Keras models, `initial_epoch`), or there is one fit of all epochs, with a callback.
     data_distribution : {"random", "sequential", "strided", "stratified"} or callable
     task_assignment : {"round_robin", "load_balanced", "dynamic"} or callable
     aggregation : {"mean", "sum", "max", "median", "trimmed_mean"} or callable

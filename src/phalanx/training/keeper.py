@@ -2,6 +2,9 @@
 
 The leader copies what a checkpoint holds between two steps, when the keeper has asked for it; a
 thread of the driver writes the copy while the training goes on. What fails becomes an event.
+
+There is one place for the copy, so the next one is asked for when it is written: of the driver's
+looks, one finds it taken, and a later one finds it written. What comes due between is left out.
 """
 
 from __future__ import annotations
