@@ -271,7 +271,7 @@ FOREIGN = {
     "a list": (lambda path: path.write_bytes(bytes([2, *[0] * 7]) + b"[]"), "no checkpoint"),
     "weights": (lambda path: save_file(ARRAYS, path), "no checkpoint of Phalanx"),
     "others": (lambda path: save_file(ARRAYS, path, {"format": "pt"}), "no checkpoint of Phalanx"),
-    "newer": (_save_newer, "newer Phalanx wrote it.*pip install --upgrade"),
+    "newer": (_save_newer, "newer Phalanx wrote it.*: upgrade Phalanx"),
     "missing": (lambda path: None, "No such file"),
 }
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from phalanx.cli import app, fitting
 from phalanx.cli.fitting import split
-from phalanx.data.files import read_table
+from phalanx.data.files import READERS, read_table
 from phalanx.estimators.parameters import SOLVERS
 from phalanx.exchange.processors import processors
 from phalanx.models.mlp.activations import ACTIVATIONS
@@ -32,6 +32,10 @@ QUICK = ["--model", "mlp:4", "--epochs", "3", "--workers", "1"]
 
 def call(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def help_of(command):
+    return re.sub(r"[\s│]+", " ", call(command, "--help").output)
 
 
 def as_csv(table, *, without=()):
@@ -693,7 +697,7 @@ def test_demo_under_chaos(tmp_path):
 
 
 def test_the_help_of_the_demo_has_both_numbers_of_epochs():
-    said = re.sub(r"[\s│]+", " ", CliRunner().invoke(app, ["demo", "--help"]).output)
+    said = help_of("demo")
     assert "40; 600 with --chaos" in said
 
 
@@ -744,13 +748,19 @@ def test_a_difference_of_digests_is_a_failure(tmp_path, monkeypatch):
     assert "THE DIGESTS DIFFER" in result.stdout
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
+def test_the_help_names_every_kind_of_file(command):
+    said = help_of(command).lower()
+    assert not [suffix for suffix in READERS if not re.search(rf"\b{suffix[1:]}\b", said)]
+
+
 @pytest.mark.parametrize(
     "names",
     [SOLVERS, ACTIVATIONS, DISTRIBUTIONS, ASSIGNMENTS, AGGREGATIONS],
     ids=["solvers", "activations", "distributions", "assignments", "aggregations"],
 )
 def test_the_help_names_every_strategy(names):
-    said = re.sub(r"[\s│]+", " ", CliRunner().invoke(app, ["train", "--help"]).output)
+    said = help_of("train")
     for name in names:
         assert re.search(rf"\b{name}\b", said), name
 

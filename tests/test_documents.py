@@ -83,6 +83,14 @@ def test_the_readmes_files_exist():
     assert not [name for name in named if not Path(ROOT, name).exists()]
 
 
+def test_what_to_install_is_told_so_that_it_works():
+    """Phalanx comes from its clone, not by a name; zsh takes bare brackets for its own."""
+    texts = [path.read_text() for path in (*SOURCE.rglob("*.py"), *ROOT.glob("docs/*.md"))]
+    told = re.findall(r"pip install ([^`\n]*)", "\n".join([README, *texts]))
+    assert len(told) > 5
+    assert not [said for said in told if "phalanx" in said or "[" in re.sub('"[^"]*"', "", said)]
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_examples_in_docstrings(name):

@@ -1,7 +1,9 @@
 """The public door: every name there, nothing more, and nothing loaded before it is asked for."""
 
+import inspect
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 
@@ -31,6 +33,20 @@ def test_no_engine_module_loads_scikit_learn_or_torch():
         "sys.exit(any(name in sys.modules for name in ('sklearn', 'torch', 'scipy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_help_of_fit_lists_every_option_and_says_where():
+    pytest.importorskip("torch")
+    from phalanx.fitting.pytorch.modules import fit_module
+    from phalanx.fitting.wishes import Wishes
+
+    said = inspect.getdoc(phalanx.fit)
+    assert "options of a torch module are listed here" in said.split("\n\n")[1].replace("\n", " ")
+    listed = {name for line in said.splitlines() for name in line.split(" : ")[0].split(", ")}
+    taken = inspect.signature(fit_module).parameters.values()
+    options = {one.name for one in taken if one.kind is one.KEYWORD_ONLY}
+    assert options
+    assert not (options | {wish.name for wish in fields(Wishes)}) - listed
 
 
 def test_errors_are_one_family():

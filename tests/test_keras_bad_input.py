@@ -335,7 +335,7 @@ def test_a_backend_that_is_missing(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == "torch" else find(name, *a)
     )
-    with pytest.raises(InvalidInput, match=r"torch is not installed.*pip install phalanx\[keras\]"):
+    with pytest.raises(InvalidInput, match=r"torch is not installed.*Run `pip install torch`"):
         phalanx.fit(trained_never(), X, Y, **km.SETTINGS)
 
 

@@ -140,6 +140,12 @@ BAD_TABLES = {
     "all missing": (
         {"x": [np.nan, np.nan], "y": [1, 2]}, None, "none of the 2 samples.*--drop x"
     ),
+    "a name with a space": (
+        {"user id": [np.nan, np.nan], "y": [1, 2]}, None, r"with --drop 'user id'\.$"
+    ),
+    "ids by a name with a space": (
+        {"user id": [f"c{i}" for i in range(60)], "y": [0, 1] * 30}, None, "with --drop 'user id'"
+    ),
     "infinite input": ({"x": [np.inf, 1], "y": [1, 2]}, None, "sample 1 has inf"),
     "too large": ({"x": [1e200, -1e200], "y": [1, 2]}, None, "finite mean and spread"),
     "too small": ({"x": [1e-200, 2e-200], "y": [1, 2]}, None, "spread of 1e-150 at least.*smaller"),
@@ -175,6 +181,26 @@ def test_what_cannot_be_predicted_from():
         learnt.targets(table(y=["w"]))
 
 
+def test_among_text_and_numbers_the_error_names_the_first_text():
+    cells = table(x=["", "2", "oops", "bad"], codes=["", "07", "8", "9"])
+    with pytest.raises(InvalidInput, match=r"'x' must hold numbers; sample 3 has 'oops'"):
+        numbers(cells, "x")
+    with pytest.raises(InvalidInput, match="'codes' must hold numbers; sample 2 has '07'"):
+        numbers(cells, "codes")
+
+
+def test_bools_are_the_same_numbers_however_a_file_has_them():
+    learnt = Preprocessing.learn(table(x=[True, False, True], y=["u", "v", "u"]), "y")
+    features_BF = learnt.samples(table(x=[True, False, True, np.nan]))
+    for cells in (["True", "False", "True", ""], ["true", "false", "TRUE", ""], [1, 0, 1, np.nan]):
+        np.testing.assert_array_equal(learnt.samples(table(x=cells)), features_BF)
+    assert np.isnan(numbers(table(x=["", ""]), "x")).all()
+    with pytest.raises(InvalidInput, match="sample 2 has 'yes'"):
+        numbers(table(x=["True", "yes"]), "x")
+    with pytest.raises(InvalidInput, match="sample 2 has 'True'"):
+        numbers(table(x=["1", "True"]), "x")
+
+
 DAMAGE = {
     "no format": lambda j: j.pop("format"),
     "newer format": lambda j: j.update(format=99),
@@ -202,5 +228,5 @@ def test_damaged_json(case):
 
 
 def test_a_newer_format_says_to_upgrade():
-    with pytest.raises(InvalidInput, match="pip install --upgrade phalanx"):
+    with pytest.raises(InvalidInput, match=r"newer Phalanx wrote it\. Upgrade Phalanx"):
         Preprocessing.from_json({"format": 2})

@@ -334,9 +334,26 @@ def test_checkpoints_of_another_training_are_not_deleted(tmp_path):
 
 
 def test_another_random_state_is_refused(tmp_path):
-    estimator("adam").fit(X, Y, checkpoint=tmp_path)
-    with pytest.raises(CheckpointError, match="began with another one than 6"):
+    estimator("adam", random_state=2**32 - 1).fit(X, Y, checkpoint=tmp_path)
+    with pytest.raises(CheckpointError, match="began with random_state=4294967295, not 6"):
         estimator("adam", random_state=6).fit(X, Y, resume=tmp_path)
+
+
+@pytest.mark.parametrize("kind", [np.random.MT19937, np.random.Philox])
+def test_a_random_state_that_is_no_number_is_said_to_be_none(tmp_path, kind):
+    random_state = np.random.RandomState(kind(3))
+    estimator("adam", random_state=random_state).fit(X, Y, checkpoint=tmp_path)
+    with pytest.raises(CheckpointError, match="began with a state that no number makes, not 3"):
+        estimator("adam", random_state=3).fit(X, Y, resume=tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"hidden_layer_sizes": (9,)}, {"early_stopping": True}])
+def test_a_seed_that_the_network_or_the_data_change_is_not_named(tmp_path, change):
+    """It is drawn after the weights, and after the samples that are set aside."""
+    estimator("adam").fit(X, Y, checkpoint=tmp_path)
+    with pytest.raises(CheckpointError, match="differs in") as error:
+        estimator("adam", **change).fit(X, Y, resume=tmp_path)
+    assert "seed (" not in str(error.value)
 
 
 def test_a_callback_changes_the_working_directory(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ NEEDED = (
     "typer",
 )
 OPTIONAL = {
-    "pyarrow": "reads Parquet: pip install phalanx[parquet]",
+    "pyarrow": "reads Parquet: pip install pyarrow",
     "torch": "PyTorch",
     "keras": "Keras",
     "ray": "Ray",

@@ -24,7 +24,12 @@ def path_of(text: str) -> Path:
 
 
 Data = Annotated[
-    Path, typer.Argument(metavar="DATA", help="A CSV, Parquet or NPZ file.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="DATA",
+        help="A CSV (.csv, .tsv, .txt), Parquet or NPZ file, by its suffix.",
+        show_default=False,
+    ),
 ]
 RunPath = Annotated[
     Path,

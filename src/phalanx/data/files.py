@@ -127,8 +127,7 @@ def read_parquet(path: Path, learnt: Learnt = None) -> Table:
         from pyarrow import parquet
     except ImportError:
         raise InvalidInput(
-            f"reading {path} needs pyarrow, which is not installed. "
-            "Run: pip install phalanx[parquet]"
+            f"reading {path} needs pyarrow, which is not installed. Run `pip install pyarrow`."
         ) from None
     try:
         table = parquet.read_table(path)

@@ -8,13 +8,14 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from phalanx.data.lookalikes import resemblance
+from phalanx.data.lookalikes import as_number, resemblance
 from phalanx.data.plain import field, finite, texts
-from phalanx.data.table import Table, as_text, is_text, missing, shown
+from phalanx.data.table import Table, as_text, drop, is_text, missing, shown
 from phalanx.errors import InvalidInput
 from phalanx.pure.arrays import Array
 
 MAX_CATEGORIES = 50
+BOOLS = {"true": 1.0, "false": 0.0, "": np.nan}  # in whatever case: writers of CSV differ
 LEAST_SCALE = 1e-150  # float64 has hardly the square of anything less
 
 
@@ -99,16 +100,12 @@ class TextInput:
 
 
 def numbers(table: Table, name: str) -> Array:
-    """The column as float64 [n], NaN where missing. Raises InvalidInput for text or infinity."""
+    """The column as float64 [n], NaN where missing, bools as 1 and 0, as CSV spells them too.
+
+    Raises InvalidInput for other text or infinity.
+    """
     column = table[name]
-    if is_text(column) and not missing(column).all():
-        row = int(np.flatnonzero(~missing(column))[0])
-        raise InvalidInput(
-            f"{table.source}: column {name!r} must hold numbers; sample {table.sample(row)} has "
-            f"{shown(column[row])}. The network was trained on numbers there: correct the column."
-            f"{resemblance(column.tolist())}"
-        )
-    values_B = np.full(len(column), np.nan) if is_text(column) else column.astype(np.float64)
+    values_B = _of_bools(table, name) if is_text(column) else column.astype(np.float64)
     if np.isinf(values_B).any():
         row = int(np.flatnonzero(np.isinf(values_B))[0])
         raise InvalidInput(
@@ -118,13 +115,35 @@ def numbers(table: Table, name: str) -> Array:
     return values_B
 
 
+def _of_bools(table: Table, name: str) -> Array:
+    """A column of text as numbers [n]. Raises InvalidInput where a cell is no bool."""
+    column = table[name]
+    values = [BOOLS.get(cell.lower()) for cell in column]
+    if None in values:
+        row = _worst(column)
+        raise InvalidInput(
+            f"{table.source}: column {name!r} must hold numbers; sample {table.sample(row)} has "
+            f"{shown(column[row])}. The network was trained on numbers there: correct the column."
+            f"{resemblance(column.tolist())}"
+        )
+    return np.array(values, np.float64)
+
+
+def _worst(column: Array) -> int:
+    """The row of text to name where numbers should be: the first that is none, and no bool."""
+    filled = np.flatnonzero(~missing(column)).tolist()
+    texts = [row for row in filled if as_number(column[row]) is None]
+    others = [row for row in texts if column[row].lower() not in BOOLS]
+    return int((others or texts or filled)[0])
+
+
 def learn_input(table: Table, name: str) -> Input:
     """What there is to learn of one column. Raises InvalidInput where it cannot be used."""
     column = table[name]
     if missing(column).all():
         raise InvalidInput(
             f"{table.source}: column {name!r} must have values to learn from; none of the "
-            f"{table.n_rows:,} samples learnt from has one. Leave it out with --drop {name}."
+            f"{table.n_rows:,} samples learnt from has one. Leave it out with {drop(name)}."
         )
     return _learn_text(table, name) if is_text(column) else _learn_number(table, name)
 
@@ -159,7 +178,7 @@ def _learn_text(table: Table, name: str) -> TextInput:
         raise InvalidInput(
             f"{table.source}: a text column must have at most {MAX_CATEGORIES} distinct values; "
             f"{name!r} has {len(categories)}, e.g. {shown(categories[0])}. "
-            f"Leave it out with --drop {name}.{resemblance(categories)}"
+            f"Leave it out with {drop(name)}.{resemblance(categories)}"
         )
     return TextInput(name, categories)
 

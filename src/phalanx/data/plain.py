@@ -42,7 +42,7 @@ def check_format(entry: Any) -> None:
     if given > FORMAT:
         raise InvalidInput(
             f"'format' must be at most {FORMAT} for this version; got {given}, so a newer Phalanx "
-            "wrote it. Upgrade with: pip install --upgrade phalanx"
+            "wrote it. Upgrade Phalanx."
         )
     if given < 1:
         raise InvalidInput(f"'format' must be at least 1; got {given}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -90,9 +91,18 @@ def holds_text(name: str, learnt: Learnt) -> bool | None:
     return learnt[name] is not None if learnt and name in learnt else None
 
 
+def drop(name: str) -> str:
+    """The option that leaves a column out, as a shell takes it.
+
+    >>> drop("user id")
+    "--drop 'user id'"
+    """
+    return f"--drop {shlex.quote(name)}"
+
+
 def or_drop(name: str, learnt: Learnt) -> str:
     """The last resort of an error about a column: none where a network is there that needs it."""
-    return f", or leave the column out with --drop {name}" if learnt is None else ""
+    return f", or leave the column out with {drop(name)}" if learnt is None else ""
 
 
 def shown(cell: str) -> str:

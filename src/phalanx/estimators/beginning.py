@@ -77,8 +77,19 @@ def _in_arrays(part: Any) -> Any:
 
 def _check_number(saved: Saved, state: np.random.RandomState, asked: Integral) -> None:
     if _packed_state(state) != _packed_state(np.random.RandomState(int(asked))):
+        began = _number_of(state)
+        known = "a state that no number makes" if began is None else f"random_state={began}"
         raise CheckpointError(
             "a fit goes on from a checkpoint with the random_state that it was begun with; "
-            f"{saved.path} began with another one than {asked}. Use that of the checkpoint, or "
-            "start anew without resume."
+            f"{saved.path} began with {known}, not {asked}. Use that of the checkpoint (or None), "
+            "or start anew without resume."
         )
+
+
+def _number_of(state: np.random.RandomState) -> int | None:
+    """The number that a fresh state was made of: the first of its words, if it was one at all."""
+    packed = _packed_state(state)
+    if packed["bit_generator"] != "MT19937":
+        return None
+    first: int = packed["state"]["key"][0]
+    return first if packed == _packed_state(np.random.RandomState(first)) else None

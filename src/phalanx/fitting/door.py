@@ -23,6 +23,8 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
     """Train a torch module or a compiled Keras model on several workers; the model is changed.
 
     The result is the same, bit for bit, for any number of workers, whichever of them dies.
+    The options of a torch module are listed here by name; a Keras model has those of `model.fit`,
+    and of these what it lacks.
 
     `fit(module, data, loss=, optimizer=, ...)` for a `torch.nn.Module` returns a `phalanx.Run`. Its
     `history` has a list of figures by epoch for "loss", "lr", and, with validation, for "val_loss"
@@ -186,7 +188,7 @@ def _front(model: Any) -> Any:
         if importlib.util.find_spec("torch") is None:
             raise InvalidInput(
                 "workers compute Keras models by the torch backend; torch is not installed here. "
-                "Run `pip install phalanx[keras]`; your own process may keep its backend."
+                "Run `pip install torch`; your own process may keep its backend."
             )
         from phalanx.fitting.keras3 import models
 

@@ -184,7 +184,7 @@ def _unsealed(text: bytes) -> dict[str, Any]:
     if metadata.get("version") != VERSION:
         raise InvalidInput(
             f"a newer Phalanx wrote it, in version {metadata.get('version')} of the format; this "
-            f"one reads version {VERSION}: pip install --upgrade phalanx"
+            f"one reads version {VERSION}: upgrade Phalanx"
         )
     return header
 

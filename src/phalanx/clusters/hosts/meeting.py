@@ -35,7 +35,7 @@ def meet(
     except ImportError as error:
         raise InvalidInput(
             f"training on {how.place.count} hosts needs torch.distributed; torch is not installed "
-            "here. Run `pip install phalanx[torch]` on every host."
+            "here. Run `pip install torch` on every host."
         ) from error
     where = f"did not answer at {how.address}:{how.port} within {how.join_seconds:.0f} s"
     store = _within(how.join_seconds, lambda: _store(how, listener), HostLost(0, where))

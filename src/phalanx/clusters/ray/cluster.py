@@ -82,7 +82,7 @@ class RayCluster:
         except ImportError as error:
             raise InvalidInput(
                 "RayCluster needs Ray and torch, here and on the nodes; got "
-                f"{type(error).__name__}: {error}. Run `pip install phalanx[ray]`."
+                f"{type(error).__name__}: {error}. Run `pip install ray torch`."
             ) from error
         with connected(self.address):
             return Driver(self, train, training).run()
