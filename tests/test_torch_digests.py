@@ -183,6 +183,23 @@ def test_more_workers_than_tasks_are_not_asked():
     assert trained("mlp", workers=9)[1].workers == 4
 
 
+@pytest.mark.parametrize(("shards", "useful"), [(1, 1), (2, 2)])
+def test_a_single_shard_with_a_gradient_of_its_own_is_one_workers(shards, useful):
+    module = models.made(lambda: nn.Sequential(nn.Linear(6, 9_000), nn.ReLU(), nn.Linear(9_000, 3)))
+    settings = {**SETTINGS, "epochs": 1, "shards": shards, "workers": 2}
+    run = phalanx.fit(module, (models.X, models.CLASSES), **settings)
+    assert run.blocks > 1
+    assert run.workers == useful
+
+
+def test_a_single_shard_whose_factors_all_multiply_is_for_several():
+    width = 60_000  # half a million parameters and more
+    module = models.made(lambda: nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 3)))
+    settings = {**SETTINGS, "epochs": 1, "shards": 1, "workers": 2}
+    run = phalanx.fit(module, (models.X, models.CLASSES), **settings)
+    assert run.workers == 2
+
+
 @pytest.mark.parametrize("hidden", [1, 3])
 def test_buffers_that_stand_still_at_first_are_learnt(hidden):
     """The power iterations of a matrix of rank one have converged before the training begins."""
