@@ -180,7 +180,17 @@ def test_shards_and_seed_are_part_of_the_answer():
 
 
 def test_more_workers_than_tasks_are_not_asked():
-    assert trained("mlp", workers=9)[1].workers == 4
+    run = trained("mlp", workers=9)[1]
+    assert run.workers == 4
+    [event] = run.events
+    assert event.what == "fewer workers"
+    assert event.detail.startswith("9 workers were asked for and 4 took part: to share were the ")
+
+
+@pytest.mark.parametrize("workers", [-1, "auto", 4])
+def test_where_nobody_is_missing_no_event_says_so(workers):
+    run = trained("mlp", workers=workers)[1]
+    assert "fewer workers" not in [event.what for event in run.events]
 
 
 @pytest.mark.parametrize(("shards", "useful"), [(1, 1), (2, 2)])

@@ -36,6 +36,7 @@ from phalanx.pure.rounding import EXACT
 from phalanx.pure.rounds import Rounds
 from phalanx.pure.schedules import Constant
 from phalanx.pure.stopping import Rule
+from phalanx.run import Run, tell_fewer_workers
 from phalanx.training.following import Agenda, Following
 from phalanx.training.keeping import keeping
 from phalanx.training.staffing import staffed
@@ -159,6 +160,12 @@ class Wishes:
             following.control = Control(cores())
             following.watch = tuned(following.control, None)
         return following
+
+    def tell_fewer_workers(self, run: Run) -> None:
+        """Let the run's events say so where a number was asked for, and more than had a part."""
+        workers = self.workers if self.cluster is None else self.cluster.n_workers or self.workers
+        if workers != AUTO and workers > 0:
+            tell_fewer_workers(run, int(workers))
 
 
 class RoundAgenda:

@@ -87,6 +87,7 @@ def fit(
     state = described.start()  # with what a callback has made of the model at the beginning
     state.epochs = initial_epoch
     trained = train(job, state, training, validating, Progress(0.0), following)
+    wishes.tell_fewer_workers(trained.run)
     return follower.take(trained)
 
 

@@ -109,6 +109,7 @@ def fit_module(
     except BaseException as error:
         follower.failed(error)
         raise
+    wishes.tell_fewer_workers(trained.run)
     return follower.take(trained)
 
 
