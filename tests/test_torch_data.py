@@ -991,6 +991,12 @@ def test_verbose_says_a_line_an_epoch(capsys):
     assert all("loss" in line and "lr" in line for line in lines)
 
 
+@pytest.mark.parametrize(("verbose", "n_lines"), [(0, 0), (1, 3), (np.bool_(False), 0)])
+def test_verbose_may_be_the_number_that_keras_takes(verbose, n_lines, capsys):
+    fitted((X, CLASSES), verbose=verbose)
+    assert len(capsys.readouterr().out.splitlines()) == n_lines
+
+
 # -- a script ------------------------------------------------------------------------------------
 
 SCRIPT = """

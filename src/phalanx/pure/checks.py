@@ -55,6 +55,15 @@ def boolean(name: str, value: Any) -> None:
         )
 
 
+def switch(name: str, value: Any) -> None:
+    """Raise InvalidInput unless `value` is True or False, or 1 or 0 for them."""
+    if not isinstance(value, (bool, np.bool_, Integral)) or value not in (0, 1):
+        raise InvalidInput(
+            f"{name} must be True or False, or 1 or 0; got {value!r} of type "
+            f"{type(value).__name__}."
+        )
+
+
 def one_of(name: str, value: Any, known: Collection[str]) -> None:
     """Raise InvalidInput, with the nearest known name, unless `value` is one of `known`."""
     if not isinstance(value, str) or value not in known:

@@ -79,7 +79,7 @@ def fit_module(
     """See `phalanx.fit`."""
     wishes = Wishes(epochs, batch_size_of(data, batch_size), **others)
     calls = callbacks_of(callbacks)
-    checks.boolean("verbose", verbose)
+    checks.switch("verbose", verbose)
     check_module(module)
     check_hooks(module)
     objective = objective_of(loss, step, metrics)
