@@ -521,8 +521,20 @@ def test_data(data, message):
     assert_refused(message, data=data)
 
 
-def test_validation_data_that_do_not_fit_are_refused_before_any_work():
-    assert_refused("must take the data", validation=(X[:, :5].contiguous(), CLASSES))
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        (0.2, "data must be arrays.*got float"),
+        ("held_out.csv", "data must be arrays.*got str"),
+        (X, r"a batch must be \(inputs, target\)"),
+        ((X[:0], CLASSES[:0]), "all arrays of the data must have one row a sample"),
+        ((X[:, :5].contiguous(), CLASSES), "the module must take the data"),
+    ],
+    ids=["fraction", "path", "no target", "none", "narrow"],
+)
+def test_validation_data_are_named_where_they_are_to_blame(validation, message):
+    rule = r"^validation must be data like those to train on, e\.g\. \(X_val, y_val\); here "
+    assert_refused(rule + message, validation=validation)
 
 
 def test_data_in_too_many_pieces():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from phalanx.data.samples import Samples
+from phalanx.errors import InvalidInput, UserFunctionError
 from phalanx.fitting.pytorch.agenda import ModuleAgenda
 from phalanx.fitting.pytorch.arguments import (
     check_hooks,
@@ -103,7 +105,8 @@ def fit_module(
         follower.catch_up(following.resume)
     start = follower.start()
     if validating is not None:
-        tried(spec.build(follower.values()).measures, validating)
+        with _of_validation():
+            tried(spec.build(follower.values()).measures, validating)
     try:
         trained = train(job, start, training, validating, Progress(0.0), following)
     except BaseException as error:
@@ -118,10 +121,24 @@ def _samples(
 ) -> tuple[Samples, Samples | None]:
     """Those to train on, and those to validate on, if any; warns of what is not settled."""
     training = samples_of(data, collate, dtype)
-    validating = None if validation is None else samples_of(validation, collate, dtype)
-    for samples in filter(None, (training, validating)):
-        warn_unless_settled(samples)
+    warn_unless_settled(training)
+    if validation is None:
+        return training, None
+    with _of_validation():
+        validating = samples_of(validation, collate, dtype)
+        warn_unless_settled(validating)
     return training, validating
+
+
+@contextmanager
+def _of_validation() -> Iterator[None]:
+    """Within it, what is wrong with data is said of those to validate on."""
+    try:
+        yield
+    except (InvalidInput, UserFunctionError) as error:
+        raise type(error)(
+            f"validation must be data like those to train on, e.g. (X_val, y_val); here {error}"
+        ) from error
 
 
 def _in_shards(
