@@ -99,7 +99,7 @@ NUMBERS = [
     ("device", "cuda", "device must be one that this machine.*got 'cuda'.*Use device='cpu'"),
     ("learning_rate", 0.1, "no argument 'learning_rate'.*set in the optimizer"),
     ("batchsize", 32, "no argument 'batchsize'.*Did you mean 'batch_size'"),
-    ("n_jobs", 2, "no argument 'n_jobs'"),
+    ("n_jobs", 2, "no argument 'n_jobs'. It is called 'workers' here"),
 ]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from phalanx.errors import InvalidInput, unknown_name
 
 AUTO = "auto"
+CALLED = {"n_jobs": "workers"}  # what users know by another name
 
 
 def number(
@@ -76,6 +77,8 @@ def arguments(function: str, given: Collection[str], known: Collection[str], hin
         if name not in known:
             near = get_close_matches(name, known, n=1)
             meant = f" Did you mean {near[0]!r}?" if near else ""
+            if (here := CALLED.get(name)) in known:
+                meant = f" It is called {here!r} here."
             raise InvalidInput(f"{function} has no argument {name!r}.{meant} {hint}")
 
 

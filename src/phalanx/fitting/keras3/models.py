@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from inspect import signature
 from typing import Any
 
 import keras
@@ -36,6 +37,8 @@ from phalanx.pure.stopping import Progress
 from phalanx.training.keeper import check_same, identity_of
 from phalanx.training.train import predict as pass_over
 from phalanx.training.train import train
+
+HINT = "help(phalanx.fit) and help(keras.Model.fit) name them."
 
 
 def fit(
@@ -101,8 +104,8 @@ def _wishes(
     others: dict[str, Any],
 ) -> Wishes:
     """Keras' arguments, and what the model was compiled with, as those that all fits have."""
-    for name in others:
-        checks.one_of("an argument", name, [field.name for field in fields(Wishes)])
+    known = {*list(signature(fit).parameters)[1:-1], *(field.name for field in fields(Wishes))}
+    checks.arguments("phalanx.fit", others, known, HINT)
     checks.boolean("shuffle", shuffle)
     order = {"data_distribution": "random" if shuffle else "sequential"}
     checks.number("epochs", epochs, integer=True, at_least=1)
