@@ -253,7 +253,7 @@ DATA = [
     (X[0], Y, "one row a sample|must take the data"),
     (X, Y[:-1], r"one row a sample.*\(42, 6\), \(41,\).*belong together"),
     (X[:0], Y[:0], "at least one sample"),
-    (X, None, "must take the data"),
+    (X, None, "^y must be given, since the model's loss needs targets; got none"),
     (X, np.stack([Y] * 4, axis=1), "must take the data"),
     (None, Y, "x must be an array.*got NoneType"),
     ("text", Y, "x must be samples as numbers.*got str"),
@@ -289,6 +289,8 @@ def test_what_is_beside_a_dataset(name, door, is_loader):
 VALIDATION = [
     ((X[:, :5], Y), "must take the validation data.*shapes"),
     ((X, Y[:3]), "one row a sample"),
+    (X, r"^the y of validation_data=\(x, y\) must be given.*needs targets; got none"),
+    ((X,), r"^the y of validation_data=\(x, y\) must be given.*needs targets; got none"),
     ((row for row in X), "got generator"),
 ]
 

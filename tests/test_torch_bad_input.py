@@ -78,6 +78,7 @@ NUMBERS = [
     ("aggregation", "average", "aggregation must be one of"),
     ("loss", "cross_entropi", "loss must be one of.*Did you mean 'cross_entropy'"),
     ("loss", 3, "loss must be one of.*or a function; got 3"),
+    ("loss", nn.MSELoss, r"loss must be.*got the class MSELoss. Pass an object, MSELoss\(\)"),
     ("loss", None, "either loss.*or step.*must be given; got neither"),
     ("optimizer", "adaam", "optimizer must be one of.*Did you mean 'adam'"),
     ("optimizer", 0.01, r"optimizer must be a torch.optim.Optimizer.*got float.*Pass e\.g\."),
