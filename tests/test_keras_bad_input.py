@@ -425,3 +425,25 @@ def test_a_weight_that_only_later_samples_change():
     model = compiled(Counter(), layers.Dense(2), loss="mse")
     with pytest.raises(UserFunctionError, match=r"'counter.*seen' was not changed by the first"):
         phalanx.fit(model, x, km.VALUES, workers=1, verbose=0)
+
+
+def noted(values, x=X, **more):
+    """What is said of targets beside the error of a loss that is no number."""
+    with pytest.raises(phalanx.NonFiniteLoss) as caught:
+        phalanx.fit(km.plain(), x, values, **{**km.SETTINGS, **more})
+    notes = getattr(caught.value, "__notes__", [])
+    return [note for note in notes if note.startswith("The targets")]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nan_among_the_targets_is_told_with_the_loss_that_comes_of_it(workers):
+    values = km.VALUES.copy()
+    values[[20, 31]] = np.nan
+    [note] = noted(values, workers=workers)
+    assert f"y hold NaN in 2 of {len(X)} rows, the first of which is y[20]" in note
+
+
+def test_of_targets_that_are_all_numbers_nothing_is_said():
+    x = X.copy()
+    x[20] = np.nan
+    assert noted(km.VALUES, x, workers=1) == []

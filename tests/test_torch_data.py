@@ -1163,3 +1163,14 @@ def test_an_optimizer_of_another_module_is_refused_and_nothing_has_changed():
     with pytest.raises(InvalidInput, match="must be over parameters of the module"):
         phalanx.fit(module, (X, CLASSES), optimizer=sgd(other.parameters()), **SETTINGS)
     models.assert_alike(module, models.mlp())
+
+
+def test_nan_among_the_targets_is_told_with_the_loss_that_comes_of_it():
+    values = models.VALUES.clone()
+    values[7] = torch.nan
+    with pytest.raises(NonFiniteLoss) as caught:
+        phalanx.fit(models.regressor(), (X, values), loss="mse", workers=1)
+    [note] = caught.value.__notes__
+    assert note.startswith(
+        f"The targets y hold NaN in 1 of {len(X)} rows, the first of which is y[7]"
+    )

@@ -26,6 +26,7 @@ from phalanx.fitting.keras3.factoring import factored
 from phalanx.fitting.keras3.follower import KerasFollower
 from phalanx.fitting.keras3.told import told_of
 from phalanx.fitting.pytorch.loaders import batch_size_of
+from phalanx.fitting.pytorch.targets import telling_of_nan
 from phalanx.fitting.wishes import Wishes, n_workers
 from phalanx.fitting.worth import counts_of, taped
 from phalanx.job import Job
@@ -89,7 +90,8 @@ def fit(
     follower.begin(following.resume)
     state = described.start()  # with what a callback has made of the model at the beginning
     state.epochs = initial_epoch
-    trained = train(job, state, training, validating, Progress(0.0), following)
+    with telling_of_nan(training, place=1):
+        trained = train(job, state, training, validating, Progress(0.0), following)
     wishes.tell_fewer_workers(trained.run)
     return follower.take(trained)
 

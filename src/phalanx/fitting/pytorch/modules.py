@@ -33,6 +33,7 @@ from phalanx.fitting.pytorch.first_trial import first_trial
 from phalanx.fitting.pytorch.follower import Follower
 from phalanx.fitting.pytorch.known import example_of
 from phalanx.fitting.pytorch.loaders import batch_size_of
+from phalanx.fitting.pytorch.targets import telling_of_nan
 from phalanx.fitting.pytorch.told import told_of
 from phalanx.fitting.pytorch.trials import (
     check_one_row,
@@ -108,7 +109,8 @@ def fit_module(
         with _of_validation():
             tried(spec.build(follower.values()).measures, validating)
     try:
-        trained = train(job, start, training, validating, Progress(0.0), following)
+        with telling_of_nan(training, place=-1):
+            trained = train(job, start, training, validating, Progress(0.0), following)
     except BaseException as error:
         follower.failed(error)
         raise
