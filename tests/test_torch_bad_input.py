@@ -89,6 +89,7 @@ NUMBERS = [
     ("metrics", {"loss": "mse"}, "every metric needs a name of its own, other than 'loss'"),
     ("metrics", [partial(max), partial(min)], "needs a name of its own.*'metric', 'metric'"),
     ("metrics", ["mse", "mse"], "needs a name of its own.*Pass a dict"),
+    ("metrics", "accuracy", "metrics are those of the validation samples; got 'accuracy' and no"),
     ("callbacks", "stop", "callbacks must be functions.*got"),
     ("callbacks", [print, 3], "callbacks must be functions.*got 3 of type int"),
     ("collate", 3, "collate must be a function.*got 3 of type int"),

@@ -115,6 +115,16 @@ def objective_of(loss: Any, step: Any, metrics: Any) -> Objective:
     return Objective(chosen, step, metrics_of(metrics))
 
 
+def check_judged(objective: Objective, validation: Any) -> None:
+    """Raise InvalidInput for metrics where there is nothing that they would be of."""
+    if objective.metrics and validation is None:
+        raise InvalidInput(
+            "metrics are those of the validation samples; got "
+            f"{', '.join(map(repr, objective.metrics))} and no validation. Pass "
+            "validation=(X_val, y_val), or leave metrics out."
+        )
+
+
 def _check_not_compiled(loss: Any, step: Any) -> None:
     for name, function in (("loss", loss), ("step", step)):
         if hasattr(function, "_torchdynamo_orig_callable"):

@@ -14,6 +14,7 @@ from phalanx.errors import InvalidInput, UserFunctionError
 from phalanx.fitting.pytorch.agenda import ModuleAgenda
 from phalanx.fitting.pytorch.arguments import (
     check_hooks,
+    check_judged,
     check_module,
     dtype_of,
     objective_of,
@@ -86,6 +87,7 @@ def fit_module(
     check_module(module)
     check_hooks(module)
     objective = objective_of(loss, step, metrics)
+    check_judged(objective, validation)
     described = Described(module, optimizer_of(optimizer, module))
     warn_if_untrained(objective.loss, module, described.params)
     dtype = dtype_of(described.params)
