@@ -9,7 +9,9 @@ from phalanx.pure.assignment import (
     is_sooner,
     load_balanced,
     round_robin,
+    useful_workers,
 )
+from phalanx.pure.layout import Region
 
 speeds = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=9)
 
@@ -20,6 +22,14 @@ def test_every_task_has_one_owner_that_exists(name, n_tasks, speeds_W):
     owners = assign(ASSIGNMENTS[name], n_tasks, speeds_W)
     assert len(owners) == n_tasks
     assert all(0 <= owner < len(speeds_W) for owner in owners)
+
+
+@pytest.mark.parametrize(
+    ("n_shards", "multiply", "useful"), [(1, False, 1), (1, True, 4), (2, False, 4), (2, True, 4)]
+)
+def test_a_single_shard_is_one_workers_unless_all_multiply_its_factors(n_shards, multiply, useful):
+    blocks = [Region(start, start + 300_000) for start in range(0, 1_200_000, 300_000)]
+    assert useful_workers(9, n_shards, blocks, multiply) == useful
 
 
 def test_round_robin_deals_in_turn():

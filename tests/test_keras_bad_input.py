@@ -204,7 +204,11 @@ OPTIONS = [
     ({"task_assignment": "round-robin"}, "Did you mean 'round_robin'"),
     ({"data_distribution": "randm"}, "Did you mean 'random'"),
     ({"nonfinite": "ignore"}, "nonfinite must be one of"),
-    ({"worker": 2}, "argument must be one of.*got 'worker'. Did you mean 'workers'"),
+    ({"worker": 2}, "phalanx.fit has no argument 'worker'. Did you mean 'workers'"),
+    ({"callback": []}, "no argument 'callback'. Did you mean 'callbacks'"),
+    ({"val_split": 0.1}, "no argument 'val_split'. Did you mean 'validation_split'"),
+    ({"n_jobs": 2}, "no argument 'n_jobs'. It is called 'workers' here"),
+    ({"optimizer": "adam"}, r"no argument 'optimizer'.*help\(keras.Model.fit\)"),
     ({"callbacks": print}, "keras.callbacks.Callback objects; got builtin.*LambdaCallback"),
     ({"callbacks": [None]}, "keras.callbacks.Callback objects; got NoneType"),
     ({"class_weight": [1.0, 2.0]}, "class_weight must be a dict"),
@@ -249,7 +253,7 @@ DATA = [
     (X[0], Y, "one row a sample|must take the data"),
     (X, Y[:-1], r"one row a sample.*\(42, 6\), \(41,\).*belong together"),
     (X[:0], Y[:0], "at least one sample"),
-    (X, None, "must take the data"),
+    (X, None, "^y must be given, since the model's loss needs targets; got none"),
     (X, np.stack([Y] * 4, axis=1), "must take the data"),
     (None, Y, "x must be an array.*got NoneType"),
     ("text", Y, "x must be samples as numbers.*got str"),
@@ -285,6 +289,8 @@ def test_what_is_beside_a_dataset(name, door, is_loader):
 VALIDATION = [
     ((X[:, :5], Y), "must take the validation data.*shapes"),
     ((X, Y[:3]), "one row a sample"),
+    (X, r"^the y of validation_data=\(x, y\) must be given.*needs targets; got none"),
+    ((X,), r"^the y of validation_data=\(x, y\) must be given.*needs targets; got none"),
     ((row for row in X), "got generator"),
 ]
 
@@ -419,3 +425,25 @@ def test_a_weight_that_only_later_samples_change():
     model = compiled(Counter(), layers.Dense(2), loss="mse")
     with pytest.raises(UserFunctionError, match=r"'counter.*seen' was not changed by the first"):
         phalanx.fit(model, x, km.VALUES, workers=1, verbose=0)
+
+
+def noted(values, x=X, **more):
+    """What is said of targets beside the error of a loss that is no number."""
+    with pytest.raises(phalanx.NonFiniteLoss) as caught:
+        phalanx.fit(km.plain(), x, values, **{**km.SETTINGS, **more})
+    notes = getattr(caught.value, "__notes__", [])
+    return [note for note in notes if note.startswith("The targets")]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nan_among_the_targets_is_told_with_the_loss_that_comes_of_it(workers):
+    values = km.VALUES.copy()
+    values[[20, 31]] = np.nan
+    [note] = noted(values, workers=workers)
+    assert f"y hold NaN in 2 of {len(X)} rows, the first of which is y[20]" in note
+
+
+def test_of_targets_that_are_all_numbers_nothing_is_said():
+    x = X.copy()
+    x[20] = np.nan
+    assert noted(km.VALUES, x, workers=1) == []

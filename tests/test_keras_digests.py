@@ -112,6 +112,14 @@ def test_any_distribution_and_assignment(distribution, assignment):
     assert_same_for_any_workers(km.mlp, km.X, workers=(3,), **more)
 
 
+def test_the_run_says_that_fewer_workers_took_part_than_were_asked_for():
+    run = trained(km.mlp, km.X, workers=2, shards=1)[1].run
+    assert run.workers == 1
+    [event] = run.events
+    assert event.what == "fewer workers"
+    assert event.detail.startswith("2 workers were asked for and 1 took part: to share were the ")
+
+
 def test_validation_and_weights():
     weights = km.RNG.random(km.N).astype(np.float32)
     more = dict(

@@ -78,6 +78,7 @@ NUMBERS = [
     ("aggregation", "average", "aggregation must be one of"),
     ("loss", "cross_entropi", "loss must be one of.*Did you mean 'cross_entropy'"),
     ("loss", 3, "loss must be one of.*or a function; got 3"),
+    ("loss", nn.MSELoss, r"loss must be.*got the class MSELoss. Pass an object, MSELoss\(\)"),
     ("loss", None, "either loss.*or step.*must be given; got neither"),
     ("optimizer", "adaam", "optimizer must be one of.*Did you mean 'adam'"),
     ("optimizer", 0.01, r"optimizer must be a torch.optim.Optimizer.*got float.*Pass e\.g\."),
@@ -88,17 +89,19 @@ NUMBERS = [
     ("metrics", {"loss": "mse"}, "every metric needs a name of its own, other than 'loss'"),
     ("metrics", [partial(max), partial(min)], "needs a name of its own.*'metric', 'metric'"),
     ("metrics", ["mse", "mse"], "needs a name of its own.*Pass a dict"),
+    ("metrics", "accuracy", "metrics are those of the validation samples; got 'accuracy' and no"),
     ("callbacks", "stop", "callbacks must be functions.*got"),
     ("callbacks", [print, 3], "callbacks must be functions.*got 3 of type int"),
     ("collate", 3, "collate must be a function.*got 3 of type int"),
     ("checkpoint_every", "2 epochs", "needs a folder"),
     ("resume", True, "checkpoint= names"),
-    ("verbose", "yes", "verbose must be True or False; got 'yes'"),
+    ("verbose", "yes", "verbose must be True or False, or 1 or 0; got 'yes'"),
+    ("verbose", 2, "verbose must be True or False, or 1 or 0; got 2 of type int"),
     ("device", "gpu", "device must be one that this machine.*got 'gpu'.*Use device='cpu'"),
     ("device", "cuda", "device must be one that this machine.*got 'cuda'.*Use device='cpu'"),
     ("learning_rate", 0.1, "no argument 'learning_rate'.*set in the optimizer"),
     ("batchsize", 32, "no argument 'batchsize'.*Did you mean 'batch_size'"),
-    ("n_jobs", 2, "no argument 'n_jobs'"),
+    ("n_jobs", 2, "no argument 'n_jobs'. It is called 'workers' here"),
 ]
 
 
@@ -520,8 +523,20 @@ def test_data(data, message):
     assert_refused(message, data=data)
 
 
-def test_validation_data_that_do_not_fit_are_refused_before_any_work():
-    assert_refused("must take the data", validation=(X[:, :5].contiguous(), CLASSES))
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        (0.2, "data must be arrays.*got float"),
+        ("held_out.csv", "data must be arrays.*got str"),
+        (X, r"a batch must be \(inputs, target\)"),
+        ((X[:0], CLASSES[:0]), "all arrays of the data must have one row a sample"),
+        ((X[:, :5].contiguous(), CLASSES), "the module must take the data"),
+    ],
+    ids=["fraction", "path", "no target", "none", "narrow"],
+)
+def test_validation_data_are_named_where_they_are_to_blame(validation, message):
+    rule = r"^validation must be data like those to train on, e\.g\. \(X_val, y_val\); here "
+    assert_refused(rule + message, validation=validation)
 
 
 def test_data_in_too_many_pieces():

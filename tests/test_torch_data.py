@@ -1012,6 +1012,12 @@ def test_verbose_says_a_line_an_epoch(capsys):
     assert all("loss" in line and "lr" in line for line in lines)
 
 
+@pytest.mark.parametrize(("verbose", "n_lines"), [(0, 0), (1, 3), (np.bool_(False), 0)])
+def test_verbose_may_be_the_number_that_keras_takes(verbose, n_lines, capsys):
+    fitted((X, CLASSES), verbose=verbose)
+    assert len(capsys.readouterr().out.splitlines()) == n_lines
+
+
 # -- a script ------------------------------------------------------------------------------------
 
 SCRIPT = """
@@ -1178,3 +1184,14 @@ def test_an_optimizer_of_another_module_is_refused_and_nothing_has_changed():
     with pytest.raises(InvalidInput, match="must be over parameters of the module"):
         phalanx.fit(module, (X, CLASSES), optimizer=sgd(other.parameters()), **SETTINGS)
     models.assert_alike(module, models.mlp())
+
+
+def test_nan_among_the_targets_is_told_with_the_loss_that_comes_of_it():
+    values = models.VALUES.clone()
+    values[7] = torch.nan
+    with pytest.raises(NonFiniteLoss) as caught:
+        phalanx.fit(models.regressor(), (X, values), loss="mse", workers=1)
+    [note] = caught.value.__notes__
+    assert note.startswith(
+        f"The targets y hold NaN in 1 of {len(X)} rows, the first of which is y[7]"
+    )

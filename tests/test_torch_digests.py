@@ -180,7 +180,34 @@ def test_shards_and_seed_are_part_of_the_answer():
 
 
 def test_more_workers_than_tasks_are_not_asked():
-    assert trained("mlp", workers=9)[1].workers == 4
+    run = trained("mlp", workers=9)[1]
+    assert run.workers == 4
+    [event] = run.events
+    assert event.what == "fewer workers"
+    assert event.detail.startswith("9 workers were asked for and 4 took part: to share were the ")
+
+
+@pytest.mark.parametrize("workers", [-1, "auto", 4])
+def test_where_nobody_is_missing_no_event_says_so(workers):
+    run = trained("mlp", workers=workers)[1]
+    assert "fewer workers" not in [event.what for event in run.events]
+
+
+@pytest.mark.parametrize(("shards", "useful"), [(1, 1), (2, 2)])
+def test_a_single_shard_with_a_gradient_of_its_own_is_one_workers(shards, useful):
+    module = models.made(lambda: nn.Sequential(nn.Linear(6, 9_000), nn.ReLU(), nn.Linear(9_000, 3)))
+    settings = {**SETTINGS, "epochs": 1, "shards": shards, "workers": 2}
+    run = phalanx.fit(module, (models.X, models.CLASSES), **settings)
+    assert run.blocks > 1
+    assert run.workers == useful
+
+
+def test_a_single_shard_whose_factors_all_multiply_is_for_several():
+    width = 60_000  # half a million parameters and more
+    module = models.made(lambda: nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 3)))
+    settings = {**SETTINGS, "epochs": 1, "shards": 1, "workers": 2}
+    run = phalanx.fit(module, (models.X, models.CLASSES), **settings)
+    assert run.workers == 2
 
 
 @pytest.mark.parametrize("hidden", [1, 3])

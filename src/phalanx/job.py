@@ -14,7 +14,7 @@ from phalanx.exchange.board import board_fields
 from phalanx.exchange.seats import seat_fields
 from phalanx.models.base import ModelSpec, Score
 from phalanx.pure.aggregation import Aggregation
-from phalanx.pure.assignment import Assignment
+from phalanx.pure.assignment import Assignment, useful_workers
 from phalanx.pure.clipping import Clip
 from phalanx.pure.hosts import ALONE, Place, block_parts, dividing_pays, parts
 from phalanx.pure.layout import Region, blocks_of
@@ -78,6 +78,11 @@ class Job:
     def largest_block(self) -> int:
         """Parameters of the largest block."""
         return max(block.stop - block.start for block in self.blocks)
+
+    def useful_workers(self, asked: int) -> int:
+        """How many workers find something to do, of those that are asked for."""
+        has_factors = self.model.factors is not None
+        return useful_workers(asked, self.plan.n_shards, self.blocks, has_factors)
 
     @cached_property
     def chunks(self) -> list[tuple[int, int]]:

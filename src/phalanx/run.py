@@ -110,14 +110,16 @@ class Run:
         return {**asdict(self), "epochs": self.epochs, "samples_a_second": self.samples_a_second}
 
 
-def fewer_workers(run: Run, asked: int) -> Event:
-    """Why not all of the workers that were asked for had a part."""
+def tell_fewer_workers(run: Run, asked: int) -> None:
+    """Let the run's events say why not all of the workers that were asked for had a part."""
+    if run.workers >= asked:
+        return
     detail = (
         f"{asked} workers were asked for and {run.workers} took part: to share were the shards of "
         f"a step ({run.shards}) and the blocks of {run.parameters:,} parameters ({run.blocks}). "
         "More shards, or a larger batch, give work to more."
     )
-    return Event("fewer workers", 0, detail)
+    run.events.append(Event("fewer workers", 0, detail))
 
 
 def digest(params_N: Array, state_MN: Array) -> str:

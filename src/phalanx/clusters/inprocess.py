@@ -23,7 +23,6 @@ from phalanx.exchange.group import Group
 from phalanx.exchange.seats import Seats
 from phalanx.job import CHUNK_ROWS, Job, Lease, chunk_bounds
 from phalanx.pure.arrays import Array, aligned_empty
-from phalanx.pure.assignment import useful_workers
 from phalanx.pure.randomness import Key
 
 
@@ -69,8 +68,7 @@ class _Session(Halting):
             self._worker.run(lease)
 
     def resize(self, n_workers: int) -> None:
-        job = self._worker.post.job
-        useful = useful_workers(n_workers, job.plan.n_shards, job.blocks)
+        useful = self._worker.post.job.useful_workers(n_workers)
         if useful > 1 and not self._worker.board.door[HALT]:
             self._halt(REGROUP)
 

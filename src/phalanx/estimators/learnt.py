@@ -19,7 +19,7 @@ from phalanx.pure.arrays import Array
 from phalanx.pure.checks import workers_of
 from phalanx.pure.registry import name_of
 from phalanx.pure.stopping import Progress
-from phalanx.run import Run, fewer_workers
+from phalanx.run import Run, tell_fewer_workers
 from phalanx.training.lbfgs import Minimum
 from phalanx.training.state import State
 from phalanx.training.train import Trained
@@ -107,9 +107,7 @@ class Learnt(BaseEstimator):  # type: ignore[misc]
         say_end(self, trained, incremental)
 
     def _keep_run(self, run: Run) -> None:
-        asked = workers_of(self.n_jobs, cores())
-        if run.workers < asked:
-            run.events.append(fewer_workers(run, asked))
+        tell_fewer_workers(run, workers_of(self.n_jobs, cores()))
         self.run_ = run
 
     def _take_minimum(self, spec: MLPSpec, minimum: Minimum) -> None:

@@ -17,10 +17,9 @@ from phalanx.models.mlp import MLPSpec
 from phalanx.models.mlp.factored import factored
 from phalanx.pure.aggregation import AGGREGATIONS
 from phalanx.pure.arrays import Array
-from phalanx.pure.assignment import ASSIGNMENTS, useful_workers
+from phalanx.pure.assignment import ASSIGNMENTS
 from phalanx.pure.checks import workers_of
 from phalanx.pure.factors import may_leave_factors
-from phalanx.pure.layout import blocks_of
 from phalanx.pure.metrics import Metric
 from phalanx.pure.optimizers import (
     SGD,
@@ -39,7 +38,7 @@ from phalanx.pure.registry import choose
 from phalanx.pure.schedules import Adaptive, Constant, InverseScaling, Schedule
 from phalanx.pure.stopping import Rule
 from phalanx.training.lbfgs import Limits
-from phalanx.training.staffing import seats_for
+from phalanx.training.staffing import staffed
 from phalanx.warning import warn_caller
 
 AUTO_BATCH = 200  # rows, as scikit-learn's
@@ -196,9 +195,7 @@ def _job(
     n_validation: int = 0,
     score: OutputScore | None = None,
 ) -> Job:
-    asked, blocks = workers_of(params.n_jobs, cores()), blocks_of(spec.regions)
-    n_workers = useful_workers(asked, plan.n_shards, blocks)
-    return Job(
+    job = Job(
         model=spec,
         plan=plan,
         optimizer=optimizer,
@@ -206,10 +203,11 @@ def _job(
         assignment=choose("task_assignment", params.task_assignment, ASSIGNMENTS),
         rule=rule,
         alpha=float(params.alpha),
-        n_workers=n_workers,
-        n_seats=seats_for(n_workers, plan.n_shards, blocks),
+        n_workers=1,
+        n_seats=1,
         n_validation=n_validation,
         score=score,
         wire=params.wire,
         exact=bool(params.exact),
     )
+    return staffed(job, workers_of(params.n_jobs, cores()))

@@ -90,7 +90,7 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
         What to do with hosts whose processors, BLAS or library versions differ.
     cluster : phalanx.RayCluster or None
         None: this machine, or the hosts that torchrun or SLURM has launched this program on.
-    verbose : bool
+    verbose : bool, or 0 or 1 as Keras has it
 
     `fit(model, x, y, ...)` for a compiled Keras model takes the arguments of `model.fit`, those of
     the above that it lacks besides, and returns a History with the run as `.run`.

@@ -18,11 +18,10 @@ from phalanx.pure import checks
 from phalanx.pure.aggregation import AGGREGATIONS
 from phalanx.pure.agreement import REFUSE
 from phalanx.pure.arrays import Array
-from phalanx.pure.assignment import ASSIGNMENTS, useful_workers
+from phalanx.pure.assignment import ASSIGNMENTS
 from phalanx.pure.checks import AUTO, workers_of
 from phalanx.pure.clipping import Clip
 from phalanx.pure.factors import may_leave_factors
-from phalanx.pure.layout import blocks_of
 from phalanx.pure.optimizers import Optimizer
 from phalanx.pure.options import (
     check_exchange,
@@ -37,9 +36,10 @@ from phalanx.pure.rounding import EXACT
 from phalanx.pure.rounds import Rounds
 from phalanx.pure.schedules import Constant
 from phalanx.pure.stopping import Rule
+from phalanx.run import Run, tell_fewer_workers
 from phalanx.training.following import Agenda, Following
 from phalanx.training.keeping import keeping
-from phalanx.training.staffing import seats_for
+from phalanx.training.staffing import staffed
 from phalanx.training.tuning import tuned
 
 NONFINITE = ("stop", "skip", "keep")
@@ -127,8 +127,6 @@ class Wishes:
 
         epsilon: what is added to the norm of a gradient that is clipped.
         """
-        blocks = blocks_of(model.regions, optimizer.largest_block)
-        workers = useful_workers(n_workers(self.workers), plan.n_shards, blocks)
         job = Job(
             model=model,
             plan=plan,
@@ -137,8 +135,8 @@ class Wishes:
             assignment=choose("task_assignment", self.task_assignment, ASSIGNMENTS),
             rule=Rule(Constant(0.0), self.epochs, patience=inf, loss_threshold=self.loss_threshold),
             alpha=0.0,
-            n_workers=workers,
-            n_seats=seats_for(workers, plan.n_shards, blocks),
+            n_workers=1,
+            n_seats=1,
             n_validation=n_validation,
             score=score,
             clip=Clip(self.clip_norm, self.clip_value, epsilon),
@@ -146,7 +144,7 @@ class Wishes:
             wire=self.wire,
             exact=self.exact,
         )
-        return in_rounds(job, self.sync_every)
+        return in_rounds(staffed(job, n_workers(self.workers)), self.sync_every)
 
     def following(self, agenda: Agenda, plan: Plan) -> Following:
         """Where the training is kept and what it goes on from, its number of workers, and the
@@ -162,6 +160,12 @@ class Wishes:
             following.control = Control(cores())
             following.watch = tuned(following.control, None)
         return following
+
+    def tell_fewer_workers(self, run: Run) -> None:
+        """Let the run's events say so where a number was asked for, and more than had a part."""
+        workers = self.workers if self.cluster is None else self.cluster.n_workers or self.workers
+        if workers != AUTO and workers > 0:
+            tell_fewer_workers(run, int(workers))
 
 
 class RoundAgenda:

@@ -21,18 +21,23 @@ PLAN_EVERY = 16  # ticks; long enough to measure, short enough to follow a worke
 Assignment = Callable[[int, Sequence[float]], Sequence[int]]
 
 
-def useful_workers(asked: int, n_shards: int, blocks: Sequence[Region]) -> int:
+def useful_workers(asked: int, n_shards: int, blocks: Sequence[Region], multiply: bool) -> int:
     """Workers that find something to do: more than there are shards and blocks would only wait.
 
-    Of a single shard the others have no more than the blocks, which must be worth the waiting.
+    multiply: whether gradients are made of factors, by all who update. Else a single shard is one
+    worker's: the others would wait for it in every step, to share no more than the update.
 
     >>> halves = [Region(0, 50_000), Region(50_000, 100_000)]
-    >>> useful_workers(5, 4, halves[:1]), useful_workers(5, 1, halves), useful_workers(2, 2, halves)
-    (4, 2, 2)
-    >>> useful_workers(2, 1, [Region(0, 5_000), Region(5_000, 10_000)])
+    >>> useful_workers(5, 4, halves[:1], False), useful_workers(2, 2, halves, False)
+    (4, 2)
+    >>> useful_workers(5, 1, halves, True), useful_workers(5, 1, halves, False)
+    (2, 1)
+    >>> useful_workers(2, 1, [Region(0, 5_000), Region(5_000, 10_000)], True)
     1
     """
-    updating = min(len(blocks), blocks[-1].stop // FEWEST_UPDATED) if n_shards == 1 else len(blocks)
+    updating = len(blocks)
+    if n_shards == 1:
+        updating = min(updating, blocks[-1].stop // FEWEST_UPDATED) if multiply else 1
     return max(1, min(asked, max(n_shards, updating)))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from phalanx.errors import InvalidInput, unknown_name
 
 AUTO = "auto"
+CALLED = {"n_jobs": "workers"}  # what users know by another name
 
 
 def number(
@@ -55,6 +56,15 @@ def boolean(name: str, value: Any) -> None:
         )
 
 
+def switch(name: str, value: Any) -> None:
+    """Raise InvalidInput unless `value` is True or False, or 1 or 0 for them."""
+    if not isinstance(value, (bool, np.bool_, Integral)) or value not in (0, 1):
+        raise InvalidInput(
+            f"{name} must be True or False, or 1 or 0; got {value!r} of type "
+            f"{type(value).__name__}."
+        )
+
+
 def one_of(name: str, value: Any, known: Collection[str]) -> None:
     """Raise InvalidInput, with the nearest known name, unless `value` is one of `known`."""
     if not isinstance(value, str) or value not in known:
@@ -67,6 +77,8 @@ def arguments(function: str, given: Collection[str], known: Collection[str], hin
         if name not in known:
             near = get_close_matches(name, known, n=1)
             meant = f" Did you mean {near[0]!r}?" if near else ""
+            if (here := CALLED.get(name)) in known:
+                meant = f" It is called {here!r} here."
             raise InvalidInput(f"{function} has no argument {name!r}.{meant} {hint}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from phalanx.clusters.base import Cluster
@@ -12,17 +11,16 @@ from phalanx.exchange.group import Group
 from phalanx.exchange.processors import processors
 from phalanx.job import Job
 from phalanx.models.base import ModelSpec
-from phalanx.pure.assignment import useful_workers
-from phalanx.pure.layout import Region
 
 MIN_SEATS = 8  # so that a training on a small machine may still be given more workers
 
 
-def seats_for(n_workers: int, n_shards: int, blocks: Sequence[Region]) -> int:
-    """How many workers may share a job; a single one needs no arena with seats for others."""
-    if n_workers == 1:
-        return 1
-    return useful_workers(max(n_workers, processors(), MIN_SEATS), n_shards, blocks)
+def staffed(job: Job, asked: int) -> Job:
+    """The job for as many of the workers asked for as are useful, and with seats for those that may
+    come; a single one needs no arena with seats for others."""
+    useful = job.useful_workers(asked)
+    seats = job.useful_workers(max(useful, processors(), MIN_SEATS)) if useful > 1 else 1
+    return replace(job, n_workers=useful, n_seats=seats)
 
 
 def cluster_of(
@@ -38,13 +36,9 @@ def cluster_of(
 
 def for_hosts(job: Job, n_workers: int | None) -> Job:
     """The job for hosts with so many workers each."""
-    if n_workers is None:
-        return job
-    shards = job.plan.n_shards
-    useful = useful_workers(n_workers, shards, job.blocks)
-    return replace(job, n_workers=useful, n_seats=seats_for(useful, shards, job.blocks))
+    return job if n_workers is None else staffed(job, n_workers)
 
 
 def regrouped(job: Job, n_workers: int) -> Job:
     """The job for another number of workers, where one seat has become too few."""
-    return job if job.n_seats > 1 or n_workers == 1 else for_hosts(job, n_workers)
+    return job if job.n_seats > 1 or n_workers == 1 else staffed(job, n_workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from inspect import signature
 from typing import Any
 
 import keras
@@ -25,6 +26,7 @@ from phalanx.fitting.keras3.factoring import factored
 from phalanx.fitting.keras3.follower import KerasFollower
 from phalanx.fitting.keras3.told import told_of
 from phalanx.fitting.pytorch.loaders import batch_size_of
+from phalanx.fitting.pytorch.targets import telling_of_nan
 from phalanx.fitting.wishes import Wishes, n_workers
 from phalanx.fitting.worth import counts_of, taped
 from phalanx.job import Job
@@ -36,6 +38,8 @@ from phalanx.pure.stopping import Progress
 from phalanx.training.keeper import check_same, identity_of
 from phalanx.training.train import predict as pass_over
 from phalanx.training.train import train
+
+HINT = "help(phalanx.fit) and help(keras.Model.fit) name them."
 
 
 def fit(
@@ -86,7 +90,9 @@ def fit(
     follower.begin(following.resume)
     state = described.start()  # with what a callback has made of the model at the beginning
     state.epochs = initial_epoch
-    trained = train(job, state, training, validating, Progress(0.0), following)
+    with telling_of_nan(training, place=1):
+        trained = train(job, state, training, validating, Progress(0.0), following)
+    wishes.tell_fewer_workers(trained.run)
     return follower.take(trained)
 
 
@@ -100,8 +106,8 @@ def _wishes(
     others: dict[str, Any],
 ) -> Wishes:
     """Keras' arguments, and what the model was compiled with, as those that all fits have."""
-    for name in others:
-        checks.one_of("an argument", name, [field.name for field in fields(Wishes)])
+    known = {*list(signature(fit).parameters)[1:-1], *(field.name for field in fields(Wishes))}
+    checks.arguments("phalanx.fit", others, known, HINT)
     checks.boolean("shuffle", shuffle)
     order = {"data_distribution": "random" if shuffle else "sequential"}
     checks.number("epochs", epochs, integer=True, at_least=1)

@@ -131,9 +131,14 @@ class Trial:
     def _build_metrics(self) -> None:
         """Build loss and metrics, and see that the metrics are sums over samples."""
         with torch.no_grad(), np.errstate(all="ignore"):
-            loss = self.model._compute_loss(
-                x=self.x, y=self.y, y_pred=self.predicted, sample_weight=self.weight, training=False
-            )
+            with _needing(self.y, "y"):
+                loss = self.model._compute_loss(
+                    x=self.x,
+                    y=self.y,
+                    y_pred=self.predicted,
+                    sample_weight=self.weight,
+                    training=False,
+                )
             self._check_reductions()
             _check_loss(loss)
             self._measured(slice(None))  # builds them, so that all begin at nothing from now on
@@ -169,10 +174,13 @@ class Trial:
             with torch.no_grad(), np.errstate(all="ignore"):
                 predicted = self._call(x, training=False)
                 y = targets_of(self.model, y, predicted)
-                self.model._compute_loss(
-                    x=x, y=y, y_pred=predicted, sample_weight=weight, training=False
-                )
+                with _needing(y, "the y of validation_data=(x, y)"):
+                    self.model._compute_loss(
+                        x=x, y=y, y_pred=predicted, sample_weight=weight, training=False
+                    )
                 self.model.compute_metrics(x, y, predicted, sample_weight=weight)
+        except InvalidInput:
+            raise
         except Exception as error:
             raise InvalidInput(
                 "the model, its loss and its metrics must take the validation data; a trial with "
@@ -250,6 +258,21 @@ def _telling() -> Iterator[None]:
             f"the model and its loss must take the data; a trial with {TRIAL_ROWS} samples "
             f"raised {type(error).__name__}: {error}. Compare the shapes of x and y with the "
             "model's inputs and outputs (model.summary())."
+        ) from error
+
+
+@contextmanager
+def _needing(y: Any, name: str) -> Iterator[None]:
+    """Within it, a loss that fails where there are no targets says that these are missing."""
+    try:
+        yield
+    except Exception as error:
+        if y is not None:
+            raise
+        raise InvalidInput(
+            f"{name} must be given, since the model's loss needs targets; got none (the loss "
+            f"raised {type(error).__name__}: {error}). Pass the targets beside x, or a Dataset "
+            "whose samples are (x, y)."
         ) from error
 
 

@@ -103,6 +103,7 @@ def objective_of(loss: Any, step: Any, metrics: Any) -> Objective:
     if step is not None and not callable(step):
         raise InvalidInput(f"step must be a function (module, batch) -> loss; got {step!r}.")
     _check_not_compiled(loss, step)
+    _check_not_a_class(loss)
     chosen: Any = None if loss is None else choose("loss", loss, LOSSES)
     _check_reduction(chosen)
     _check_smoothing(chosen)
@@ -114,6 +115,16 @@ def objective_of(loss: Any, step: Any, metrics: Any) -> Objective:
     return Objective(chosen, step, metrics_of(metrics))
 
 
+def check_judged(objective: Objective, validation: Any) -> None:
+    """Raise InvalidInput for metrics where there is nothing that they would be of."""
+    if objective.metrics and validation is None:
+        raise InvalidInput(
+            "metrics are those of the validation samples; got "
+            f"{', '.join(map(repr, objective.metrics))} and no validation. Pass "
+            "validation=(X_val, y_val), or leave metrics out."
+        )
+
+
 def _check_not_compiled(loss: Any, step: Any) -> None:
     for name, function in (("loss", loss), ("step", step)):
         if hasattr(function, "_torchdynamo_orig_callable"):
@@ -122,6 +133,14 @@ def _check_not_compiled(loss: Any, step: Any) -> None:
                 "one that has been through torch.compile. Pass the function uncompiled, or compile "
                 "the module instead."
             )
+
+
+def _check_not_a_class(loss: Any) -> None:
+    if isinstance(loss, type) and issubclass(loss, torch.nn.Module):
+        raise InvalidInput(
+            "loss must be a function (outputs, target) -> mean loss; got the class "
+            f"{loss.__name__}. Pass an object, {loss.__name__}()."
+        )
 
 
 def _check_reduction(loss: Any) -> None:

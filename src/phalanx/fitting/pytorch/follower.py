@@ -42,8 +42,8 @@ class Follower:
         self.module, self.described, self.spec, self.agenda = module, described, spec, agenda
         self.sync_every, self.is_local = sync_every, sync_every > 1
         self.names = ("loss", *objective.metrics)
-        self.callbacks, self.verbose = callbacks, verbose and speaks()
-        self.is_followed = bool(callbacks) or verbose or agenda.waits_for_epochs
+        self.callbacks, self.verbose = callbacks, bool(verbose) and speaks()
+        self.is_followed = bool(callbacks or verbose or agenda.waits_for_epochs)
         learnt = {*spec.vector.averaged, *spec.vector.copied}
         self.trainable = Trainable(module, described, learnt)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from phalanx.data.samples import Samples
+from phalanx.errors import InvalidInput, UserFunctionError
 from phalanx.fitting.pytorch.agenda import ModuleAgenda
 from phalanx.fitting.pytorch.arguments import (
     check_hooks,
+    check_judged,
     check_module,
     dtype_of,
     objective_of,
@@ -31,6 +34,7 @@ from phalanx.fitting.pytorch.first_trial import first_trial
 from phalanx.fitting.pytorch.follower import Follower
 from phalanx.fitting.pytorch.known import example_of
 from phalanx.fitting.pytorch.loaders import batch_size_of
+from phalanx.fitting.pytorch.targets import telling_of_nan
 from phalanx.fitting.pytorch.told import told_of
 from phalanx.fitting.pytorch.trials import (
     check_one_row,
@@ -79,10 +83,11 @@ def fit_module(
     """See `phalanx.fit`."""
     wishes = Wishes(epochs, batch_size_of(data, batch_size), **others)
     calls = callbacks_of(callbacks)
-    checks.boolean("verbose", verbose)
+    checks.switch("verbose", verbose)
     check_module(module)
     check_hooks(module)
     objective = objective_of(loss, step, metrics)
+    check_judged(objective, validation)
     described = Described(module, optimizer_of(optimizer, module))
     warn_if_untrained(objective.loss, module, described.params)
     dtype = dtype_of(described.params)
@@ -103,12 +108,15 @@ def fit_module(
         follower.catch_up(following.resume)
     start = follower.start()
     if validating is not None:
-        tried(spec.build(follower.values()).measures, validating)
+        with _of_validation():
+            tried(spec.build(follower.values()).measures, validating)
     try:
-        trained = train(job, start, training, validating, Progress(0.0), following)
+        with telling_of_nan(training, place=-1):
+            trained = train(job, start, training, validating, Progress(0.0), following)
     except BaseException as error:
         follower.failed(error)
         raise
+    wishes.tell_fewer_workers(trained.run)
     return follower.take(trained)
 
 
@@ -117,10 +125,24 @@ def _samples(
 ) -> tuple[Samples, Samples | None]:
     """Those to train on, and those to validate on, if any; warns of what is not settled."""
     training = samples_of(data, collate, dtype)
-    validating = None if validation is None else samples_of(validation, collate, dtype)
-    for samples in filter(None, (training, validating)):
-        warn_unless_settled(samples)
+    warn_unless_settled(training)
+    if validation is None:
+        return training, None
+    with _of_validation():
+        validating = samples_of(validation, collate, dtype)
+        warn_unless_settled(validating)
     return training, validating
+
+
+@contextmanager
+def _of_validation() -> Iterator[None]:
+    """Within it, what is wrong with data is said of those to validate on."""
+    try:
+        yield
+    except (InvalidInput, UserFunctionError) as error:
+        raise type(error)(
+            f"validation must be data like those to train on, e.g. (X_val, y_val); here {error}"
+        ) from error
 
 
 def _in_shards(

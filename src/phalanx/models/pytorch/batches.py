@@ -52,7 +52,7 @@ class NestedSamples:
     @property
     def by_rows(self) -> tuple[str, ...]:
         """All of them: see data/samples.py."""
-        return tuple(leaf.name for leaf in _leaves(self.nest))
+        return tuple(leaf.name for leaf in leaves_of(self.nest))
 
     @classmethod
     def of(cls, data: Any, floats: np.dtype[Any]) -> NestedSamples:
@@ -144,11 +144,12 @@ def _tensor_as_array(tensor: torch.Tensor, path: str) -> Array:
         ) from None
 
 
-def _leaves(nest: Any) -> list[Leaf]:
+def leaves_of(nest: Any) -> list[Leaf]:
+    """The places of a nest in which arrays are."""
     if isinstance(nest, Leaf):
         return [nest]
     parts = nest.values() if isinstance(nest, dict) else nest
-    return [leaf for part in parts for leaf in _leaves(part)]
+    return [leaf for part in parts for leaf in leaves_of(part)]
 
 
 def _filled(nest: Any, tensors: dict[str, torch.Tensor]) -> Any:
