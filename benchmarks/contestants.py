@@ -13,20 +13,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier as ScikitClassifier
 from threadpoolctl import threadpool_limits
 
+import names
 from cases import Case
 from data import Data
-from names import (
-    DDP,
-    DDP_FUSED,
-    PHALANX_1,
-    PHALANX_2,
-    PRODUCTS_1,
-    PRODUCTS_2,
-    SCIKIT,
-    SCIKIT_ALL,
-    TORCH,
-    with_shards,
-)
 from phalanx import MLPClassifier
 from products import ProductProcesses
 from torch_peers import TorchProcesses
@@ -94,17 +83,17 @@ def phalanx(case: Case, data: Data, n_jobs: int, shards: int | str = "auto") -> 
 def contestants(case: Case, data: Data) -> dict[str, Contestant]:
     """Everybody who trains a case, in the order of the table."""
     everybody: dict[str, Contestant] = {
-        SCIKIT: Estimator(case, data, ScikitClassifier, one_thread),
-        SCIKIT_ALL: Estimator(case, data, ScikitClassifier),
-        PHALANX_1: phalanx(case, data, 1),
-        PHALANX_2: phalanx(case, data, 2),
+        names.SCIKIT: Estimator(case, data, ScikitClassifier, one_thread),
+        names.SCIKIT_ALL: Estimator(case, data, ScikitClassifier),
+        names.PHALANX_1: phalanx(case, data, 1),
+        names.PHALANX_2: phalanx(case, data, 2),
     }
     for shards in case.extra_shards:
-        everybody[with_shards(PHALANX_1, shards)] = phalanx(case, data, 1, shards)
-        everybody[with_shards(PHALANX_2, shards)] = phalanx(case, data, 2, shards)
-    everybody[TORCH] = TorchProcesses(case, 1)
-    everybody[DDP] = TorchProcesses(case, 2)
-    everybody[DDP_FUSED] = TorchProcesses(case, 2, fused=True)
-    for name, world in ((PRODUCTS_1, 1), (PRODUCTS_2, 2)):
+        everybody[names.with_shards(names.PHALANX_1, shards)] = phalanx(case, data, 1, shards)
+        everybody[names.with_shards(names.PHALANX_2, shards)] = phalanx(case, data, 2, shards)
+    everybody[names.TORCH] = TorchProcesses(case, 1)
+    everybody[names.DDP] = TorchProcesses(case, 2)
+    everybody[names.DDP_FUSED] = TorchProcesses(case, 2, fused=True)
+    for name, world in ((names.PRODUCTS_1, 1), (names.PRODUCTS_2, 2)):
         everybody[name] = ProductProcesses(case, data.x.shape[1], world)
     return everybody

@@ -57,8 +57,8 @@ class Job:
     assignment: Assignment
     rule: Rule
     alpha: float
-    n_workers: int
-    n_seats: int
+    n_workers: int = 1
+    n_seats: int = 1
     n_validation: int = 0
     score: Score | None = None
     keeps_snapshots: bool = False

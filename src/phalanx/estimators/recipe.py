@@ -203,8 +203,6 @@ def _job(
         assignment=choose("task_assignment", params.task_assignment, ASSIGNMENTS),
         rule=rule,
         alpha=float(params.alpha),
-        n_workers=1,
-        n_seats=1,
         n_validation=n_validation,
         score=score,
         wire=params.wire,

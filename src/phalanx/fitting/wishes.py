@@ -135,8 +135,6 @@ class Wishes:
             assignment=choose("task_assignment", self.task_assignment, ASSIGNMENTS),
             rule=Rule(Constant(0.0), self.epochs, patience=inf, loss_threshold=self.loss_threshold),
             alpha=0.0,
-            n_workers=1,
-            n_seats=1,
             n_validation=n_validation,
             score=score,
             clip=Clip(self.clip_norm, self.clip_value, epsilon),

@@ -107,9 +107,7 @@ def fit_module(
         check_same(following.resume, identity_of(job, training, validating, following.told))
         follower.catch_up(following.resume)
     start = follower.start()
-    if validating is not None:
-        with _of_validation():
-            tried(spec.build(follower.values()).measures, validating)
+    _try_validation(spec, follower, validating)
     try:
         with telling_of_nan(training, place=-1):
             trained = train(job, start, training, validating, Progress(0.0), following)
@@ -132,6 +130,12 @@ def _samples(
         validating = samples_of(validation, collate, dtype)
         warn_unless_settled(validating)
     return training, validating
+
+
+def _try_validation(spec: TorchSpec, follower: Follower, validating: Samples | None) -> None:
+    if validating is not None:
+        with _of_validation():
+            tried(spec.build(follower.values()).measures, validating)
 
 
 @contextmanager
