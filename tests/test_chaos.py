@@ -13,6 +13,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from phalanx import MLPClassifier
 from phalanx.testing import PHASES as ALL_PHASES
@@ -32,11 +33,13 @@ ASSIGNMENTS = ("round_robin", "load_balanced", "dynamic")
 VARIANTS = (
     {"solver": "adam"},
     {"solver": "adam", "hidden_layer_sizes": (80, 900)},  # shards leave factors of gradients
+    {"solver": "adagrad", "hidden_layer_sizes": (80, 900)},  # but for the samples: these are sparse
     {"solver": "sgd", "data_distribution": "strided", "dropout": 0.25},
     {"solver": "rmsprop", "aggregation": "median", "data_distribution": "stratified"},
     {"solver": "adamw", "aggregation": "max", "data_distribution": "sequential"},
     {"solver": "nesterov", "aggregation": "trimmed_mean", "early_stopping": True},
 )
+SPARSE = 2
 EARLY = VARIANTS.index(VARIANTS[-1])
 DEADLY = ("kill", "segfault", "exit")
 PHASES = [
@@ -53,9 +56,13 @@ def factors_of_small_layers(monkeypatch):
 happened = {"worker lost": 0, "worker stuck": 0, "worker joined": 0}
 
 
+def samples_of(variant):
+    return csr_matrix(X * (X > 0)) if variant == SPARSE else X
+
+
 @cache
 def undisturbed(variant):
-    return MLPClassifier(**{**SETTINGS, **VARIANTS[variant]}).fit(X, Y).run_
+    return MLPClassifier(**{**SETTINGS, **VARIANTS[variant]}).fit(samples_of(variant), Y).run_
 
 
 def survives(variant, assignment, n_workers, faults):
@@ -64,7 +71,7 @@ def survives(variant, assignment, n_workers, faults):
         **{**SETTINGS, **VARIANTS[variant]}, task_assignment=assignment, n_jobs=n_workers
     )
     with scripted(*faults):
-        run = clf.fit(X, Y).run_
+        run = clf.fit(samples_of(variant), Y).run_
     for what in happened:
         happened[what] += sum(event.what == what for event in run.events)
     assert run.digest == undisturbed(variant).digest, (run.losses, run.events)

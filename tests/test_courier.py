@@ -8,6 +8,7 @@ from threading import Thread, get_ident
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from host_threads import Table, ThreadHosts, in_threads, train_alone, train_together
 from phalanx.clusters.hosts.talking import gather, lead
@@ -51,6 +52,8 @@ FACTORED = FactoredMLP(
     (6, 257, 300, 3), "relu", "log_loss", "float32", dropout=0.2, batch_size=BATCH,
     n_shards=SHARDS_OF_FACTORS,
 )  # fmt: skip
+SPARSE_FACTORED = replace(FACTORED, is_sparse=True)
+SPARSE = TableSamples.of(csr_matrix(np.where(X > 0, X, 0)), CLASSES)
 
 
 @pytest.fixture(params=[-1, 10**9], ids=["divided", "undivided"], autouse=True)
@@ -139,6 +142,7 @@ def start_of(job):
 def trained(job, count, hosts=None, followings=None):
     """Of each of so many hosts: what it trained to, or its error."""
     training = TRAINING if job.nonfinite == "keep" else BROKEN
+    training = SPARSE if job.model == SPARSE_FACTORED else training
     data = job, start_of(job), training, VALIDATION if job.n_validation else None
     if count == 0:
         return [train_alone(*data, followings and followings[0])]
@@ -164,6 +168,7 @@ CASES = {
     "factors clipped": {
         "spec": FACTORED, "shards": SHARDS_OF_FACTORS, "clip": Clip(norm=0.05), "validates": True,
     },
+    "sparse": {"spec": SPARSE_FACTORED, "shards": SHARDS_OF_FACTORS},
     "bf16": {"wire": "bf16"},
     "fp16": {"wire": "fp16", "clip": Clip(norm=0.05), "validates": True},
     "skip": {"nonfinite": "skip"},

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix, random_array
 
 from phalanx import MLPClassifier, MLPRegressor
 from phalanx.data import caller, placement
@@ -213,8 +214,32 @@ def test_an_epoch_that_does_not_come_is_not_planned():
 
 
 def test_sparse_samples():
-    sparse = pytest.importorskip("scipy.sparse").csr_matrix(np.where(np.abs(X) > 1, X, 0))
+    sparse = csr_matrix(np.where(np.abs(X) > 1, X, 0))
     assert_same_for_any_workers(classifier(), lambda e: e.fit(sparse, Y), workers=(2, 3))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"dropout": 0.3, "task_assignment": "dynamic"}, {"aggregation": "median"},
+     {"early_stopping": True, "solver": "sgd"}, {"solver": "lbfgs"}],
+    ids=["factors", "dropout", "gradients", "validation", "lbfgs"],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_many_sparse_features(changes, dtype):
+    """Their shards leave factors, but for the samples, where shards may."""
+    many = random_array((203, 900), density=0.03, format="csr", dtype=dtype, rng=RNG)
+    weight_B = RNG.uniform(0.5, 2, 203) if "dropout" in changes else None
+    assert_same_for_any_workers(
+        classifier(**changes), lambda e: e.fit(many, Y, sample_weight=weight_B)
+    )
+
+
+def test_sparse_matrices_of_every_form_are_the_same_samples():
+    sparse = random_array((203, 900), density=0.03, format="csr", rng=RNG)
+    wide = sparse.copy()
+    wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype(np.int64)
+    forms = [sparse, wide, sparse.tocsc(), sparse.tocoo(), csr_matrix(sparse)]
+    assert len({classifier()(1).fit(x, Y).run_.digest for x in forms}) == 1
 
 
 def test_samples_in_a_mapped_file(tmp_path):

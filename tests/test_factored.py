@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
 from phalanx.data.samples import TableSamples
 from phalanx.engine import joining
@@ -192,10 +193,10 @@ class TestWhereFactorsLie:
 NETWORKS = [(6, 257, 300, 3), (300, 250, 8, 2), (400, 200), (10, 300, 300, 300, 1)]
 
 
-def of(sizes, batch=24, shards=3, **more):
+def of(sizes, batch=24, shards=3, is_sparse=False, **more):
     settings = {"activation": "relu", "loss": "squared_error", "dtype_name": "float64"}
     spec = MLPSpec(sizes, **{**settings, **more})
-    made = factored(spec, batch, shards)
+    made = factored(spec, batch, shards, is_sparse)
     assert isinstance(made, FactoredMLP)
     return spec, made
 
@@ -266,24 +267,40 @@ def test_of_a_last_batch_with_fewer_shards(live):
     agree(NETWORKS[0], live=live)
 
 
-def agree(sizes, rule=mean, weighted=False, live=3, **more):
+@pytest.mark.parametrize("sizes", NETWORKS)
+@pytest.mark.parametrize("rule", [mean, sum_])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("live", [2, 3])
+def test_of_sparse_samples_which_are_not_left(sizes, rule, weighted, live):
+    agree(sizes, rule, weighted, live, is_sparse=True, dropout=0.3)
+
+
+def test_sparse_samples_take_no_room_among_the_factors():
+    dense, sparse = (of((9000, 300, 2), is_sparse=is_sparse)[1] for is_sparse in (False, True))
+    assert sparse.factors.parcel_size == dense.factors.parcel_size - 9000 * dense.factors.width
+    assert sparse.regions == dense.regions
+
+
+def agree(sizes, rule=mean, weighted=False, live=3, is_sparse=False, **more):
     """Plain shards, aggregated, against panels: of shards that are of 8, 8 and 7 rows."""
-    spec, made = of(sizes, **more)
+    spec, made = of(sizes, is_sparse=is_sparse, **more)
     rng = np.random.default_rng(0)
     params_N = aligned_empty((spec.size,), spec.dtype)
     params_N[...] = rng.normal(0, 0.1, spec.size)
     x, y = rng.normal(size=(23, sizes[0])), rng.normal(size=(23, sizes[-1]))
     weight_B = rng.uniform(0.1, 3, 23) if weighted else None
-    arrays = (x.astype(spec.dtype), None, y.astype(spec.dtype), weight_B)
-    gatherer = TableSamples.of(*arrays).gatherer(8)
+    x = x.astype(spec.dtype)
+    x = csr_matrix(np.where(x > 0.5, x, 0)) if is_sparse else x
+    gatherer = TableSamples.of(x, None, y.astype(spec.dtype), weight_B).gatherer(8)
     plain, network, layout = spec.build(params_N), made.build(params_N), made.factors
     assert isinstance(network, JoinedModel)
     assert not isinstance(plain, JoinedModel)
     grads_SN = np.zeros((live, spec.size), spec.dtype)
     flat_n = np.zeros(layout.size, spec.dtype)
-    batch, counts, weights = layout.views(flat_n), [8, 8, 7][:live], []
+    batch, counts, weights, filled_SC = layout.views(flat_n), [8, 8, 7][:live], [], []
     for s, index_B in enumerate(np.split(np.arange(23), [8, 16])[:live]):
         key, filled_C = Key(7, 0, s), np.resize(index_B, layout.width)
+        filled_SC.append(filled_C)
         expected = plain.gradient(gatherer.rows(index_B), grads_SN[s], key)
         rows = gatherer.rows_into(network.inputs(batch, [s]), filled_C)
         (outcome,) = network.leave_all(rows, batch, [s], [len(index_B)], sum(counts), [key])
@@ -291,7 +308,9 @@ def agree(sizes, rule=mean, weighted=False, live=3, **more):
         weights.append(expected[1])
     expected_N = rule(grads_SN, np.array(weights))
     panels = Panels(post_of(made, rule), {"factors": flat_n, "factors_away": np.zeros((0, 0))})
-    panels.begin(None, counts, weights)
+    in_order_C = np.concatenate([filled_SC[s] for s in outwards(live)])
+    given = gatherer.entries.rows(in_order_C) if is_sparse else None
+    panels.begin(None, counts, weights, given)
     tolerance = {"float32": 2e-5, "float64": 1e-12}[spec.dtype.name]
     for region in made.regions:
         np.testing.assert_allclose(
@@ -365,8 +384,8 @@ def test_a_trial_finds_panels_that_come_to_other_bits_together(monkeypatch):
     asked = made.factors, made.dtype.name, edges, 3
     real = Recipe.make
 
-    def make(recipe, scale):
-        grad_n = real(recipe, scale)
+    def make(recipe, *args):
+        grad_n = real(recipe, *args)
         if len(grad_n) > edges[1]:
             grad_n[-1] *= 1.5
         return grad_n

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.sparse import random_array
 
 from phalanx import MLPClassifier
 from phalanx.pure import kernels
@@ -62,7 +63,27 @@ def calls(draw, name):
         "relu_backward": (loose, loose),
         "take_classes": (matrix, classes, per_column),
     }
+    if name.endswith("entries"):
+        return draw(sparse_products(name, dtype))
     return [draw(kind) for kind in kinds.get(name, (matrix,))]
+
+
+@st.composite
+def sparse_products(draw, name, dtype):
+    """Of few or many outputs, with rows that have no entry, and columns twice in a row."""
+    outputs, samples = draw(st.sampled_from([1, 7, 16, 17, 64, 70])), draw(st.integers(1, 20))
+    features = draw(st.sampled_from([1, 2, 15, 16, 40]))
+    counts = draw(st.lists(st.integers(0, 5), min_size=1, max_size=6))
+    starts, total = np.cumsum([0, *counts], dtype=np.intp), sum(counts)
+    columns = draw(arrays(np.intc, total, elements=st.integers(0, features - 1)))
+    index_B = draw(arrays(np.intp, samples, elements=st.integers(0, len(counts) - 1)))
+    of_features, of_samples = numbers(dtype, outputs, features), numbers(dtype, outputs, samples)
+    out, factor = of_samples, of_features
+    if name == "correlate_entries":
+        out, factor = factor, out
+    entries = numbers(dtype, total)
+    room_n = np.full(kernels.BAND * (features + samples), np.nan, dtype)
+    return [*map(draw, (out, factor)), starts, columns, draw(entries), index_B, room_n]
 
 
 def moved(value, offset):
@@ -96,12 +117,26 @@ def test_equal_bits(name, data):
         returned = getattr(compiled, name)(*mine), getattr(numpy_kernels, name)(*theirs)
     assert bits(returned[0] or 0.0) == bits(returned[1] or 0.0)
     for i, (ours, plain) in enumerate(zip(mine, theirs, strict=True)):
-        overwritten = name == "adam" and i == 3
+        overwritten = (name == "adam" and i == 3) or (name.endswith("entries") and i == 6)
         assert overwritten or bits(ours) == bits(plain), i
 
 
 def a(*shape, dtype="float32"):
     return np.ones(shape, dtype)
+
+
+def sparse(**changed):
+    """Arguments of a sparse product of 3 outputs, 4 samples and 5 features."""
+    right = {
+        "out": a(3, 4),
+        "factor": a(3, 5),
+        "starts": np.array([0, 2, 3]),
+        "columns": np.array([0, 4, 1], np.intc),
+        "entries": a(3),
+        "index": np.array([0, 1, 1, 0]),
+        "room": a(64 * 9),
+    }
+    return [changed.get(name, value) for name, value in right.items()]
 
 
 BAD = {
@@ -126,10 +161,69 @@ BAD = {
     "gaps in rows": ("weighted_sum", [a(2), a(2, 4)[:, ::2], a(2)], ValueError, "contiguous"),
     "weights": ("weighted_sum", [a(3), a(2, 3), a(3)], ValueError, "every row has a weight"),
     "a short sum": ("weighted_sum", [a(2), a(2, 3), a(2)], ValueError, "as long as a row"),
-    "classes of floats": ("take_classes", [a(2, 2), a(2), a(2)], TypeError, "intp"),
+    "classes of floats": ("take_classes", [a(2, 2), a(2), a(2)], TypeError, "integers of 8"),
     "too few classes": ("take_classes", [a(2, 2), np.zeros(1, int), a(2)], ValueError, "a class"),
     "likelihoods": ("take_classes", [a(2, 2), np.zeros(2, int), a(3)], ValueError, "a likelihood"),
     "a class": ("take_classes", [a(2, 2), np.array([0, 2]), a(2)], IndexError, "class 2 of 2"),
+    "entries of another type": (
+        "project_entries",
+        sparse(entries=a(3, dtype="float64")),
+        TypeError,
+        "got format 'd'",
+    ),
+    "starts": ("project_entries", sparse(starts=a(3)), TypeError, "starts are integers of 8"),
+    "columns": (
+        "project_entries",
+        sparse(columns=np.array([0, 4, 1])),
+        TypeError,
+        "columns are integers",
+    ),
+    "indices": ("project_entries", sparse(index=a(4)), TypeError, "indices are integers"),
+    "outputs": ("project_entries", sparse(factor=a(2, 5)), ValueError, "a row for each output"),
+    "samples": ("project_entries", sparse(index=np.zeros(3, int)), ValueError, "has a column"),
+    "columns of entries": ("project_entries", sparse(entries=a(2)), ValueError, "has a column"),
+    "room": (
+        "correlate_entries",
+        sparse(out=a(3, 5), factor=a(3, 4), room=a(575)),
+        ValueError,
+        "room",
+    ),
+    "a row behind the last": (
+        "project_entries",
+        sparse(index=np.array([0, 1, 2, 0])),
+        IndexError,
+        "row 2 of 2",
+    ),
+    "a row before the first": (
+        "project_entries",
+        sparse(index=np.array([0, 1, -1, 0])),
+        IndexError,
+        "row -1 of 2",
+    ),
+    "starts behind the entries": (
+        "project_entries",
+        sparse(starts=np.array([0, 2, 4])),
+        ValueError,
+        "lie in the entries",
+    ),
+    "starts that fall": (
+        "project_entries",
+        sparse(starts=np.array([2, 0, 3])),
+        ValueError,
+        "lie in the entries",
+    ),
+    "a column": (
+        "project_entries",
+        sparse(columns=np.array([0, 5, 1], np.intc)),
+        IndexError,
+        "column 5 of 5",
+    ),
+    "a negative column": (
+        "correlate_entries",
+        sparse(out=a(3, 5), factor=a(3, 4), columns=np.array([0, -1, 1], np.intc)),
+        IndexError,
+        "column",
+    ),
     "below": ("take_classes", [a(2, 2), np.array([0, -1]), a(2)], IndexError, "class -1 of 2"),
 }
 
@@ -143,6 +237,21 @@ def test_what_cannot_be_taken_changes_nothing(case):
         getattr(compiled, name)(*args)
     for x, old in zip(args, before, strict=True):
         np.testing.assert_array_equal(x, old)
+
+
+@pytest.mark.parametrize("form", [kernels.form, numpy_kernels])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sparse_products_are_those_of_scipy(form, dtype):
+    rng = np.random.default_rng(0)
+    x = random_array((50, 300), density=0.1, format="csr", dtype=dtype, rng=rng)
+    index_B, room_n = rng.integers(50, size=30), np.empty(64 * 330, dtype)
+    csr = x.indptr.astype(np.intp), x.indices.astype(np.intc), x.data
+    weight_HF, delta_HB = (rng.normal(size=(100, n)).astype(dtype) for n in (300, 30))
+    out_HB, out_HF = (np.empty((100, n), dtype) for n in (30, 300))
+    form.project_entries(out_HB, weight_HF, *csr, index_B, room_n)
+    form.correlate_entries(out_HF, delta_HB, *csr, index_B, room_n)
+    np.testing.assert_allclose(out_HB, (x[index_B] @ weight_HF.T).T, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(out_HF, (x[index_B].T @ delta_HB.T).T, rtol=1e-5, atol=1e-5)
 
 
 @needs_compiled
@@ -182,6 +291,26 @@ def test_a_training_comes_to_the_same_bits_without_compiled_kernels(
         network.set_params(shards=shards, batch_size=40).fit(x, y)
         return network.run_.digest, network.loss_curve_
 
+    check_without_compiled(trained, monkeypatch)
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("hidden", [(30,), (300, 200)])
+def test_of_sparse_samples_too(dtype, hidden, monkeypatch):
+    x = random_array((90, 400), density=0.05, format="csr", dtype=dtype, rng=0)
+    y = np.arange(90) % 3
+
+    def trained():
+        network = MLPClassifier(hidden, max_iter=3, random_state=0, batch_size=40, shards=2)
+        network.fit(x, y)
+        return network.run_.digest, network.loss_curve_
+
+    assert check_without_compiled(trained, monkeypatch) >= {"project_entries", "correlate_entries"}
+
+
+def check_without_compiled(trained, monkeypatch):
+    """What a training calls comes to the same in NumPy's form; which kernels these are."""
     as_installed, called = trained(), set()
 
     def noted(name, *args):
@@ -192,3 +321,4 @@ def test_a_training_comes_to_the_same_bits_without_compiled_kernels(
         monkeypatch.setattr(kernels, name, partial(noted, name))
     assert trained() == as_installed
     assert called >= {"add_bias", "pull", "relu", "relu_backward", "subtract_max", "take_classes"}
+    return called

@@ -15,7 +15,7 @@ from phalanx.training.keeper import RULES
 
 
 def test_the_rules_have_this_number():
-    assert RULES == 10
+    assert RULES == 11
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,6 @@ def test_factors_make_these_panels_and_these_blocks():
     assert [panel.stop for panel in spec.regions] == [56_448, 119_168, 175_616, 235_146]
     assert [stop for _, stop in block_bounds(56_448, are_paired=False)] == [18_432, 37_888, 56_448]
     assert spec.factors.width == 64
+    sparse = factored(spec.plain, 256, 4, is_sparse=True)
+    assert sparse.regions == spec.regions
+    assert [factor.is_given for factor in sparse.factors.factors] == [True] + 5 * [False]

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from sklearn.base import clone
 
 from phalanx import MLPClassifier, MLPRegressor
@@ -24,14 +25,15 @@ COUNTS = [64, 64, 63, 60]
 def factors_of(groups, sizes=(40, 300, 260, 3), **settings):
     """Losses, and the factors of a batch, of shards that are computed in these groups."""
     plain = {"activation": "relu", "loss": "log_loss", "dtype_name": "float32", **settings}
-    weighted = plain.pop("weighted", False)
-    spec = FactoredMLP(sizes, **plain, batch_size=256, n_shards=4)
+    weighted, is_sparse = plain.pop("weighted", False), plain.pop("is_sparse", False)
+    spec = FactoredMLP(sizes, **plain, batch_size=256, n_shards=4, is_sparse=is_sparse)
     rng = np.random.default_rng(0)
     params_N = aligned_empty((spec.size,), spec.dtype)
     params_N[...] = rng.normal(0, 0.1, spec.size)
     x = rng.normal(size=(256, sizes[0])).astype(spec.dtype)
-    weight_B = rng.uniform(0.1, 3, len(x)).astype(spec.dtype) if weighted else None
-    samples = TableSamples.of(x, rng.integers(sizes[-1], size=len(x)), None, weight_B)
+    x = csr_matrix(np.where(x > 0.5, x, 0)) if is_sparse else x
+    weight_B = rng.uniform(0.1, 3, 256).astype(spec.dtype) if weighted else None
+    samples = TableSamples.of(x, rng.integers(sizes[-1], size=256), None, weight_B)
     flat_n = np.zeros(spec.factors.size, spec.dtype)
     batch, network, outcomes = spec.factors.views(flat_n), spec.build(params_N), {}
     for group in (run for shards in groups for run in spec.factors.runs(shards)):
@@ -75,6 +77,13 @@ def where_it_agrees(network, n_shards):
 def test_for_many_widths(sizes, weighted, monkeypatch):
     monkeypatch.setattr(FactoredNetwork, "_at_once", where_it_agrees)
     same(sizes, weighted=weighted)
+
+
+@pytest.mark.parametrize("sizes", [(5, 9, 7, 2), (784, 700, 500, 10), (40, 2)])
+@pytest.mark.parametrize("dtype_name", ["float32", "float64"])
+def test_of_sparse_samples(sizes, dtype_name, monkeypatch):
+    monkeypatch.setattr(FactoredNetwork, "_at_once", where_it_agrees)
+    same(sizes, dtype_name=dtype_name, is_sparse=True)
 
 
 def layout_of(sizes, batch_size):

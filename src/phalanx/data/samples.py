@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from phalanx.data.entries import Entries, parts_of
 from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.randomness import Key
 
@@ -63,8 +64,7 @@ class TableSamples:
     ) -> TableSamples:
         """Samples from a dense array or any SciPy sparse matrix, without a copy where possible."""
         if hasattr(x, "tocsr"):
-            csr = x.tocsr()
-            arrays = {ENTRIES: csr.data, COLUMNS: csr.indices, STARTS: csr.indptr}
+            arrays = dict(zip((STARTS, COLUMNS, ENTRIES), parts_of(x.tocsr()), strict=True))
         else:
             arrays = {ROWS: x}
         optional = {CLASSES: classes_B, TARGETS: target_BO, WEIGHTS: weight_B}
@@ -92,29 +92,31 @@ class Gatherer:
             samples.arrays.get(name) for name in (CLASSES, TARGETS, WEIGHTS)
         )
         self.n_features = samples.n_features
-        self.sparse: Any = None
-        if ROWS in self.arrays:
+        self.entries: Entries | None = None
+        if samples.is_dense:
             x = self.arrays[ROWS]
             self._flat = aligned_empty((max_rows * samples.n_features,), x.dtype)
             self._turned = aligned_empty((min(self._flat.size, FEW),), x.dtype)
             self._buffers: dict[int, tuple[Array, Array | None]] = {}
         else:
-            self.sparse = _csr(self.arrays, (samples.n_samples, samples.n_features))
+            starts, columns, entries = (self.arrays[name] for name in (STARTS, COLUMNS, ENTRIES))
+            self.entries = Entries(starts, columns, entries, samples.n_features)
 
     def rows(self, index_B: Array, key: Key | None = None) -> Rows:
         """The rows that `index_B` names, in its order; nothing about them is random."""
-        count, x_FB = len(index_B), None
-        if self.sparse is None:
-            x, x_FB = self._buffers.get(count) or self._buffers_of(count)
-            self.arrays[ROWS].take(index_B, axis=0, out=x, mode="clip")
-            if x_FB is not None:
-                x_FB[...] = x.T
-        else:
-            x = self.sparse[index_B]
+        if self.entries is not None:
+            return Rows(self.entries.rows(index_B), len(index_B), *self._targets(index_B))
+        count = len(index_B)
+        x, x_FB = self._buffers.get(count) or self._buffers_of(count)
+        self.arrays[ROWS].take(index_B, axis=0, out=x, mode="clip")
+        if x_FB is not None:
+            x_FB[...] = x.T
         return Rows(x, count, *self._targets(index_B), x_FB)
 
     def rows_into(self, x_BF: Array, index_B: Array) -> Rows:
         """As `rows`, but dense samples go into `x_BF`, which is the caller's."""
+        if self.entries is not None:
+            return self.rows(index_B)
         self.arrays[ROWS].take(index_B, axis=0, out=x_BF, mode="clip")
         return Rows(x_BF, len(index_B), *self._targets(index_B))
 
@@ -134,16 +136,9 @@ class Gatherer:
         return self._buffers[count]
 
 
-def _csr(arrays: dict[str, Any], shape: tuple[int, int]) -> Any:
-    from scipy.sparse import csr_matrix
-
-    parts = (arrays[ENTRIES], arrays[COLUMNS], arrays[STARTS])
-    return csr_matrix(parts, shape=shape, copy=False)
-
-
 @dataclass(slots=True)
 class Rows:
-    """Some samples: `x` [B, F] dense or CSR, targets feature-major, weights or None.
+    """Some samples: `x` [B, F], dense or `SparseRows`, targets feature-major, weights or None.
 
     x_FB: few samples once more, feature-major.
     """
@@ -162,11 +157,11 @@ class Rows:
         elif isinstance(self.x, np.ndarray):
             weight_HF.dot(self.x.T, out=out_HB)
         else:
-            out_HB[...] = (self.x @ weight_HF.T).T
+            self.x.project(weight_HF, out_HB)
 
     def correlate(self, delta_HB: Array, out_HF: Array) -> None:
         """out <- delta @ x"""
         if isinstance(self.x, np.ndarray):
             delta_HB.dot(self.x, out=out_HF)
         else:
-            out_HF[...] = (self.x.T @ delta_HB.T).T
+            self.x.correlate(delta_HB, out_HF)

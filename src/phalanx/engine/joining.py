@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from phalanx.data.entries import Entries, SparseRows
 from phalanx.engine.recipe import Bench, Recipe, Scale
 from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.factors import FactorLayout
@@ -53,5 +54,16 @@ def _bytes(
     stretches: Sequence[tuple[int, int]],
     scale: Scale,
 ) -> bytes:
-    made = (Recipe(bench, batch, n_shards, *ends).make(scale).tobytes() for ends in stretches)
+    given = _nothing_given(bench, n_shards)
+    made = (
+        Recipe(bench, batch, n_shards, *ends).make(scale, given).tobytes() for ends in stretches
+    )
     return b"".join(made)
+
+
+def _nothing_given(bench: Bench, n_shards: int) -> SparseRows:
+    """Samples without entries: each element of a sparse product is added up by itself anyhow."""
+    nobody = np.zeros(bench.layout.width * n_shards, np.intp)
+    starts, columns = np.zeros(2, np.intp), np.empty(0, np.intc)
+    n_features = max(factor.size for factor in bench.layout.factors)
+    return Entries(starts, columns, bench.grad_n[:0], n_features).rows(nobody)

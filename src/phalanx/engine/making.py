@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from phalanx.arena import Arena
+from phalanx.data.entries import Entries, SparseRows
 from phalanx.data.samples import Samples
 from phalanx.engine.factors import Factors
 from phalanx.engine.post import Post
@@ -15,6 +16,7 @@ from phalanx.engine.slots import Slots
 from phalanx.models.base import FactoredModel, JoinedModel, Model
 from phalanx.models.local import LocalModel
 from phalanx.pure.arrays import Array
+from phalanx.pure.factors import outwards
 from phalanx.pure.layout import Kind
 from phalanx.pure.randomness import Key
 from phalanx.pure.rounding import EXACT
@@ -37,6 +39,9 @@ class Maker(Protocol):
 
     def make(self, group: Sequence[int], batch: Batch) -> Sequence[Sequence[float]]:
         """Leave what a group's shards leave; their losses, weights and measures."""
+
+    def given(self, batch: Batch) -> SparseRows | None:
+        """The samples of all columns, if they are a factor that nobody leaves."""
 
 
 class Slotted:
@@ -65,6 +70,9 @@ class Slotted:
         for trained in self._rounded:
             self._rounding.apply(grad_N[trained])
         return [outcome]
+
+    def given(self, batch: Batch) -> None:
+        return None
 
 
 def _read(s: int, batch: Batch, post: Post, gatherer: Any) -> tuple[Any, Key]:
@@ -95,6 +103,9 @@ class Columns:
         (s,) = group
         rows, key = _read(s, batch, self._post, self._gatherer)
         return [self._model.leave(rows, self._columns(s), batch.bounds[-1][1], key)]
+
+    def given(self, batch: Batch) -> None:
+        return None
 
     def _columns(self, s: int) -> list[Array]:
         """Those of a shard, where I am to leave them."""
@@ -145,6 +156,13 @@ class SideBySide:
         keys = [Key(self._seed, post.moment.updates, s) for s in group]
         counts = [bounds[s][1] - bounds[s][0] for s in group]
         return self._model.leave_all(rows, factors, group, counts, bounds[-1][1], keys)
+
+    def given(self, batch: Batch) -> SparseRows | None:
+        entries: Entries | None = self._gatherer.entries
+        if entries is None:
+            return None
+        in_order = outwards(len(batch.bounds))
+        return entries.rows(batch.samples_B.take(self._filling(in_order, batch.bounds)))
 
     def _filling(self, group: Sequence[int], bounds: Sequence[tuple[int, int]]) -> Array:
         """The place in the batch of which a sample goes into each column: behind the last one of a

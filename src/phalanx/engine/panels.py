@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from phalanx.arena import Arena
+from phalanx.data.entries import SparseRows
 from phalanx.engine.factors import Factors
 from phalanx.engine.joining import may_join
 from phalanx.engine.post import Post
@@ -40,16 +41,20 @@ class Panels:
         self._last: tuple[Any, ...] = ()  # what the last step's factors and scale follow from
 
     def begin(
-        self, doers: Sequence[int] | None, counts: Sequence[int], weights: list[float]
+        self,
+        doers: Sequence[int] | None,
+        counts: Sequence[int],
+        weights: list[float],
+        given: SparseRows | None = None,
     ) -> None:
         """A step's shards are done: by whom, or by their owners if None, of how many rows and of
-        which weights."""
+        which weights. given: the samples of all columns, if they are not among the factors."""
         owners = self.post.share.owners
         if doers is not None or self._last != (counts, weights):  # as in next to no step
             self._batch = self._factors.whole(doers or owners, owners)
             self._scale = self._scale_of(counts, weights)
             self._last = () if doers is not None else (counts, weights)
-        self._n_shards = len(counts)
+        self._n_shards, self._given = len(counts), given
 
     def _scale_of(self, counts: Sequence[int], weights: list[float]) -> Scale:
         """By what to multiply each sample's part: one number, where it is the same for all shards,
@@ -66,7 +71,7 @@ class Panels:
         start, stop = block[:2]
         if not self._is_made(start):
             recipe = self._recipe(block)
-            recipe.make(self._scale)
+            recipe.make(self._scale, self._given)
             self._made = self.post.tick, recipe
         assert self._made is not None
         recipe = self._made[1]

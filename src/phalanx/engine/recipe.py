@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from phalanx.data.entries import SparseRows
 from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.factors import FactorLayout, Piece, outwards
 
@@ -20,7 +21,7 @@ class Bench:
         columns = layout.width * layout.n_shards
         self.layout = layout
         self.grad_n = aligned_empty((largest,), dtype)
-        self.scaled_n = aligned_empty((columns * max(f.size for f in layout.factors),), dtype)
+        self.scaled_n = aligned_empty((columns * max(f.n_left for f in layout.factors),), dtype)
         self.ones_C = np.ones(columns, dtype)
 
 
@@ -37,28 +38,34 @@ class Recipe:
         self._parts = [self._part(piece, bench, columns) for piece in pieces]
         self._gaps = self._gaps_between(pieces)
 
-    def make(self, scale: Scale) -> Array:
+    def make(self, scale: Scale, given: SparseRows | None = None) -> Array:
         """The gradient, in the bench's memory; each sample's part of it times `scale`, one number
-        or one of each column [C]."""
+        or one of each column [C]. given: the factor that nobody leaves, if there is one."""
         is_scaled = isinstance(scale, np.ndarray) or scale != 1
         for left, scaled, right, grad in self._parts:
             if is_scaled:
-                np.multiply(left, scale, out=scaled)
-            np.dot(scaled if is_scaled else left, right, out=grad)
+                left = np.multiply(left, scale, out=scaled)
+            if right is not None:
+                np.dot(left, right, out=grad)
+            elif given is not None:
+                given.correlate(left, grad)
         for gap_n in self._gaps:
             gap_n[...] = 0
         return self.grad_n
 
     def _part(self, piece: Piece, bench: Bench, columns: slice) -> _Part:
-        product, batch = piece.product, self.batch
+        product, batch, factors = piece.product, self.batch, bench.layout.factors
         left = batch[product.left][piece.first : piece.last, columns]
-        right = bench.ones_C[columns]
+        right: Array | None = bench.ones_C[columns]
         if product.right is not None:
-            right = batch[product.right][:, columns].T
+            is_given = factors[product.right].is_given
+            right = None if is_given else batch[product.right][:, columns].T
         grad_n = self.grad_n[piece.start - self.start : piece.stop - self.start]
-        order: Any = "F" if bench.layout.factors[product.left].is_by_sample else "C"
+        order: Any = "F" if factors[product.left].is_by_sample else "C"
         scaled = bench.scaled_n[: left.size].reshape(left.shape, order=order)
-        return _Part(left, scaled, right, grad_n.reshape(len(left), *right.shape[1:]))
+        return _Part(
+            left, scaled, right, grad_n.reshape(len(left), *bench.layout.shape(product)[1:])
+        )
 
     def _gaps_between(self, pieces: Sequence[Piece]) -> list[Array]:
         """What of the elements is no array's: some arrays are filled up to a cache line."""
@@ -68,9 +75,9 @@ class Recipe:
 
 
 class _Part(NamedTuple):
-    """A piece of the gradient: a factor times another, or times ones."""
+    """A piece of the gradient: a factor times another, or times ones, or times what is given."""
 
     left: Array
     scaled: Array
-    right: Array
+    right: Array | None
     grad: Array

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from phalanx.arena import Arena
+from phalanx.data.entries import SparseRows
 from phalanx.data.samples import Samples
 from phalanx.engine.ledger import Ledger
 from phalanx.engine.making import Batch, maker_of
@@ -95,6 +96,10 @@ class Shards:
             return self._help()
         fence()
         return None if share.is_whole else share.heirs[: self.live]
+
+    def given(self) -> SparseRows | None:
+        """The samples of this step, if they are a factor that nobody leaves."""
+        return self._maker.given(self.batch)
 
     def outcomes(self, doers: Sequence[int]) -> list[list[float]]:
         """By shard: the losses, the weights, and each of the measures."""

@@ -136,8 +136,8 @@ def stochastic_job(
     one_epoch: bool,
 ) -> Job:
     """A training by batches."""
-    if training.is_dense and _takes_factors(params):
-        spec = factored(spec, plan.batch_size, plan.n_shards)
+    if _takes_factors(params):
+        spec = factored(spec, plan.batch_size, plan.n_shards, not training.is_dense)
     job = _job(
         params,
         spec,

@@ -30,10 +30,18 @@ FEW = 2**22  # elements; so many factors are worth what they save, whatever a gr
 
 
 class Factor(NamedTuple):
-    """size: its numbers of a sample. is_by_sample: whether these lie side by side in memory."""
+    """size: its numbers of a sample. is_by_sample: whether these lie side by side in memory.
+    is_given: whether it is the samples, and these are sparse: whoever multiplies by them reads them
+    where they lie, so nobody leaves them."""
 
     size: int
     is_by_sample: bool = False
+    is_given: bool = False
+
+    @property
+    def n_left(self) -> int:
+        """What of a sample is left."""
+        return 0 if self.is_given else self.size
 
 
 class Product(NamedTuple):
@@ -79,7 +87,7 @@ class FactorLayout:
     @cached_property
     def parcel_size(self) -> int:
         """Elements of a shard's factors by themselves."""
-        return self.width * sum(factor.size for factor in self.factors)
+        return self.width * sum(factor.n_left for factor in self.factors)
 
     @cached_property
     def size(self) -> int:
@@ -87,16 +95,16 @@ class FactorLayout:
         return self.parcel_size * self.n_shards
 
     def views(self, flat_n: Array) -> list[Array]:
-        """The factors as views [size of the factor, C] into `flat_n` [size]."""
+        """The factors as views [size of the factor, C] into `flat_n` [size]; one that is given has
+        no columns."""
         columns = self.width * self.n_shards
-        ends = [0, *accumulate(factor.size * columns for factor in self.factors)]
+        ends = [0, *accumulate(factor.n_left * columns for factor in self.factors)]
+        parts = [flat_n[start:stop] for start, stop in pairwise(ends)]
         return [
-            flat_n[start:stop].reshape(columns, size).T
-            if is_by_sample
-            else flat_n[start:stop].reshape(size, columns)
-            for (size, is_by_sample), (start, stop) in zip(
-                self.factors, pairwise(ends), strict=True
-            )
+            part_n.reshape(-1, factor.size).T
+            if factor.is_by_sample
+            else part_n.reshape(factor.size, -1)
+            for part_n, factor in zip(parts, self.factors, strict=True)
         ]
 
     def columns(self, shards: Sequence[int]) -> slice:
@@ -169,7 +177,7 @@ def factors_pay(layout: FactorLayout, n_parameters: int, fewest: int) -> bool:
     fewest: parameters from which on it pays; gradients of fewer are sooner made by each shard than
     by all together.
     """
-    factors = layout.batch_size * sum(factor.size for factor in layout.factors)
+    factors = layout.batch_size * sum(factor.n_left for factor in layout.factors)
     return n_parameters >= fewest and factors <= max(layout.n_shards * n_parameters, FEW)
 
 

@@ -26,16 +26,18 @@ FEWEST = 32_768  # parameters of which factors pay, measured with one and two wo
 
 @dataclass(frozen=True)
 class FactoredMLP(MLPSpec):
-    """batch_size: rows of a batch, at most, in so many shards."""
+    """batch_size: rows of a batch, at most, in so many shards. is_sparse: whether its samples are
+    sparse, and not left."""
 
     batch_size: int = 1
     n_shards: int = 1
+    is_sparse: bool = False
 
     @cached_property
     def factors(self) -> FactorLayout:
         """Of each layer its inputs and its deltas; the samples lie as they come."""
         sizes = [size for pair in pairwise(self.sizes) for size in pair]
-        factors = [Factor(size, is_by_sample=i == 0) for i, size in enumerate(sizes)]
+        factors = [Factor(sizes[0], True, self.is_sparse), *map(Factor, sizes[1:])]
         n_layers, starts = len(self.sizes) - 1, [start for start, _ in self.layout.bounds]
         weights = [Product(starts[i], 2 * i + 1, 2 * i) for i in range(n_layers)]
         biases = [Product(starts[n_layers + i], 2 * i + 1) for i in range(n_layers)]
@@ -55,13 +57,13 @@ class FactoredMLP(MLPSpec):
         return FactoredNetwork(self, params_N)
 
 
-def factored(spec: MLPSpec, batch_size: int, n_shards: int) -> MLPSpec:
+def factored(spec: MLPSpec, batch_size: int, n_shards: int, is_sparse: bool = False) -> MLPSpec:
     """The description of the network that leaves factors, or itself where they do not pay.
 
-    For dense samples, and a mean or a sum over the shards.
+    For a mean or a sum over the shards.
     """
     plain = spec.sizes, spec.activation, spec.loss, spec.dtype_name, spec.dropout
-    made = FactoredMLP(*plain, batch_size=batch_size, n_shards=n_shards)
+    made = FactoredMLP(*plain, batch_size, n_shards, is_sparse)
     return made if factors_pay(made.factors, spec.n_parameters, FEWEST) else spec
 
 

@@ -45,6 +45,7 @@ class Pass:
         parts = [slice(at, at + step) for at in range(0, n_columns, step)]
         self._forward = _parted([x_FC, *hidden], self.layers, parts)
         self._back = _parted(self.deltas[1:], self.deltas[:-1], parts)
+        self._is_given = layout.factors[0].is_given
         self._shares: dict[tuple[int, ...], Array] = {}
 
     def _take(self, shape: tuple[int, ...]) -> Array:
@@ -55,18 +56,24 @@ class Pass:
     def compute(
         self, rows: Rows, counts: Sequence[int], n_rows: int, keys: Sequence[Key]
     ) -> list[tuple[float, float]]:
-        """See models/base.py: JoinedModel.leave_all; the samples lie in `x_CF`."""
+        """See models/base.py: JoinedModel.leave_all; the samples lie in `x_CF`, unless they are
+        given."""
         network, masks = self.network, self._masks(counts, keys)
         for i, weight in enumerate(network.weights):
-            for below, layer in self._forward[i]:
-                np.matmul(weight, below, out=layer)
+            if i == 0 and self._is_given:
+                rows.project(weight, self.layers[0])
+            else:
+                self._multiply(weight, self._forward[i])
             network.activate(i, self, masks)
         outcomes = self._judge(rows, counts, n_rows)
         for i in range(len(network.weights) - 1, 0, -1):
-            for delta, below in self._back[i - 1]:
-                np.matmul(network.weights[i].T, delta, out=below)
+            self._multiply(network.weights[i].T, self._back[i - 1])
             network.differentiate(i - 1, self, masks)
         return outcomes
+
+    def _multiply(self, weight: Array, parts: list[tuple[Array, Array]]) -> None:
+        for below, layer in parts:
+            np.matmul(weight, below, out=layer)
 
     def _judge(self, rows: Rows, counts: Sequence[int], n_rows: int) -> list[tuple[float, float]]:
         """Of each shard the sums of losses and of weights; and the deltas of the last layer."""

@@ -15,7 +15,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from phalanx.data.samples import Rows
+from phalanx.data.samples import (
+    CLASSES,
+    COLUMNS,
+    ENTRIES,
+    ROWS,
+    STARTS,
+    TARGETS,
+    TableSamples,
+)
 from phalanx.models.mlp.network import MLPSpec, Network
 from phalanx.models.mlp.passing import Pass, room_for
 from phalanx.pure.arrays import Array, aligned_empty
@@ -57,34 +65,34 @@ class _Trial:
         self.network, self.layout, self.shards = Network(spec, params_N), layout, outwards(n_shards)
         self.room = room_for(spec, layout)
         count = n_shards * layout.width
-        x_CF = rng.random((count, spec.sizes[0]), spec.dtype.type) - spec.dtype.type(0.5)
-        target_OC = rng.integers(2, size=(spec.n_outputs, count)).astype(spec.dtype)
-        self.rows = Rows(x_CF, count, rng.integers(spec.n_outputs, size=count), target_OC)
+        of_x = _sparse if layout.factors[0].is_given else _dense
+        arrays = of_x(count, spec, rng)
+        arrays[CLASSES] = rng.integers(spec.n_outputs, size=count)
+        arrays[TARGETS] = rng.integers(2, size=(count, spec.n_outputs)).astype(spec.dtype)
+        self.samples = TableSamples(arrays, count, spec.sizes[0])
 
     def one_by_one(self) -> list[bytes]:
         batch, outcomes, width = self._batch(), [], self.layout.width
         for i, s in enumerate(self.shards):
-            mine = slice(i * width, (i + 1) * width)
-            target_OC = np.ascontiguousarray(self.rows.target_OB[:, mine])
-            rows = Rows(self.rows.x[mine], width, self.rows.classes_B[mine], target_OC)
-            outcomes += self._pass(rows, batch, [s], 1)
+            mine = np.arange(i * width, (i + 1) * width)
+            outcomes += self._pass(mine, batch, [s], 1)
         return _bytes(batch, outcomes)
 
     def joined(self, at_once: int) -> list[bytes]:
-        batch = self._batch()
-        return _bytes(batch, self._pass(self.rows, batch, self.shards, at_once))
+        batch, everything = self._batch(), np.arange(self.samples.n_samples)
+        return _bytes(batch, self._pass(everything, batch, self.shards, at_once))
 
     def _pass(
-        self, rows: Rows, batch: list[Array], shards: Sequence[int], at_once: int
+        self, index_C: Array, batch: list[Array], shards: Sequence[int], at_once: int
     ) -> list[tuple[float, float]]:
         through = Pass(self.network, batch, self.layout, shards, at_once, self.room)
-        through.x_CF[...] = rows.x
+        rows = self.samples.gatherer(0).rows_into(through.x_CF, index_C)
         keys = [Key(0, 0, s) for s in shards]
         return through.compute(rows, [self.layout.width] * len(shards), 1, keys)
 
     def _batch(self) -> list[Array]:
         """Room for a batch's factors."""
-        flat_n = aligned_empty((self.layout.size,), self.rows.x.dtype)
+        flat_n = aligned_empty((self.layout.size,), self.network.spec.dtype)
         flat_n[...] = 0
         return self.layout.views(flat_n)
 
@@ -92,3 +100,15 @@ class _Trial:
 def _bytes(batch: list[Array], outcomes: list[tuple[float, float]]) -> list[bytes]:
     """To be compared."""
     return [repr(outcomes).encode(), *(factor.tobytes() for factor in batch)]
+
+
+def _dense(count: int, spec: MLPSpec, rng: np.random.Generator) -> dict[str, Array]:
+    """Random samples."""
+    return {ROWS: rng.random((count, spec.sizes[0]), spec.dtype.type) - spec.dtype.type(0.5)}
+
+
+def _sparse(count: int, spec: MLPSpec, rng: np.random.Generator) -> dict[str, Array]:
+    """Random samples of one entry each."""
+    columns = rng.integers(spec.sizes[0], size=count, dtype=np.intc)
+    entries = rng.random(count, spec.dtype.type) * spec.dtype.type(9)
+    return {STARTS: np.arange(count + 1), COLUMNS: columns, ENTRIES: entries}

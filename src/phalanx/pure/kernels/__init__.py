@@ -11,10 +11,13 @@ except ImportError:
 
 IS_COMPILED = form.__name__.endswith(".compiled")
 
+BAND = 64  # outputs that a sparse product works on at a time
 add_bias = form.add_bias
 add_scaled = form.add_scaled
 adam = form.adam
+correlate_entries = form.correlate_entries
 divide_by_sum = form.divide_by_sum
+project_entries = form.project_entries
 pull = form.pull
 relu = form.relu
 relu_backward = form.relu_backward

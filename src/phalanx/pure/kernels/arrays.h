@@ -4,7 +4,7 @@
  * are to be taken before arrays: to convert one may run the caller's code, which could free memory.
  */
 
-#define MOST 4 /* arrays of a call, at most */
+#define MOST 7 /* arrays of a call, at most */
 
 typedef Py_ssize_t Size;
 

@@ -24,6 +24,8 @@
 
 #define TILE 1024 /* columns that are worked on at a time */
 #define LANES 64  /* as in numpy_kernels.py: what `pull` returns depends on it */
+#define BAND 64   /* outputs that a sparse product works on at a time: as in __init__.py */
+#define WIDE 64   /* bytes of a vector */
 
 /* Of each loop one version for each width of vectors; which one is taken, the loader finds out. */
 #if defined(__x86_64__) && defined(__GLIBC__)
@@ -32,16 +34,36 @@
 #define VECTORISED
 #endif
 
+#if defined(__GNUC__) && !defined(__clang__)
+#define CAN_SHUFFLE 1
+#else
+#define CAN_SHUFFLE 0
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+/* Some rows of sparse samples: row b has the entries starts[index[b]] up to those of the next row,
+ * of type T, each of its column. */
+typedef struct {
+    const Size *starts;
+    const int *columns;
+    const void *entries;
+    const Size *index;
+    Size count;
+} Entries;
+
 #define T float
+#define I int
 #define OF(name) name##_float
 #define SQRT sqrtf
 #define ABS fabsf
 #include "loops.h"
 #undef T
+#undef I
 #undef OF
 #undef SQRT
 #undef ABS
 #define T double
+#define I long long
 #define OF(name) name##_double
 #define SQRT sqrt
 #define ABS fabs
@@ -169,12 +191,13 @@ DOOR(divide_by_sum)
     return none_after(&at);
 }
 
-static int are_indices(const Py_buffer *view)
+static int is_of(const Py_buffer *view, size_t size, const char *what)
 {
     const char *format = view->format;
-    int fits = view->itemsize == sizeof(Size) && strlen(format) == 1 && strchr("ilqn", *format);
+    int fits = view->itemsize == (Size)size && strlen(format) == 1 && strchr("ilqn", *format);
     if (!fits)
-        PyErr_Format(PyExc_TypeError, "classes are of numpy.intp; got format '%s'", format);
+        PyErr_Format(PyExc_TypeError, "%s are integers of %zd bytes; got format '%s'", what,
+                     (Size)size, format);
     return fits;
 }
 
@@ -194,7 +217,7 @@ DOOR(take_classes)
     enum { PREDICTIONS, LIKELIHOODS, CLASSES }; /* classes are the last: they have another type */
     if (counted(n_args, 3) && take(&at, args[0], CHANGE) && take(&at, args[2], CHANGE) &&
         hold(&at, args[1], READ) && is_matrix(&at, PREDICTIONS) &&
-        are_indices(&at.views[CLASSES]) &&
+        is_of(&at.views[CLASSES], sizeof(Size), "classes") &&
         expect(length(&at, CLASSES) == width(&at, PREDICTIONS), "every column has a class") &&
         expect(length(&at, LIKELIHOODS) == width(&at, PREDICTIONS),
                "every column has a likelihood") &&
@@ -204,13 +227,83 @@ DOOR(take_classes)
     return none_after(&at);
 }
 
+enum { OUT, FACTOR, ENTRIES, ROOM, STARTS, COLUMNS, INDEX }; /* of a sparse product */
+
+/* Whether rows and columns of all entries are there; reads what will be read. */
+static int are_there(const Entries *at, Size n_rows, Size n_entries, Size n_columns)
+{
+    for (Size b = 0; b < at->count; b++) {
+        Size row = at->index[b];
+        if (row < 0 || row >= n_rows) {
+            PyErr_Format(PyExc_IndexError, "row %zd of %zd", row, n_rows);
+            return 0;
+        }
+        Size start = at->starts[row], stop = at->starts[row + 1];
+        unsigned most = 0; /* a negative column is a large one */
+        if (!expect(0 <= start && start <= stop && stop <= n_entries, "rows lie in the entries"))
+            return 0;
+        for (Size e = start; e < stop; e++)
+            most = (unsigned)at->columns[e] > most ? (unsigned)at->columns[e] : most;
+        if (start < stop && most >= n_columns) {
+            PyErr_Format(PyExc_IndexError, "column %u of %zd", most, n_columns);
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* Takes (out, factor, starts, columns, entries, index, room); width_of: which one has a column for
+ * each feature, while the other one has one for each sample. */
+static int take_sparse(Arrays *at, PyObject *const *args, Entries *found, int width_of)
+{
+    if (!take(at, args[0], CHANGE_ROWS) || !take(at, args[1], READ_ROWS) ||
+        !take(at, args[4], READ) || !take(at, args[6], CHANGE) || !hold(at, args[2], READ) ||
+        !hold(at, args[3], READ) || !hold(at, args[5], READ) ||
+        !is_of(&at->views[STARTS], sizeof(Size), "starts") ||
+        !is_of(&at->views[COLUMNS], sizeof(int), "columns") ||
+        !is_of(&at->views[INDEX], sizeof(Size), "indices"))
+        return 0;
+    *found = (Entries){memory(at, STARTS), memory(at, COLUMNS), memory(at, ENTRIES),
+                       memory(at, INDEX), length(at, INDEX)};
+    Size features = width(at, width_of);
+    return has_rows(at, OUT) && has_rows(at, FACTOR) &&
+           expect(height(at, OUT) == height(at, FACTOR), "both have a row for each output") &&
+           expect(width(at, OUT + FACTOR - width_of) == found->count,
+                  "every sample has a column") &&
+           expect(length(at, ENTRIES) == length(at, COLUMNS), "every entry has a column") &&
+           expect(length(at, ROOM) >= BAND * (features + found->count), "there is room") &&
+           are_there(found, length(at, STARTS) - 1, length(at, ENTRIES), features);
+}
+
+DOOR(project_entries)
+{
+    Arrays at = {.count = 0};
+    Entries entries;
+    if (counted(n_args, 7) && take_sparse(&at, args, &entries, FACTOR))
+        RUN(&at, project_entries, memory(&at, OUT), stride(&at, OUT), memory(&at, FACTOR),
+            stride(&at, FACTOR), height(&at, OUT), width(&at, FACTOR), entries, memory(&at, ROOM));
+    return none_after(&at);
+}
+
+DOOR(correlate_entries)
+{
+    Arrays at = {.count = 0};
+    Entries entries;
+    if (counted(n_args, 7) && take_sparse(&at, args, &entries, OUT))
+        RUN(&at, correlate_entries, memory(&at, OUT), stride(&at, OUT), memory(&at, FACTOR),
+            stride(&at, FACTOR), height(&at, OUT), width(&at, OUT), entries, memory(&at, ROOM));
+    return none_after(&at);
+}
+
 #define NAMED(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
 
 static PyMethodDef doors[] = {
     NAMED(add_bias),
     NAMED(add_scaled),
     NAMED(adam),
+    NAMED(correlate_entries),
     NAMED(divide_by_sum),
+    NAMED(project_entries),
     NAMED(pull),
     NAMED(relu),
     NAMED(relu_backward),

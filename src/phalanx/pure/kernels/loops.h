@@ -145,3 +145,120 @@ static void OF(take_classes)(T *restrict predictions, const Size *restrict class
         *at = *at - 1;
     }
 }
+
+typedef T OF(Vector) __attribute__((vector_size(WIDE), aligned(sizeof(T)), may_alias));
+typedef I OF(Places) __attribute__((vector_size(WIDE)));
+enum { OF(LENGTH) = WIDE / sizeof(T) }; /* of a vector */
+
+#if CAN_SHUFFLE
+/* Of each pair of vectors `apart` from each other, the first one's lanes that have this bit and the
+ * second one's that have not change places. */
+INLINE void OF(swap)(OF(Vector) *at, const int apart)
+{
+    OF(Places) lane = {0};
+    for (int j = 0; j < OF(LENGTH); j++)
+        lane[j] = j;
+    OF(Places) stays = (lane & apart) == 0, other = lane + OF(LENGTH);
+    for (int k = 0; k < OF(LENGTH); k++)
+        if (!(k & apart)) {
+            OF(Vector) first = at[k], second = at[k + apart];
+            at[k] = __builtin_shuffle(first, second, (stays & lane) | (~stays & (other - apart)));
+            at[k + apart] =
+                __builtin_shuffle(first, second, (stays & (lane + apart)) | (~stays & other));
+        }
+}
+
+/* into[j][i] <- from[i][j], of as many rows and columns as a vector is long. */
+INLINE void OF(turn_square)(T *restrict into, Size its_stride, const T *restrict from, Size stride)
+{
+    OF(Vector) at[OF(LENGTH)];
+    for (int i = 0; i < OF(LENGTH); i++)
+        at[i] = *(const OF(Vector) *)(from + i * stride);
+    OF(swap)(at, 1);
+    OF(swap)(at, 2);
+    OF(swap)(at, 4);
+    if (OF(LENGTH) > 8)
+        OF(swap)(at, OF(LENGTH) / 2);
+    for (int j = 0; j < OF(LENGTH); j++)
+        *(OF(Vector) *)(into + j * its_stride) = at[j];
+}
+#else
+INLINE void OF(turn_square)(T *restrict into, Size its_stride, const T *restrict from, Size stride)
+{
+    for (int i = 0; i < OF(LENGTH); i++)
+        for (int j = 0; j < OF(LENGTH); j++)
+            into[j * its_stride + i] = from[i * stride + j];
+}
+#endif
+
+/* into[j][i] <- from[i][j] */
+VECTORISED static void OF(turn)(T *restrict into, Size its_stride, const T *restrict from,
+                                Size stride, Size height, Size width)
+{
+    const int length = OF(LENGTH);
+    Size whole = height - height % length, across = width - width % length;
+    for (Size j = 0; j < across; j += length) {
+        for (Size i = 0; i < whole; i += length)
+            OF(turn_square)(into + j * its_stride + i, its_stride, from + i * stride + j, stride);
+        for (Size i = whole; i < height; i++)
+            for (Size k = j; k < j + length; k++)
+                into[k * its_stride + i] = from[i * stride + k];
+    }
+    for (Size j = across; j < width; j++)
+        for (Size i = 0; i < height; i++)
+            into[j * its_stride + i] = from[i * stride + j];
+}
+
+/* Sparse products, of BAND outputs at a time: what they have of one feature is turned to lie side by
+ * side, so that vectors take it. Each sum is added up in the order of the entries. room: BAND times
+ * (features + samples). */
+enum { OF(PARTS) = BAND * sizeof(T) / WIDE };
+
+VECTORISED static void OF(project_entries)(T *restrict out, Size its_stride, const T *weights,
+                                           Size stride, Size height, Size width, Entries at,
+                                           T *restrict room)
+{
+    const T *entries = at.entries;
+    T *sums = room + width * BAND;
+    for (Size band = 0; band < height; band += BAND) {
+        Size n = height - band < BAND ? height - band : BAND;
+        if (n < BAND)
+            memset(room, 0, width * BAND * sizeof(T));
+        OF(turn)(room, BAND, weights + band * stride, stride, n, width);
+        for (Size b = 0; b < at.count; b++) {
+            OF(Vector) sum[OF(PARTS)] = {{0}}, *into = (OF(Vector) *)(sums + b * BAND);
+            for (Size e = at.starts[at.index[b]]; e < at.starts[at.index[b] + 1]; e++) {
+                const OF(Vector) *row = (const OF(Vector) *)(room + (Size)at.columns[e] * BAND);
+                for (int part = 0; part < OF(PARTS); part++)
+                    sum[part] = sum[part] + entries[e] * row[part];
+            }
+            for (int part = 0; part < OF(PARTS); part++)
+                into[part] = sum[part];
+        }
+        OF(turn)(out + band * its_stride, its_stride, sums, BAND, at.count, n);
+    }
+}
+
+VECTORISED static void OF(correlate_entries)(T *restrict out, Size its_stride, const T *deltas,
+                                             Size stride, Size height, Size width, Entries at,
+                                             T *restrict room)
+{
+    const T *entries = at.entries;
+    T *turned = room + width * BAND;
+    for (Size band = 0; band < height; band += BAND) {
+        Size n = height - band < BAND ? height - band : BAND;
+        memset(room, 0, (width + at.count) * BAND * sizeof(T));
+        OF(turn)(turned, BAND, deltas + band * stride, stride, n, at.count);
+        for (Size b = 0; b < at.count; b++) {
+            OF(Vector) delta[OF(PARTS)];
+            for (int part = 0; part < OF(PARTS); part++)
+                delta[part] = ((const OF(Vector) *)(turned + b * BAND))[part];
+            for (Size e = at.starts[at.index[b]]; e < at.starts[at.index[b] + 1]; e++) {
+                OF(Vector) *row = (OF(Vector) *)(room + (Size)at.columns[e] * BAND);
+                for (int part = 0; part < OF(PARTS); part++)
+                    row[part] = row[part] + entries[e] * delta[part];
+            }
+        }
+        OF(turn)(out + band * its_stride, its_stride, room, BAND, width, n);
+    }
+}

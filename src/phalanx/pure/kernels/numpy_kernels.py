@@ -1,10 +1,10 @@
 """The kernels in NumPy: what each comes to, to the bit.
 
 compiled.c has them once more, in one pass over memory each. All arrays of a call are of float32 or
-of float64, and none overlaps another; vectors are contiguous, and so is each row of a matrix, while
-the rows may lie apart where that is said. Numbers are Python's, and are rounded to that type first.
-Every product is rounded before it is added to anything, and what is summed is added in the order of
-its rows; so both forms agree on every processor.
+of float64, but for indices, and none overlaps another; vectors are contiguous, and so is each row
+of a matrix, while the rows may lie apart where that is said. Numbers are Python's, and are rounded
+to that type first. Every product is rounded before it is added to anything, and what is summed is
+added in the order of its rows; so both forms agree on every processor.
 """
 
 from __future__ import annotations
@@ -114,6 +114,53 @@ def take_classes(predictions_OB: Array, class_B: Array, likelihood_B: Array) -> 
     own = class_B, np.arange(len(class_B))
     likelihood_B[...] = predictions_OB[own]
     predictions_OB[own] -= 1
+
+
+def project_entries(
+    out_HB: Array,
+    weight_HF: Array,
+    starts: Array,
+    columns: Array,
+    entries: Array,
+    index_B: Array,
+    room_n: Array,
+) -> None:
+    """out <- the product of weights and sparse samples, of which row `index_B` is wanted: each sum
+    is added up from 0 in the order of its entries. Rows of `out` and of the weights may lie apart.
+
+    starts, index_B: of numpy.intp; columns: of numpy.intc. room: at least BAND (see __init__.py)
+    times F + B elements, which are overwritten.
+    """
+    sample_E, at_E = _entries_of(starts, index_B)
+    sums_BH = np.zeros(out_HB.shape[::-1], out_HB.dtype)
+    terms_EH = entries[at_E, np.newaxis] * weight_HF.T[columns[at_E]]
+    np.add.at(sums_BH, sample_E, terms_EH)
+    out_HB[...] = sums_BH.T
+
+
+def correlate_entries(
+    out_HF: Array,
+    delta_HB: Array,
+    starts: Array,
+    columns: Array,
+    entries: Array,
+    index_B: Array,
+    room_n: Array,
+) -> None:
+    """out <- the product of deltas and sparse samples, transposed; see `project_entries`."""
+    sample_E, at_E = _entries_of(starts, index_B)
+    sums_FH = np.zeros(out_HF.shape[::-1], out_HF.dtype)
+    terms_EH = entries[at_E, np.newaxis] * delta_HB.T[sample_E]
+    np.add.at(sums_FH, columns[at_E], terms_EH)
+    out_HF[...] = sums_FH.T
+
+
+def _entries_of(starts: Array, index_B: Array) -> tuple[Array, Array]:
+    """Of all entries of these rows, in their order: of which sample each is, and where it lies."""
+    counts_B = starts[index_B + 1] - starts[index_B]
+    sample_E = np.repeat(np.arange(len(index_B)), counts_B)
+    before_B = np.cumsum(counts_B) - counts_B
+    return sample_E, np.arange(len(sample_E)) + (starts[index_B] - before_B)[sample_E]
 
 
 @lru_cache(maxsize=16)

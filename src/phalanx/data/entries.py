@@ -1,0 +1,54 @@
+"""Sparse samples: rows of them are multiplied where they lie, and never gathered."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from phalanx.pure import kernels
+from phalanx.pure.arrays import Array, aligned_empty
+
+
+class Entries:
+    """Of all samples of a table in CSR form: those of row i are the elements starts[i] up to
+    starts[i + 1] of `columns` and `entries`, in this order."""
+
+    def __init__(self, starts: Array, columns: Array, entries: Array, n_features: int) -> None:
+        self.parts, self.n_features = (starts, columns, entries), n_features
+        self._room_n = aligned_empty((0,), entries.dtype)
+
+    def rows(self, index_B: Array) -> SparseRows:
+        """The rows that `index_B` names, in its order."""
+        return SparseRows(self, index_B)
+
+    def room(self, count: int) -> Array:
+        """For a product with so many rows; overwritten by the next one."""
+        size = kernels.BAND * (self.n_features + count)
+        if size > self._room_n.size:
+            self._room_n = aligned_empty((size,), self._room_n.dtype)
+        return self._room_n
+
+
+class SparseRows(NamedTuple):
+    """Some rows of a table, x [B, F], by their numbers."""
+
+    table: Entries
+    index_B: Array
+
+    def project(self, weight_HF: Array, out_HB: Array) -> None:
+        """out <- weight @ x.T"""
+        room_n = self.table.room(len(self.index_B))
+        kernels.project_entries(out_HB, weight_HF, *self.table.parts, self.index_B, room_n)
+
+    def correlate(self, delta_HB: Array, out_HF: Array) -> None:
+        """out <- delta @ x"""
+        room_n = self.table.room(len(self.index_B))
+        kernels.correlate_entries(out_HF, delta_HB, *self.table.parts, self.index_B, room_n)
+
+
+def parts_of(csr: Any) -> tuple[Array, Array, Array]:
+    """Starts, columns and entries of a SciPy matrix, of the types that kernels take; not copied
+    where they are of these types already."""
+    columns = csr.indices.astype(np.intc, copy=False)
+    return csr.indptr.astype(np.intp, copy=False), columns, csr.data
