@@ -588,7 +588,10 @@ EVALUATIONS = [
     ({"loss": "cross_entropy", "workers": 0}, "workers must not be 0"),
     ({"loss": "cross_entropy", "metrics": mean_accuracy}, "Leave out the final mean"),
     ({"loss": "cross_entropy", "precision": "half"}, "precision must be one of"),
-    ({"loss": "cross_entropy", "epochs": 3}, "no argument 'epochs'"),
+    (
+        {"loss": "cross_entropy", "epochs": 3},
+        r"no argument 'epochs'\. help\(phalanx\.evaluate\) names them\.$",
+    ),
 ]
 
 

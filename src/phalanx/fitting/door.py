@@ -13,9 +13,9 @@ from phalanx.pure.stopping import Reason
 from phalanx.training.afterwards import warn_afterwards
 from phalanx.warning import warn_interrupted
 
-HINT = (
-    "help(phalanx.fit) names them; learning rate, momentum and the like are set in the optimizer, "
-    "e.g. optimizer=torch.optim.Adam(module.parameters(), lr=1e-3)."
+IN_OPTIMIZER = (
+    "; learning rate, momentum and the like are set in the optimizer, "
+    "e.g. optimizer=torch.optim.Adam(module.parameters(), lr=1e-3)"
 )
 
 
@@ -167,7 +167,8 @@ def _check_names(name: str, options: dict[str, Any], *takers: Any) -> None:
     """Raise InvalidInput for an option that none of `takers` has."""
     parameters = [p for taker in takers for p in signature(taker).parameters.values()]
     known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
-    checks.arguments(f"phalanx.{name}", options, known[2:], HINT)
+    hint = f"help(phalanx.{name}) names them{IN_OPTIMIZER if name == 'fit' else ''}."
+    checks.arguments(f"phalanx.{name}", options, known[2:], hint)
 
 
 def _one(data: tuple[Any, ...], example: str) -> tuple[Any, ...]:
