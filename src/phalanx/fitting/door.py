@@ -96,15 +96,21 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
     the above that it lacks besides, and returns a History with the run as `.run`.
 
     Ctrl-C ends the training at a step's edge, with a warning; what was learnt until then is kept.
+    Where warnings are errors, one that tells of the end has as `returned` what fit would return.
     Raises InvalidInput, before any work starts unless a callback is to blame; UserFunctionError or
     what a worker raised, with the worker's traceback as its cause; NonFiniteLoss; WorkerLost;
     HostsDiffer, HostLost and TooFewHosts where several hosts train.
     """
     made = _front(model).fit(model, *data, **options)
     run = getattr(made, "run", made)
-    warn_afterwards(run)
-    if run.reason == Reason.INTERRUPTED:
-        warn_interrupted()
+    try:
+        warn_afterwards(run)
+        if run.reason == Reason.INTERRUPTED:
+            warn_interrupted()
+    except Warning as error:  # where warnings are errors
+        error.returned = made  # type: ignore[attr-defined]
+        error.add_note("The training is over: what fit would have returned is `returned` of this.")
+        raise
     return made
 
 
