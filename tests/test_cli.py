@@ -578,6 +578,32 @@ def test_labels_may_be_names_and_numbers(tmp_path, suffix):
     assert re.search(r"Accuracy +100", call("evaluate", run, tmp_path / f"d{suffix}").stdout)
 
 
+SPELLINGS = {
+    "lower": ["true", "false"], "title": ["True", "False"], "upper": ["TRUE", "FALSE"],
+    "mixed": ["TRUE", "false", "true", "False"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("learnt", [*SPELLINGS, "parquet"])
+def test_bools_are_the_same_classes_and_categories_however_they_are_spelt(tmp_path, learnt):
+    for name, (yes, no, *more) in SPELLINGS.items():
+        rows = [f"{word},{word}\n" for word in (yes, no, *(more or (yes, no)))]
+        (tmp_path / f"{name}.csv").write_text("a,y\n" + "".join(rows * 10))
+    data, run = tmp_path / f"{learnt}.csv", tmp_path / "run"
+    if learnt == "parquet":
+        data = data.with_suffix(".parquet")
+        as_parquet(data, a=["True", "False"] * 20, y=[True, False] * 20)
+    options = ["--epochs", "60", "--learning-rate", "0.1", "--workers", "1", "--out", run]
+    result = call("train", data, "--target", "y", *options)
+    assert result.exit_code == 0, result.output
+    assert read_run(run).preprocessing.target.labels == ("False", "True")
+    for name in SPELLINGS:
+        predicted = call("predict", run, tmp_path / f"{name}.csv")
+        assert predicted.stdout.split()[1:] == ["True", "False"] * 20
+        assert "the training had not" not in predicted.stderr
+        assert re.search(r"Accuracy +100", call("evaluate", run, tmp_path / f"{name}.csv").stdout)
+
+
 def test_missing_targets_of_a_parquet_file_are_told_without_csv(tmp_path):
     as_parquet(tmp_path / "d.parquet", a=[1, 2, 3], y=["u", None, "v"])
     result = call("train", tmp_path / "d.parquet", "--target", "y")

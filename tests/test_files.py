@@ -189,6 +189,14 @@ def test_what_was_learnt_decides_how_a_column_is_read(tmp_path):
     assert table["c"].tolist() == ["02", "3"]
 
 
+def test_bools_are_spelt_alike_where_a_column_has_nothing_else(tmp_path):
+    path = written(tmp_path, "a,b,c\ntrue,true,true\nFALSE,yes,\nTrue,FALSE,NA\n")
+    table = read_table(path)
+    assert table["a"].tolist() == ["True", "False", "True"]
+    assert table["b"].tolist() == ["true", "yes", "FALSE"]
+    assert table["c"].tolist() == ["True", "", ""]
+
+
 def test_a_category_may_be_called_like_a_missing_value(tmp_path):
     path = written(tmp_path, "a,b\nNA,NA\nna,?\n,x\n")
     table = read_table(path, {"a": ("NA", "EU"), "b": ("?", "x")})

@@ -368,6 +368,21 @@ def test_arguments_of_keras_alone(door):
         door(compiled(), X, steps=2)
 
 
+MISSPELT = [
+    ({"worker": 2}, "no argument 'worker'. Did you mean 'workers'"),
+    ({"n_jobs": 2}, "no argument 'n_jobs'. It is called 'workers' here"),
+    ({"batchsize": 2}, "no argument 'batchsize'. Did you mean 'batch_size'"),
+    ({"epochs": 2}, r"no argument 'epochs'. help\(phalanx\.(evaluate|predict)\) names them"),
+]
+
+
+@pytest.mark.parametrize("door", [phalanx.evaluate, phalanx.predict])
+@pytest.mark.parametrize(("options", "message"), MISSPELT)
+def test_arguments_that_keras_does_not_have_either(door, options, message):
+    with pytest.raises(InvalidInput, match=f"phalanx.{door.__name__} has {message}"):
+        door(trained_never(), X, **options)
+
+
 def test_what_was_changed_after_a_model_of_ones_own_was_made():
     class Scaled(keras.Model):
         def __init__(self):

@@ -117,7 +117,12 @@ def test_the_run_says_that_fewer_workers_took_part_than_were_asked_for():
     assert run.workers == 1
     [event] = run.events
     assert event.what == "fewer workers"
-    assert event.detail.startswith("2 workers were asked for and 1 took part: to share were the ")
+    asked, why = event.detail.split(": ")
+    assert asked == "2 workers were asked for and 1 took part"
+    assert why.startswith("each batch is a single shard, which one worker computes")
+    assert "Pass shards=N to let N of them work, or a larger batch_size" in why
+    advised = trained(km.mlp, km.X, workers=2, shards=2)[1].run
+    assert (advised.workers, advised.events) == (2, [])
 
 
 def test_validation_and_weights():

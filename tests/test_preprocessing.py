@@ -201,6 +201,21 @@ def test_bools_are_the_same_numbers_however_a_file_has_them():
         numbers(table(x=["1", "True"]), "x")
 
 
+def test_bools_learnt_as_text_are_found_in_another_spelling():
+    """As of a Parquet file's texts, or of a run that is older than the one spelling of CSV."""
+    learnt = Preprocessing.learn(table(x=["true", "false"], y=["TRUE", "FALSE"]), "y")
+    other = table(x=["False", "TRUE", "maybe"], y=["true", "False", "True"])
+    assert learnt.samples(other).tolist() == [[1, 0], [0, 1], [0, 0]]
+    assert learnt.targets(other).tolist() == [1, 0, 1]
+    assert learnt.unknown(other) == {"x": ["maybe"]}
+
+
+@pytest.mark.parametrize("cells", [["true", "True", "no"], ["true", "True", "False"]])
+def test_where_spellings_or_other_texts_were_learnt_apart_they_stay_apart(cells):
+    learnt = Preprocessing.learn(table(x=cells, y=["u", "v", "u"]), "y")
+    assert learnt.unknown(table(x=["TRUE", *cells])) == {"x": ["TRUE"]}
+
+
 DAMAGE = {
     "no format": lambda j: j.pop("format"),
     "newer format": lambda j: j.update(format=99),

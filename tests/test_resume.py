@@ -399,9 +399,11 @@ def test_where_warnings_are_errors_a_module_keeps_what_was_learnt(tmp_path, monk
     before = module.weight.detach().clone()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(UserWarning, match="could not be written"):
+        with pytest.raises(UserWarning, match="could not be written") as raised:
             phalanx.fit(module, rows, loss="cross_entropy", workers=1, checkpoint=tmp_path)
     assert not torch.equal(module.weight, before)
+    assert raised.value.returned.events[-1].what == "checkpoint failed"
+    assert "what fit would have returned" in raised.value.__notes__[0]
 
 
 def test_a_checkpoint_that_failed_before_the_last_one_is_in_no_doubt():

@@ -54,6 +54,11 @@ def parameters_of(module):
     return [p for p in module.parameters() if not torch.nn.parameter.is_lazy(p)]
 
 
+class OfSamples:
+    def __call__(self, outputs, target):
+        return functional.cross_entropy(outputs, target, reduction="none")
+
+
 NUMBERS = [
     ("epochs", 0, "epochs must be an integer at least 1; got 0"),
     ("epochs", 1.5, "epochs must be an integer"),
@@ -79,6 +84,7 @@ NUMBERS = [
     ("loss", "cross_entropi", "loss must be one of.*Did you mean 'cross_entropy'"),
     ("loss", 3, "loss must be one of.*or a function; got 3"),
     ("loss", nn.MSELoss, r"loss must be.*got the class MSELoss. Pass an object, MSELoss\(\)"),
+    ("loss", OfSamples, r"loss must be.*got the class OfSamples. Pass an object, OfSamples\(\)"),
     ("loss", None, "either loss.*or step.*must be given; got neither"),
     ("optimizer", "adaam", "optimizer must be one of.*Did you mean 'adam'"),
     ("optimizer", 0.01, r"optimizer must be a torch.optim.Optimizer.*got float.*Pass e\.g\."),
@@ -86,6 +92,8 @@ NUMBERS = [
     ("optimizer", torch.optim.SparseAdam, "SparseAdam needs sparse gradients"),
     ("metrics", "acuracy", "metrics must be one of.*Did you mean 'accuracy'"),
     ("metrics", {"a": 7}, r"metrics\['a'\] must be one of.*or a function"),
+    ("metrics", {"a": OfSamples}, r"metrics\['a'\] must be.*Pass an object, OfSamples\(\)"),
+    ("metrics", nn.L1Loss, r"-> \[n\]; got the class L1Loss.*L1Loss\(reduction='none'\)"),
     ("metrics", {"loss": "mse"}, "every metric needs a name of its own, other than 'loss'"),
     ("metrics", [partial(max), partial(min)], "needs a name of its own.*'metric', 'metric'"),
     ("metrics", ["mse", "mse"], "needs a name of its own.*Pass a dict"),
@@ -588,7 +596,10 @@ EVALUATIONS = [
     ({"loss": "cross_entropy", "workers": 0}, "workers must not be 0"),
     ({"loss": "cross_entropy", "metrics": mean_accuracy}, "Leave out the final mean"),
     ({"loss": "cross_entropy", "precision": "half"}, "precision must be one of"),
-    ({"loss": "cross_entropy", "epochs": 3}, "no argument 'epochs'"),
+    (
+        {"loss": "cross_entropy", "epochs": 3},
+        r"no argument 'epochs'\. help\(phalanx\.evaluate\) names them\.$",
+    ),
 ]
 
 

@@ -114,12 +114,23 @@ def tell_fewer_workers(run: Run, asked: int) -> None:
     """Let the run's events say why not all of the workers that were asked for had a part."""
     if run.workers >= asked:
         return
-    detail = (
-        f"{asked} workers were asked for and {run.workers} took part: to share were the shards of "
-        f"a step ({run.shards}) and the blocks of {run.parameters:,} parameters ({run.blocks}). "
-        "More shards, or a larger batch, give work to more."
-    )
+    detail = f"{asked} workers were asked for and {run.workers} took part: {_too_little(run)}"
     run.events.append(Event("fewer workers", 0, detail))
+
+
+def _too_little(run: Run) -> str:
+    """What work there was, and what makes more of it."""
+    if run.shards == 1:
+        return (
+            "each batch is a single shard, which one worker computes, and the update of "
+            f"{run.parameters:,} parameters alone is not worth more workers. Pass shards=N to "
+            "let N of them work, or a larger batch_size with shards='auto'; both are part of the "
+            "answer."
+        )
+    return (
+        f"to share were the shards of a step ({run.shards}) and the blocks of {run.parameters:,} "
+        f"parameters ({run.blocks}). More shards, or a larger batch, give work to more."
+    )
 
 
 def digest(params_N: Array, state_MN: Array) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from phalanx.data.bools import spelt_alike
 from phalanx.data.lookalikes import (
     EXACT,
     are_codes,
@@ -47,6 +48,7 @@ def read_delimited(path: Path, learnt: Learnt = None) -> Table:
     Digits with a leading zero, as 007, are a code, and so is a whole number that float64 would
     round, as 9007199254740993: a column that has one is text. So are 1_000 and digits that are no
     ASCII.
+    A column of true and false, in whatever case, has them as True and False.
     A blank line is no sample, but of a single column it is a sample whose cell is missing; one at
     the end of the file is none.
     learnt: of columns that are known, the texts that they may hold, None where they hold numbers,
@@ -210,7 +212,7 @@ def _column(
             f"{shown(cells[first])}{_and_more(len(texts) - 1)}. Correct the cell or leave it empty"
             f"{or_drop(name, learnt)}.{resemblance(cells[i] for i in texts)}"
         )
-    return _text(cells)
+    return spelt_alike(_text(cells))
 
 
 def _numbers(raw: tuple[str, ...]) -> Array:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from phalanx.data import bools
 from phalanx.data.lookalikes import as_number, resemblance
 from phalanx.data.plain import field, finite, texts
 from phalanx.data.table import Table, as_text, drop, is_text, missing, shown
@@ -15,7 +16,6 @@ from phalanx.errors import InvalidInput
 from phalanx.pure.arrays import Array
 
 MAX_CATEGORIES = 50
-BOOLS = {"true": 1.0, "false": 0.0, "": np.nan}  # in whatever case: writers of CSV differ
 LEAST_SCALE = 1e-150  # float64 has hardly the square of anything less
 
 
@@ -87,13 +87,15 @@ class TextInput:
         return len(self.categories)
 
     def encode(self, table: Table, out_BF: Array) -> None:
-        cells_B = as_text(table[self.column])
-        out_BF[...] = cells_B[:, np.newaxis] == np.array(self.categories, object)
+        out_BF[...] = self._cells(table)[:, np.newaxis] == np.array(self.categories, object)
 
     def unknown(self, table: Table) -> list[str]:
         """The cells, in their order, whose category is not known."""
         known = {"", *self.categories}
-        return [cell for cell in as_text(table[self.column]).tolist() if cell not in known]
+        return [cell for cell in self._cells(table).tolist() if cell not in known]
+
+    def _cells(self, table: Table) -> Array:
+        return bools.spelt_as(self.categories, as_text(table[self.column]))
 
     def as_dict(self) -> dict[str, Any]:
         return {"kind": "text", "column": self.column, "categories": list(self.categories)}
@@ -118,7 +120,7 @@ def numbers(table: Table, name: str) -> Array:
 def _of_bools(table: Table, name: str) -> Array:
     """A column of text as numbers [n]. Raises InvalidInput where a cell is no bool."""
     column = table[name]
-    values = [BOOLS.get(cell.lower()) for cell in column]
+    values = [bools.NUMBERS.get(cell.lower()) for cell in column]
     if None in values:
         row = _worst(column)
         raise InvalidInput(
@@ -133,7 +135,7 @@ def _worst(column: Array) -> int:
     """The row of text to name where numbers should be: the first that is none, and no bool."""
     filled = np.flatnonzero(~missing(column)).tolist()
     texts = [row for row in filled if as_number(column[row]) is None]
-    others = [row for row in texts if column[row].lower() not in BOOLS]
+    others = [row for row in texts if column[row].lower() not in bools.NUMBERS]
     return int((others or texts or filled)[0])
 
 

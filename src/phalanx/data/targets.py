@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from phalanx.data.bools import spelt_as
 from phalanx.data.inputs import mean_and_scale, numbers
 from phalanx.data.lookalikes import as_number, resemblance
 from phalanx.data.plain import field, finite, texts
@@ -33,7 +34,7 @@ class ClassTarget:
 
     def encode(self, table: Table) -> Array:
         """Class indices [n]. Raises InvalidInput for a missing or an unknown label."""
-        cells_B = as_text(known_target(table, self.column))
+        cells_B = spelt_as(self.labels, as_text(known_target(table, self.column)))
         index = {label: c for c, label in enumerate(self.labels)}
         for label in sorted(set(cells_B) - set(index)):
             raise InvalidInput(

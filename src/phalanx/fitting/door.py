@@ -13,9 +13,9 @@ from phalanx.pure.stopping import Reason
 from phalanx.training.afterwards import warn_afterwards
 from phalanx.warning import warn_interrupted
 
-HINT = (
-    "help(phalanx.fit) names them; learning rate, momentum and the like are set in the optimizer, "
-    "e.g. optimizer=torch.optim.Adam(module.parameters(), lr=1e-3)."
+IN_OPTIMIZER = (
+    "; learning rate, momentum and the like are set in the optimizer, "
+    "e.g. optimizer=torch.optim.Adam(module.parameters(), lr=1e-3)"
 )
 
 
@@ -96,15 +96,21 @@ def fit(model: Any, *data: Any, **options: Any) -> Any:
     the above that it lacks besides, and returns a History with the run as `.run`.
 
     Ctrl-C ends the training at a step's edge, with a warning; what was learnt until then is kept.
+    Where warnings are errors, one that tells of the end has as `returned` what fit would return.
     Raises InvalidInput, before any work starts unless a callback is to blame; UserFunctionError or
     what a worker raised, with the worker's traceback as its cause; NonFiniteLoss; WorkerLost;
     HostsDiffer, HostLost and TooFewHosts where several hosts train.
     """
     made = _front(model).fit(model, *data, **options)
     run = getattr(made, "run", made)
-    warn_afterwards(run)
-    if run.reason == Reason.INTERRUPTED:
-        warn_interrupted()
+    try:
+        warn_afterwards(run)
+        if run.reason == Reason.INTERRUPTED:
+            warn_interrupted()
+    except Warning as error:  # where warnings are errors
+        error.returned = made  # type: ignore[attr-defined]
+        error.add_note("The training is over: what fit would have returned is `returned` of this.")
+        raise
     return made
 
 
@@ -167,7 +173,8 @@ def _check_names(name: str, options: dict[str, Any], *takers: Any) -> None:
     """Raise InvalidInput for an option that none of `takers` has."""
     parameters = [p for taker in takers for p in signature(taker).parameters.values()]
     known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
-    checks.arguments(f"phalanx.{name}", options, known[2:], HINT)
+    hint = f"help(phalanx.{name}) names them{IN_OPTIMIZER if name == 'fit' else ''}."
+    checks.arguments(f"phalanx.{name}", options, known[2:], hint)
 
 
 def _one(data: tuple[Any, ...], example: str) -> tuple[Any, ...]:

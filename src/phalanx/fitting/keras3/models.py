@@ -154,7 +154,7 @@ def evaluate(
     **others: Any,
 ) -> Any:
     """See `phalanx.evaluate`."""
-    _check_names("evaluate", others)
+    _check_names(evaluate, others)
     check_model(model, is_trained=False)
     samples = KerasData.of(x, y, sample_weight).samples()
     described = DescribedModel(model, samples, is_trained=False)
@@ -178,7 +178,7 @@ def predict(
     **others: Any,
 ) -> Any:
     """See `phalanx.predict`."""
-    _check_names("predict", others)
+    _check_names(predict, others)
     check_own(model, PREDICTED, "call")
     check_stateless(model)
     samples = KerasData.of(x).samples()
@@ -207,13 +207,17 @@ def predict(
     return _like(nest, arrays)
 
 
-def _check_names(name: str, others: dict[str, Any]) -> None:
-    """Raise InvalidInput for an argument that Keras' function has and this one lacks."""
+def _check_names(function: Any, others: dict[str, Any]) -> None:
+    """Raise InvalidInput for an argument that the function lacks; some, Keras' own has."""
+    name = function.__name__
     for argument in others:
-        raise InvalidInput(
-            f"phalanx.{name} goes over all samples, on the workers, and has no argument "
-            f"{argument!r}. Use model.{name} for it."
-        )
+        if argument in signature(getattr(keras.Model, name)).parameters:
+            raise InvalidInput(
+                f"phalanx.{name} goes over all samples, on the workers, and has no argument "
+                f"{argument!r}. Use model.{name} for it."
+            )
+    known = list(signature(function).parameters)[1:-1]
+    checks.arguments(f"phalanx.{name}", others, known, f"help(phalanx.{name}) names them.")
 
 
 def _like(nest: Any, arrays: Any) -> Any:

@@ -103,7 +103,7 @@ def objective_of(loss: Any, step: Any, metrics: Any) -> Objective:
     if step is not None and not callable(step):
         raise InvalidInput(f"step must be a function (module, batch) -> loss; got {step!r}.")
     _check_not_compiled(loss, step)
-    _check_not_a_class(loss)
+    _check_not_a_class("loss", loss, "mean loss")
     chosen: Any = None if loss is None else choose("loss", loss, LOSSES)
     _check_reduction(chosen)
     _check_smoothing(chosen)
@@ -135,11 +135,11 @@ def _check_not_compiled(loss: Any, step: Any) -> None:
             )
 
 
-def _check_not_a_class(loss: Any) -> None:
-    if isinstance(loss, type) and issubclass(loss, torch.nn.Module):
+def _check_not_a_class(name: str, function: Any, returned: str, options: str = "") -> None:
+    if isinstance(function, type):
         raise InvalidInput(
-            "loss must be a function (outputs, target) -> mean loss; got the class "
-            f"{loss.__name__}. Pass an object, {loss.__name__}()."
+            f"{name} must be a function (outputs, target) -> {returned}; got the class "
+            f"{function.__name__}. Pass an object, {function.__name__}({options})."
         )
 
 
@@ -176,11 +176,18 @@ def metrics_of(metrics: Any) -> dict[str, Any]:
         return {}
     if isinstance(metrics, dict):
         _check_metric_names([*map(str, metrics)])
-        return {str(name): choose(f"metrics[{name!r}]", m, METRICS) for name, m in metrics.items()}
+        return {str(name): _metric_of(f"metrics[{name!r}]", m) for name, m in metrics.items()}
     several = metrics if isinstance(metrics, (list, tuple)) else [metrics]
     names = [m if isinstance(m, str) else getattr(m, "__name__", "metric") for m in several]
     _check_metric_names(names)
-    return {n: choose("metrics", m, METRICS) for n, m in zip(names, several, strict=True)}
+    return {n: _metric_of("metrics", m) for n, m in zip(names, several, strict=True)}
+
+
+def _metric_of(name: str, metric: Any) -> Any:
+    """The metric that is named, or the metric itself. Raises InvalidInput for what is neither."""
+    is_loss = isinstance(metric, type) and issubclass(metric, torch.nn.modules.loss._Loss)
+    _check_not_a_class(name, metric, "[n]", "reduction='none'" if is_loss else "")
+    return choose(name, metric, METRICS)
 
 
 def _check_metric_names(names: list[str]) -> None:
