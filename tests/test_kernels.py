@@ -134,7 +134,7 @@ def sparse(**changed):
         "columns": np.array([0, 4, 1], np.intc),
         "entries": a(3),
         "index": np.array([0, 1, 1, 0]),
-        "room": a(64 * 9),
+        "room": a(32 * 9),
     }
     return [changed.get(name, value) for name, value in right.items()]
 
@@ -184,7 +184,7 @@ BAD = {
     "columns of entries": ("project_entries", sparse(entries=a(2)), ValueError, "has a column"),
     "room": (
         "correlate_entries",
-        sparse(out=a(3, 5), factor=a(3, 4), room=a(575)),
+        sparse(out=a(3, 5), factor=a(3, 4), room=a(287)),
         ValueError,
         "room",
     ),
@@ -244,7 +244,7 @@ def test_what_cannot_be_taken_changes_nothing(case):
 def test_sparse_products_are_those_of_scipy(form, dtype):
     rng = np.random.default_rng(0)
     x = random_array((50, 300), density=0.1, format="csr", dtype=dtype, rng=rng)
-    index_B, room_n = rng.integers(50, size=30), np.empty(64 * 330, dtype)
+    index_B, room_n = rng.integers(50, size=30), np.empty(kernels.BAND * 330, dtype)
     csr = x.indptr.astype(np.intp), x.indices.astype(np.intc), x.data
     weight_HF, delta_HB = (rng.normal(size=(100, n)).astype(dtype) for n in (300, 30))
     out_HB, out_HF = (np.empty((100, n), dtype) for n in (30, 300))

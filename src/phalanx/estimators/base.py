@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from phalanx.clusters.control import Control
 from phalanx.clusters.hosts.launch import cores
+from phalanx.data.compressing import compressed
 from phalanx.data.samples import Samples, TableSamples
 from phalanx.errors import InvalidInput
 from phalanx.estimators.beginning import beginning_of
@@ -108,8 +109,9 @@ class BaseMLP(Learnt):
         X, target = self._check_data(X, y, reset=first, incremental=incremental)
         X, target = self._in_dtype(X, target, first)
         weight_B = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        labelled = Labelled(X, target, weight_B, self._class_weight(y))
         spec = self._spec(X, target)
+        X = X if incremental else compressed(X, spec.sizes[1])  # not for a single pass
+        labelled = Labelled(X, target, weight_B, self._class_weight(y))
         validation = self._check_validation(wishes.validation_data, X.dtype)
         self._random_state = check_random_state(self.random_state)
         following, first = self._following(wishes, spec, first)

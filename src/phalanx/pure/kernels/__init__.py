@@ -11,7 +11,7 @@ except ImportError:
 
 IS_COMPILED = form.__name__.endswith(".compiled")
 
-BAND = 64  # outputs that a sparse product works on at a time
+BAND = 32  # outputs that a sparse product works on at a time
 add_bias = form.add_bias
 add_scaled = form.add_scaled
 adam = form.adam

@@ -24,7 +24,7 @@
 
 #define TILE 1024 /* columns that are worked on at a time */
 #define LANES 64  /* as in numpy_kernels.py: what `pull` returns depends on it */
-#define BAND 64   /* outputs that a sparse product works on at a time: as in __init__.py */
+#define BAND 32   /* outputs that a sparse product works on at a time: as in __init__.py */
 #define WIDE 64   /* bytes of a vector */
 
 /* Of each loop one version for each width of vectors; which one is taken, the loader finds out. */
@@ -34,12 +34,12 @@
 #define VECTORISED
 #endif
 
+#define INLINE static inline __attribute__((always_inline))
 #if defined(__GNUC__) && !defined(__clang__)
-#define CAN_SHUFFLE 1
+#define CAN_SHUFFLE 1 /* vectors, by other vectors */
 #else
 #define CAN_SHUFFLE 0
 #endif
-#define INLINE static inline __attribute__((always_inline))
 
 /* Some rows of sparse samples: row b has the entries starts[index[b]] up to those of the next row,
  * of type T, each of its column. */
@@ -48,8 +48,18 @@ typedef struct {
     const int *columns;
     const void *entries;
     const Size *index;
-    Size count;
+    Size count, itemsize;
 } Entries;
+
+typedef struct {
+    Size start, count;
+} Row;
+
+INLINE Row row_of(const Entries *at, Size b)
+{
+    Size start = at->starts[at->index[b]];
+    return (Row){start, at->starts[at->index[b] + 1] - start};
+}
 
 #define T float
 #define I int
@@ -229,8 +239,14 @@ DOOR(take_classes)
 
 enum { OUT, FACTOR, ENTRIES, ROOM, STARTS, COLUMNS, INDEX }; /* of a sparse product */
 
-/* Whether rows and columns of all entries are there; reads what will be read. */
-static int are_there(const Entries *at, Size n_rows, Size n_entries, Size n_columns)
+/* Asks memory for what will be read soon; rows lie anywhere in it. */
+static void call(const void *start, Size bytes)
+{
+    for (Size at = 0; at < bytes; at += 64)
+        __builtin_prefetch((const char *)start + at);
+}
+
+static int are_rows_there(const Entries *at, Size n_rows, Size n_entries)
 {
     for (Size b = 0; b < at->count; b++) {
         Size row = at->index[b];
@@ -238,13 +254,25 @@ static int are_there(const Entries *at, Size n_rows, Size n_entries, Size n_colu
             PyErr_Format(PyExc_IndexError, "row %zd of %zd", row, n_rows);
             return 0;
         }
-        Size start = at->starts[row], stop = at->starts[row + 1];
-        unsigned most = 0; /* a negative column is a large one */
-        if (!expect(0 <= start && start <= stop && stop <= n_entries, "rows lie in the entries"))
+        if (!expect(0 <= at->starts[row] && at->starts[row] <= at->starts[row + 1] &&
+                        at->starts[row + 1] <= n_entries,
+                    "rows lie in the entries"))
             return 0;
-        for (Size e = start; e < stop; e++)
+    }
+    return 1;
+}
+
+/* Beside that, calls all that the product will read. */
+static int are_columns_there(const Entries *at, Size n_columns)
+{
+    for (Size b = 0; b < at->count; b++) {
+        Row row = row_of(at, b), soon = row_of(at, b + 2 < at->count ? b + 2 : b);
+        unsigned most = 0; /* a negative column is a large one */
+        call(at->columns + soon.start, soon.count * sizeof(int));
+        call((const char *)at->entries + row.start * at->itemsize, row.count * at->itemsize);
+        for (Size e = row.start; e < row.start + row.count; e++)
             most = (unsigned)at->columns[e] > most ? (unsigned)at->columns[e] : most;
-        if (start < stop && most >= n_columns) {
+        if (row.count && most >= n_columns) {
             PyErr_Format(PyExc_IndexError, "column %u of %zd", most, n_columns);
             return 0;
         }
@@ -264,7 +292,7 @@ static int take_sparse(Arrays *at, PyObject *const *args, Entries *found, int wi
         !is_of(&at->views[INDEX], sizeof(Size), "indices"))
         return 0;
     *found = (Entries){memory(at, STARTS), memory(at, COLUMNS), memory(at, ENTRIES),
-                       memory(at, INDEX), length(at, INDEX)};
+                       memory(at, INDEX), length(at, INDEX), at->views[ENTRIES].itemsize};
     Size features = width(at, width_of);
     return has_rows(at, OUT) && has_rows(at, FACTOR) &&
            expect(height(at, OUT) == height(at, FACTOR), "both have a row for each output") &&
@@ -272,7 +300,8 @@ static int take_sparse(Arrays *at, PyObject *const *args, Entries *found, int wi
                   "every sample has a column") &&
            expect(length(at, ENTRIES) == length(at, COLUMNS), "every entry has a column") &&
            expect(length(at, ROOM) >= BAND * (features + found->count), "there is room") &&
-           are_there(found, length(at, STARTS) - 1, length(at, ENTRIES), features);
+           are_rows_there(found, length(at, STARTS) - 1, length(at, ENTRIES)) &&
+           are_columns_there(found, features);
 }
 
 DOOR(project_entries)

@@ -210,30 +210,52 @@ VECTORISED static void OF(turn)(T *restrict into, Size its_stride, const T *rest
 }
 
 /* Sparse products, of BAND outputs at a time: what they have of one feature is turned to lie side by
- * side, so that vectors take it. Each sum is added up in the order of the entries. room: BAND times
- * (features + samples). */
+ * side, so that vectors take it. Each sum is added up in the order of the entries; two samples take
+ * turns, so that neither waits for its last sum. room: BAND times (features + samples). */
 enum { OF(PARTS) = BAND * sizeof(T) / WIDE };
+
+INLINE void OF(add_times)(OF(Vector) *sum, T factor, const T *x)
+{
+    for (int part = 0; part < OF(PARTS); part++)
+        sum[part] = sum[part] + factor * ((const OF(Vector) *)x)[part];
+}
+
+INLINE void OF(project_two)(OF(Vector) *first, OF(Vector) *second, const T *turned,
+                            const T *entries, const int *columns, Row one, Row other)
+{
+    Size shared = one.count < other.count ? one.count : other.count;
+    OF(Vector) sums[2][OF(PARTS)] = {{{0}}};
+#define ADD(which, row, e)                                                                         \
+    OF(add_times)(sums[which], entries[row.start + e], turned + (Size)columns[row.start + e] * BAND)
+    for (Size e = 0; e < shared; e++) {
+        ADD(0, one, e);
+        ADD(1, other, e);
+    }
+    for (Size e = shared; e < one.count; e++)
+        ADD(0, one, e);
+    for (Size e = shared; e < other.count; e++)
+        ADD(1, other, e);
+#undef ADD
+    for (int part = 0; part < OF(PARTS); part++) {
+        first[part] = sums[0][part];
+        second[part] = sums[1][part];
+    }
+}
 
 VECTORISED static void OF(project_entries)(T *restrict out, Size its_stride, const T *weights,
                                            Size stride, Size height, Size width, Entries at,
                                            T *restrict room)
 {
-    const T *entries = at.entries;
     T *sums = room + width * BAND;
     for (Size band = 0; band < height; band += BAND) {
         Size n = height - band < BAND ? height - band : BAND;
         if (n < BAND)
             memset(room, 0, width * BAND * sizeof(T));
         OF(turn)(room, BAND, weights + band * stride, stride, n, width);
-        for (Size b = 0; b < at.count; b++) {
-            OF(Vector) sum[OF(PARTS)] = {{0}}, *into = (OF(Vector) *)(sums + b * BAND);
-            for (Size e = at.starts[at.index[b]]; e < at.starts[at.index[b] + 1]; e++) {
-                const OF(Vector) *row = (const OF(Vector) *)(room + (Size)at.columns[e] * BAND);
-                for (int part = 0; part < OF(PARTS); part++)
-                    sum[part] = sum[part] + entries[e] * row[part];
-            }
-            for (int part = 0; part < OF(PARTS); part++)
-                into[part] = sum[part];
+        for (Size b = 0; b < at.count; b += 2) {
+            Size twin = b + 1 < at.count ? b + 1 : b; /* the last one may be alone, and twice */
+            OF(project_two)((OF(Vector) *)(sums + b * BAND), (OF(Vector) *)(sums + twin * BAND),
+                            room, at.entries, at.columns, row_of(&at, b), row_of(&at, twin));
         }
         OF(turn)(out + band * its_stride, its_stride, sums, BAND, at.count, n);
     }
@@ -250,13 +272,14 @@ VECTORISED static void OF(correlate_entries)(T *restrict out, Size its_stride, c
         memset(room, 0, (width + at.count) * BAND * sizeof(T));
         OF(turn)(turned, BAND, deltas + band * stride, stride, n, at.count);
         for (Size b = 0; b < at.count; b++) {
+            Row row = row_of(&at, b);
             OF(Vector) delta[OF(PARTS)];
             for (int part = 0; part < OF(PARTS); part++)
                 delta[part] = ((const OF(Vector) *)(turned + b * BAND))[part];
-            for (Size e = at.starts[at.index[b]]; e < at.starts[at.index[b] + 1]; e++) {
-                OF(Vector) *row = (OF(Vector) *)(room + (Size)at.columns[e] * BAND);
+            for (Size e = row.start; e < row.start + row.count; e++) {
+                OF(Vector) *sum = (OF(Vector) *)(room + (Size)at.columns[e] * BAND);
                 for (int part = 0; part < OF(PARTS); part++)
-                    row[part] = row[part] + entries[e] * delta[part];
+                    sum[part] = sum[part] + entries[e] * delta[part];
             }
         }
         OF(turn)(out + band * its_stride, its_stride, room, BAND, width, n);
