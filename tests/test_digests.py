@@ -242,6 +242,17 @@ def test_sparse_matrices_of_every_form_are_the_same_samples():
     assert len({classifier()(1).fit(x, Y).run_.digest for x in forms}) == 1
 
 
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_mostly_zeros_are_sparse_however_they_are_given(tmp_path, early_stopping):
+    sparse = random_array((203, 900), density=0.1, format="csr", dtype=np.float32, rng=RNG)
+    dense = sparse.toarray()
+    np.save(tmp_path / "x.npy", dense)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    make = classifier(early_stopping=early_stopping)
+    alone = assert_same_for_any_workers(make, lambda e: e.fit(dense, Y))
+    assert {make(2).fit(x, Y).run_.digest for x in (mapped, sparse)} == {alone.run_.digest}
+
+
 def test_samples_in_a_mapped_file(tmp_path):
     np.save(tmp_path / "x.npy", X)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")

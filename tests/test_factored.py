@@ -25,6 +25,7 @@ from phalanx.pure.aggregation import AGGREGATIONS, is_linear, mean, scales, sum_
 from phalanx.pure.arrays import aligned_empty
 from phalanx.pure.assignment import load_balanced, round_robin
 from phalanx.pure.factors import (
+    LIGHT,
     MAX_PANEL,
     Factor,
     FactorLayout,
@@ -278,7 +279,26 @@ def test_of_sparse_samples_which_are_not_left(sizes, rule, weighted, live):
 def test_sparse_samples_take_no_room_among_the_factors():
     dense, sparse = (of((9000, 300, 2), is_sparse=is_sparse)[1] for is_sparse in (False, True))
     assert sparse.factors.parcel_size == dense.factors.parcel_size - 9000 * dense.factors.width
-    assert sparse.regions == dense.regions
+    assert len(sparse.regions) == len(dense.regions)
+
+
+@given(SIZES, st.integers(1, 16))
+def test_panels_of_sparse_samples_tile_the_parameters_too(sizes, shards):
+    made = FactoredMLP(sizes, "relu", "log_loss", "float32", 0.0, 256, shards, is_sparse=True)
+    assert [0, *(p.stop for p in made.regions)] == [*(p.start for p in made.regions), made.size]
+    assert all(region.start < region.stop for region in made.regions)
+
+
+def test_elements_made_of_sparse_samples_are_lighter():
+    """So the first of two workers has more of them than the other has of others."""
+    sizes = (784, 256, 128, 10)
+    dense, sparse = (of(sizes, 256, 4, is_sparse)[1].regions for is_sparse in (False, True))
+    assert len(dense) == len(sparse) == 4
+    halves = [(r[1].stop, r[3].stop - r[1].stop) for r in (dense, sparse)]
+    assert halves[0][0] == pytest.approx(halves[0][1], rel=0.05)
+    first, second = halves[1]
+    others = 235_146 - 784 * 256
+    assert LIGHT * first == pytest.approx(LIGHT * (second - others) + others, rel=0.05)
 
 
 def agree(sizes, rule=mean, weighted=False, live=3, is_sparse=False, **more):

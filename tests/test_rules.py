@@ -61,5 +61,5 @@ def test_factors_make_these_panels_and_these_blocks():
     assert [stop for _, stop in block_bounds(56_448, are_paired=False)] == [18_432, 37_888, 56_448]
     assert spec.factors.width == 64
     sparse = factored(spec.plain, 256, 4, is_sparse=True)
-    assert sparse.regions == spec.regions
+    assert [panel.stop for panel in sparse.regions] == [62_720, 125_440, 188_160, 235_146]
     assert [factor.is_given for factor in sparse.factors.factors] == [True] + 5 * [False]

@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from phalanx.data import compressing
+from phalanx.data.compressing import compressed
 from phalanx.data.samples import FEW, TableSamples
 from phalanx.pure.arrays import aligned_empty
 
+needs_compiled = pytest.mark.skipif(
+    not compressing.kernels.IS_COMPILED, reason="phalanx was installed without"
+)
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(90, 100)).astype(np.float32)
 MANY = FEW // X.shape[1] + 1  # rows
@@ -24,3 +29,46 @@ def test_products_with_few_rows_and_with_many(x):
         np.testing.assert_allclose(projected_HB, weight_HF @ X[index_B].T, rtol=1e-4, atol=1e-4)
         rows.correlate(projected_HB, correlated_HF)
         np.testing.assert_allclose(correlated_HF, projected_HB @ X[index_B], rtol=1e-4, atol=1e-4)
+
+
+def mostly_zeros(n_samples=500, n_features=700, dtype=np.float32, kept=0.2):
+    x = RNG.normal(size=(n_samples, n_features)).astype(dtype)
+    return np.where(RNG.random(x.shape) < kept, x, 0)
+
+
+@needs_compiled
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(500, 700), (93, 700), (1, 700), (3000, 512), (5, 100_000)])
+def test_mostly_zeros_are_compressed_as_scipy_does(shape, dtype):
+    x = mostly_zeros(*shape, dtype)
+    x[0, :3] = 0.0, -0.0, 1.0
+    for laid in (x, np.asfortranarray(x), np.repeat(x, 2, axis=1)[:, ::2]):
+        found, expected = compressed(laid, 512), csr_matrix(x)
+        for name in ("data", "indices", "indptr"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        assert found.dtype == dtype
+        assert found.shape == shape
+
+
+@needs_compiled
+def test_what_stays_as_it_is(monkeypatch):
+    x, full = mostly_zeros(), RNG.normal(size=(500, 700))
+    assert compressed(x, 64) is not x
+    assert compressed(x, 32) is x, "products of few weights"
+    assert compressed(full, 64) is full
+    sparse = csr_matrix(x)
+    assert compressed(sparse, 64) is sparse
+    monkeypatch.setattr(compressing, "LARGEST", x.nbytes - 1)
+    assert compressed(x, 64) is x
+    monkeypatch.undo()
+    monkeypatch.setattr(compressing.kernels, "IS_COMPILED", False)
+    assert compressed(x, 64) is x, "NumPy's form of the kernels takes longer"
+
+
+@needs_compiled
+def test_it_depends_on_rows_from_everywhere():
+    x = mostly_zeros(4000, 200)
+    half_full = np.concatenate([x, RNG.normal(size=(4000, 200)).astype(np.float32)])
+    assert compressed(half_full, 200) is half_full
+    flipped = half_full[::-1]
+    assert compressed(flipped, 200) is flipped

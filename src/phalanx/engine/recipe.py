@@ -57,9 +57,10 @@ class Recipe:
         product, batch, factors = piece.product, self.batch, bench.layout.factors
         left = batch[product.left][piece.first : piece.last, columns]
         right: Array | None = bench.ones_C[columns]
-        if product.right is not None:
-            is_given = factors[product.right].is_given
-            right = None if is_given else batch[product.right][:, columns].T
+        if bench.layout.is_of_given(product):
+            right = None
+        elif product.right is not None:
+            right = batch[product.right][:, columns].T
         grad_n = self.grad_n[piece.start - self.start : piece.stop - self.start]
         order: Any = "F" if factors[product.left].is_by_sample else "C"
         scaled = bench.scaled_n[: left.size].reshape(left.shape, order=order)

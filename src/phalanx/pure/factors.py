@@ -25,6 +25,10 @@ MIN_PANEL = 24_576  # elements; to multiply fewer rows at once takes longer an e
 MAX_PANEL = 786_432  # elements, so that a panel's gradient stays near a core until its update
 PAIRS = 2  # of panels, if they are not too small, and more where there are shards for more workers
 ROWS = 8  # a kernel of BLAS takes so many at a time, and longer for a rest
+SPARSE_ROWS = 16  # likewise, where the samples are given
+LIGHT = (
+    0.7  # what an element takes that is made of given samples: a fifth of them are not 0, or less
+)
 UNCUT = 4_096  # elements
 FEW = 2**22  # elements; so many factors are worth what they save, whatever a gradient's size
 
@@ -125,6 +129,10 @@ class FactorLayout:
         sizes = (product.left,) if product.right is None else (product.left, product.right)
         return tuple(self.factors[i].size for i in sizes)
 
+    def is_of_given(self, product: Product) -> bool:
+        """Whether a product is made of samples that nobody leaves."""
+        return product.right is not None and self.factors[product.right].is_given
+
     def pieces(self, start: int, stop: int) -> list[Piece]:
         """What of the products' arrays lies in a panel, which was cut between rows."""
         pieces = []
@@ -215,21 +223,33 @@ def stretches_of(panels: Sequence[tuple[int, int]], mine: Collection[int]) -> li
 
 
 def _panels(region: Region, layout: FactorLayout) -> list[tuple[int, int]]:
-    """Bounds of the panels of a region, cut between rows: of nearly equal size, and in pairs, so
+    """Bounds of the panels of a region, cut between rows: of nearly equal work, and in pairs, so
     that two workers have the same."""
-    start, size = region.start, region.stop - region.start
+    size = region.stop - region.start
     wanted = min(max(PAIRS, layout.n_shards // 4), size // (2 * MIN_PANEL))
     pairs = max(1, wanted, -(-size // (2 * MAX_PANEL)))
     count = 2 * pairs if size > UNCUT else 1
-    edges, evenly = _edges(region, layout), [start + size * k / count for k in range(count + 1)]
-    return [*pairwise(sorted({min(edges, key=lambda e: abs(e - at)) for at in evenly}))]
+    work = {edge: _work(layout, region.start, edge) for edge in _edges(region, layout)}
+    evenly = [work[region.stop] * k / count for k in range(count + 1)]
+    return [*pairwise(sorted({min(work, key=lambda e: abs(work[e] - at)) for at in evenly}))]
 
 
 def _edges(region: Region, layout: FactorLayout) -> list[int]:
-    """Where panels of a region may begin: at every eighth row of an array; and past the last."""
+    """Where panels of a region may begin: at every so many rows of an array; and past the last."""
     starts = []
     for product in layout.products:
         if region.start <= product.start < region.stop:
             n_rows, *row = layout.shape(product)
-            starts += [product.start + first * prod(row) for first in range(0, n_rows, ROWS)]
+            step = SPARSE_ROWS if layout.is_of_given(product) else ROWS
+            starts += [product.start + first * prod(row) for first in range(0, n_rows, step)]
     return [*starts, region.stop]
+
+
+def _work(layout: FactorLayout, start: int, stop: int) -> float:
+    """What elements take to be made and updated, in elements that are made of factors."""
+    light = sum(
+        piece.stop - piece.start
+        for piece in layout.pieces(start, stop)
+        if layout.is_of_given(piece.product)
+    )
+    return stop - start - (1 - LIGHT) * light

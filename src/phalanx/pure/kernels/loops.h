@@ -210,36 +210,42 @@ VECTORISED static void OF(turn)(T *restrict into, Size its_stride, const T *rest
 }
 
 /* Sparse products, of BAND outputs at a time: what they have of one feature is turned to lie side by
- * side, so that vectors take it. Each sum is added up in the order of the entries; two samples take
- * turns, so that neither waits for its last sum. room: BAND times (features + samples). */
+ * side, so that vectors take it, `parts` of them; the last outputs may need but half of them. Each
+ * sum is added up in the order of the entries. room: BAND times (features + samples). */
 enum { OF(PARTS) = BAND * sizeof(T) / WIDE };
 
-INLINE void OF(add_times)(OF(Vector) *sum, T factor, const T *x)
+INLINE void OF(add_times)(OF(Vector) *sum, T factor, const OF(Vector) *x, const int parts)
 {
-    for (int part = 0; part < OF(PARTS); part++)
-        sum[part] = sum[part] + factor * ((const OF(Vector) *)x)[part];
+    for (int part = 0; part < parts; part++)
+        sum[part] = sum[part] + factor * x[part];
 }
 
-INLINE void OF(project_two)(OF(Vector) *first, OF(Vector) *second, const T *turned,
-                            const T *entries, const int *columns, Row one, Row other)
+/* Of each sample; two take turns, so that neither waits for its last sum. */
+INLINE void OF(project_band)(T *sums, const T *turned, const Entries *at, const int parts)
 {
-    Size shared = one.count < other.count ? one.count : other.count;
-    OF(Vector) sums[2][OF(PARTS)] = {{{0}}};
-#define ADD(which, row, e)                                                                         \
-    OF(add_times)(sums[which], entries[row.start + e], turned + (Size)columns[row.start + e] * BAND)
-    for (Size e = 0; e < shared; e++) {
-        ADD(0, one, e);
-        ADD(1, other, e);
+    const T *entries = at->entries;
+#define ADD(which, e)                                                                              \
+    OF(add_times)(sum[which], entries[e],                                                          \
+                  (const OF(Vector) *)(turned + (Size)at->columns[e] * BAND), parts)
+    for (Size b = 0; b < at->count; b += 2) {
+        Size twin = b + 1 < at->count ? b + 1 : b; /* the last one may be alone, and twice */
+        Row one = row_of(at, b), other = row_of(at, twin);
+        Size both = one.count < other.count ? one.count : other.count;
+        OF(Vector) sum[2][OF(PARTS)] = {{{0}}};
+        for (Size e = 0; e < both; e++) {
+            ADD(0, one.start + e);
+            ADD(1, other.start + e);
+        }
+        for (Size e = both; e < one.count; e++)
+            ADD(0, one.start + e);
+        for (Size e = both; e < other.count; e++)
+            ADD(1, other.start + e);
+        for (int part = 0; part < parts; part++) {
+            ((OF(Vector) *)(sums + b * BAND))[part] = sum[0][part];
+            ((OF(Vector) *)(sums + twin * BAND))[part] = sum[1][part];
+        }
     }
-    for (Size e = shared; e < one.count; e++)
-        ADD(0, one, e);
-    for (Size e = shared; e < other.count; e++)
-        ADD(1, other, e);
 #undef ADD
-    for (int part = 0; part < OF(PARTS); part++) {
-        first[part] = sums[0][part];
-        second[part] = sums[1][part];
-    }
 }
 
 VECTORISED static void OF(project_entries)(T *restrict out, Size its_stride, const T *weights,
@@ -252,12 +258,26 @@ VECTORISED static void OF(project_entries)(T *restrict out, Size its_stride, con
         if (n < BAND)
             memset(room, 0, width * BAND * sizeof(T));
         OF(turn)(room, BAND, weights + band * stride, stride, n, width);
-        for (Size b = 0; b < at.count; b += 2) {
-            Size twin = b + 1 < at.count ? b + 1 : b; /* the last one may be alone, and twice */
-            OF(project_two)((OF(Vector) *)(sums + b * BAND), (OF(Vector) *)(sums + twin * BAND),
-                            room, at.entries, at.columns, row_of(&at, b), row_of(&at, twin));
-        }
+        if (n > BAND / 2)
+            OF(project_band)(sums, room, &at, OF(PARTS));
+        else
+            OF(project_band)(sums, room, &at, OF(PARTS) / 2);
         OF(turn)(out + band * its_stride, its_stride, sums, BAND, at.count, n);
+    }
+}
+
+/* Into each feature. */
+INLINE void OF(correlate_band)(T *sums, const T *turned, const Entries *at, const int parts)
+{
+    const T *entries = at->entries;
+    for (Size b = 0; b < at->count; b++) {
+        Row row = row_of(at, b);
+        OF(Vector) delta[OF(PARTS)];
+        for (int part = 0; part < parts; part++)
+            delta[part] = ((const OF(Vector) *)(turned + b * BAND))[part];
+        for (Size e = row.start; e < row.start + row.count; e++)
+            OF(add_times)((OF(Vector) *)(sums + (Size)at->columns[e] * BAND), entries[e], delta,
+                          parts);
     }
 }
 
@@ -265,23 +285,15 @@ VECTORISED static void OF(correlate_entries)(T *restrict out, Size its_stride, c
                                              Size stride, Size height, Size width, Entries at,
                                              T *restrict room)
 {
-    const T *entries = at.entries;
     T *turned = room + width * BAND;
     for (Size band = 0; band < height; band += BAND) {
         Size n = height - band < BAND ? height - band : BAND;
         memset(room, 0, (width + at.count) * BAND * sizeof(T));
         OF(turn)(turned, BAND, deltas + band * stride, stride, n, at.count);
-        for (Size b = 0; b < at.count; b++) {
-            Row row = row_of(&at, b);
-            OF(Vector) delta[OF(PARTS)];
-            for (int part = 0; part < OF(PARTS); part++)
-                delta[part] = ((const OF(Vector) *)(turned + b * BAND))[part];
-            for (Size e = row.start; e < row.start + row.count; e++) {
-                OF(Vector) *sum = (OF(Vector) *)(room + (Size)at.columns[e] * BAND);
-                for (int part = 0; part < OF(PARTS); part++)
-                    sum[part] = sum[part] + entries[e] * delta[part];
-            }
-        }
+        if (n > BAND / 2)
+            OF(correlate_band)(room, turned, &at, OF(PARTS));
+        else
+            OF(correlate_band)(room, turned, &at, OF(PARTS) / 2);
         OF(turn)(out + band * its_stride, its_stride, room, BAND, width, n);
     }
 }
