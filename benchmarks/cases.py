@@ -68,6 +68,7 @@ class Case:
     epochs: int  # of one round: enough that setting a fit up is lost in it
     targets: Mapping[Ratio, float]  # ratios to reach at least
     extra_shards: tuple[int, ...] = ()  # shards tried besides 'auto'
+    is_sparse: bool = False  # then the estimators alone train it
 
     @property
     def steps(self) -> int:
@@ -135,5 +136,22 @@ MNIST_WIDE = Case(
     },
     extra_shards=(2,),
 )
-CASES = {case.key: case for case in (DIGITS, MNIST_SMALL, MNIST_WIDE)}
+MNIST_SCALED = replace(
+    MNIST_SMALL,
+    key="mnist-scaled",
+    title="MNIST standardised, 784-256-128-10, batch 256",
+    load=data.standardised_mnist,
+    epochs=15,
+    targets={},
+    extra_shards=(),
+)
+TEXT = replace(
+    MNIST_SCALED,
+    key="text",
+    title="sparse text, 5000-256-128-10, batch 256",
+    load=data.text,
+    epochs=5,
+    is_sparse=True,
+)
+CASES = {c.key: c for c in (DIGITS, MNIST_SMALL, MNIST_WIDE, MNIST_SCALED, TEXT)}
 WITH_IRIS = {IRIS.key: IRIS, **CASES}  # whose time is what an epoch costs, not what is computed

@@ -91,6 +91,8 @@ def contestants(case: Case, data: Data) -> dict[str, Contestant]:
     for shards in case.extra_shards:
         everybody[names.with_shards(names.PHALANX_1, shards)] = phalanx(case, data, 1, shards)
         everybody[names.with_shards(names.PHALANX_2, shards)] = phalanx(case, data, 2, shards)
+    if case.is_sparse:
+        return everybody
     everybody[names.TORCH] = TorchProcesses(case, 1)
     everybody[names.DDP] = TorchProcesses(case, 2)
     everybody[names.DDP_FUSED] = TorchProcesses(case, 2, fused=True)

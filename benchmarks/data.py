@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import os
+import sysconfig
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +20,10 @@ IDX_HEADERS = {"images": 16, "labels": 8}  # bytes before the first value
 
 @dataclass(frozen=True)
 class Data:
-    """Samples `x` [n, F] in float32, class indices `y` [n], and where they come from."""
+    """Samples `x` [n, F] in float32, dense or sparse, class indices `y` [n], and where they come
+    from."""
 
-    x: npt.NDArray[np.float32]
+    x: Any
     y: npt.NDArray[np.int64]
     source: str
 
@@ -62,6 +66,40 @@ def _mnist(part: str) -> Data:
     labels = idx(MNIST / f"{part}-labels-idx1-ubyte.gz", IDX_HEADERS["labels"])
     x = pixels.reshape(-1, 784).astype(np.float32) / np.float32(255)
     return Data(x, labels.astype(np.int64), "MNIST")
+
+
+def standardised_mnist() -> Data:
+    """Every pixel with mean 0 and variance 1, so that few are 0: those that always were."""
+    from sklearn.preprocessing import StandardScaler
+
+    images = mnist()
+    return Data(StandardScaler().fit_transform(images.x), images.y, f"{images.source}, scaled")
+
+
+PIECE = 20  # lines of a sample of text
+WORDS = 5_000
+
+
+def text() -> Data:
+    """Pieces of the source of Python's standard library: of which of ten packages each is, by the
+    words that are in it (tf-idf), sparse."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    pieces, packages = [], []
+    library = Path(sysconfig.get_paths()["stdlib"])
+    for path in sorted(library.glob("*/*.py")):
+        lines = path.read_text("utf-8", "replace").splitlines()
+        found = ["\n".join(lines[at : at + PIECE]) for at in range(0, len(lines), PIECE)]
+        pieces += found
+        packages += [path.parent.name] * len(found)
+    names = [name for name, _ in Counter(packages).most_common(10)]
+    kept = [i for i, package in enumerate(packages) if package in names]
+    mixed = np.random.default_rng(0).permutation(kept)
+    x = TfidfVectorizer(max_features=WORDS, dtype=np.float32).fit_transform(
+        [pieces[i] for i in mixed]
+    )
+    y = np.array([names.index(packages[i]) for i in mixed])
+    return Data(x.tocsr(), y, "Python's standard library")
 
 
 def idx(path: Path, header: int) -> npt.NDArray[np.uint8]:

@@ -46,12 +46,13 @@ def ratio_table(timed: Sequence[Timed]) -> str:
 
 def limit_table(timed: Sequence[Timed]) -> str:
     """How far everything is from the products alone."""
-    rows = [[each.case.title, *(_ratio(each.times, r) for r in LIMITS)] for each in timed]
+    dense = [each for each in timed if not each.case.is_sparse]
+    rows = [[each.case.title, *(_ratio(each.times, r) for r in LIMITS)] for each in dense]
     return table(["case", *(r.title for r in LIMITS)], rows)
 
 
 def _ratio(times: Times, r: Ratio) -> str:
-    return ranged(ratio(times[r.slow], times[r.fast]), "x")
+    return ranged(ratio(times[r.slow], times[r.fast]), "x") if r.slow in times else ""
 
 
 def startup_table(startup: Startup) -> str:

@@ -9,9 +9,6 @@ from phalanx.data.compressing import compressed
 from phalanx.data.samples import FEW, TableSamples
 from phalanx.pure.arrays import aligned_empty
 
-needs_compiled = pytest.mark.skipif(
-    not compressing.kernels.IS_COMPILED, reason="phalanx was installed without"
-)
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(90, 100)).astype(np.float32)
 MANY = FEW // X.shape[1] + 1  # rows
@@ -36,7 +33,6 @@ def mostly_zeros(n_samples=500, n_features=700, dtype=np.float32, kept=0.2):
     return np.where(RNG.random(x.shape) < kept, x, 0)
 
 
-@needs_compiled
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(500, 700), (93, 700), (1, 700), (3000, 512), (5, 100_000)])
 def test_mostly_zeros_are_compressed_as_scipy_does(shape, dtype):
@@ -50,7 +46,6 @@ def test_mostly_zeros_are_compressed_as_scipy_does(shape, dtype):
         assert found.shape == shape
 
 
-@needs_compiled
 def test_what_stays_as_it_is(monkeypatch):
     x, full = mostly_zeros(), RNG.normal(size=(500, 700))
     assert compressed(x, 64) is not x
@@ -60,12 +55,8 @@ def test_what_stays_as_it_is(monkeypatch):
     assert compressed(sparse, 64) is sparse
     monkeypatch.setattr(compressing, "LARGEST", x.nbytes - 1)
     assert compressed(x, 64) is x
-    monkeypatch.undo()
-    monkeypatch.setattr(compressing.kernels, "IS_COMPILED", False)
-    assert compressed(x, 64) is x, "NumPy's form of the kernels takes longer"
 
 
-@needs_compiled
 def test_it_depends_on_rows_from_everywhere():
     x = mostly_zeros(4000, 200)
     half_full = np.concatenate([x, RNG.normal(size=(4000, 200)).astype(np.float32)])

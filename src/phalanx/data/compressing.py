@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.pure import kernels
 from phalanx.pure.arrays import Array
 
 MOST = 0.25  # of the elements that are not 0; with a third, dense products are as quick
@@ -23,9 +22,8 @@ AT_ONCE = 65_536  # elements, near a core
 def compressed(x: Any, n_outputs: int) -> Any:
     """`x` [n, F] as a CSR matrix, if that pays in products with weights [n_outputs, F]; else as it
     is."""
-    if not isinstance(x, np.ndarray) or not kernels.IS_COMPILED:
-        return x
-    if x.shape[1] * n_outputs < FEWEST or x.nbytes > LARGEST:
+    is_dense = isinstance(x, np.ndarray)
+    if not is_dense or x.shape[1] * n_outputs < FEWEST or x.nbytes > LARGEST:
         return x
     sample = x[:: -(-len(x) // LOOK)]
     return _csr(x) if np.count_nonzero(sample) <= MOST * sample.size else x
