@@ -26,9 +26,7 @@ MAX_PANEL = 786_432  # elements, so that a panel's gradient stays near a core un
 PAIRS = 2  # of panels, if they are not too small, and more where there are shards for more workers
 ROWS = 8  # a kernel of BLAS takes so many at a time, and longer for a rest
 SPARSE_ROWS = 16  # likewise, where the samples are given
-LIGHT = (
-    0.7  # what an element takes that is made of given samples: a fifth of them are not 0, or less
-)
+LIGHT = 0.7  # work of an element that is made of given samples, a fifth of them not 0, or fewer
 UNCUT = 4_096  # elements
 FEW = 2**22  # elements; so many factors are worth what they save, whatever a gradient's size
 
@@ -247,9 +245,8 @@ def _edges(region: Region, layout: FactorLayout) -> list[int]:
 
 def _work(layout: FactorLayout, start: int, stop: int) -> float:
     """What elements take to be made and updated, in elements that are made of factors."""
-    light = sum(
-        piece.stop - piece.start
-        for piece in layout.pieces(start, stop)
-        if layout.is_of_given(piece.product)
-    )
+    light = 0
+    for product in filter(layout.is_of_given, layout.products):
+        end = product.start + prod(layout.shape(product))
+        light += max(0, min(stop, end) - max(start, product.start))
     return stop - start - (1 - LIGHT) * light
