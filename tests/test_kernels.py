@@ -171,6 +171,7 @@ BAD = {
         TypeError,
         "got format 'd'",
     ),
+    "a vector of weights": ("project_entries", sparse(factor=a(5)), ValueError, "matrix"),
     "starts": ("project_entries", sparse(starts=a(3)), TypeError, "starts are integers of 8"),
     "columns": (
         "project_entries",

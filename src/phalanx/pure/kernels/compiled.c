@@ -280,26 +280,24 @@ static int are_columns_there(const Entries *at, Size n_columns)
     return 1;
 }
 
-/* Takes (out, factor, starts, columns, entries, index, room); width_of: which one has a column for
- * each feature, while the other one has one for each sample. */
-static int take_sparse(Arrays *at, PyObject *const *args, Entries *found, int width_of)
+/* Takes (out, factor, starts, columns, entries, index, room). by_feature: which one has a column for
+ * each feature, OUT or FACTOR; the other one has one for each sample. */
+static int take_sparse(Arrays *at, PyObject *const *args, Entries *found, int by_feature)
 {
     if (!take(at, args[0], CHANGE_ROWS) || !take(at, args[1], READ_ROWS) ||
         !take(at, args[4], READ) || !take(at, args[6], CHANGE) || !hold(at, args[2], READ) ||
-        !hold(at, args[3], READ) || !hold(at, args[5], READ) ||
-        !is_of(&at->views[STARTS], sizeof(Size), "starts") ||
+        !hold(at, args[3], READ) || !hold(at, args[5], READ) || !has_rows(at, OUT) ||
+        !has_rows(at, FACTOR) || !is_of(&at->views[STARTS], sizeof(Size), "starts") ||
         !is_of(&at->views[COLUMNS], sizeof(int), "columns") ||
         !is_of(&at->views[INDEX], sizeof(Size), "indices"))
         return 0;
     *found = (Entries){memory(at, STARTS), memory(at, COLUMNS), memory(at, ENTRIES),
                        memory(at, INDEX), length(at, INDEX), at->views[ENTRIES].itemsize};
-    Size features = width(at, width_of);
-    return has_rows(at, OUT) && has_rows(at, FACTOR) &&
-           expect(height(at, OUT) == height(at, FACTOR), "both have a row for each output") &&
-           expect(width(at, OUT + FACTOR - width_of) == found->count,
-                  "every sample has a column") &&
+    Size features = width(at, by_feature), samples = width(at, OUT + FACTOR - by_feature);
+    return expect(height(at, OUT) == height(at, FACTOR), "both have a row for each output") &&
+           expect(samples == found->count, "every sample has a column") &&
            expect(length(at, ENTRIES) == length(at, COLUMNS), "every entry has a column") &&
-           expect(length(at, ROOM) >= BAND * (features + found->count), "there is room") &&
+           expect(length(at, ROOM) >= BAND * (features + samples), "there is room") &&
            are_rows_there(found, length(at, STARTS) - 1, length(at, ENTRIES)) &&
            are_columns_there(found, features);
 }
