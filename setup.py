@@ -15,7 +15,7 @@ setup(
         Extension(
             "phalanx.pure.kernels.compiled",
             [KERNELS + "compiled.c"],
-            depends=[KERNELS + "arrays.h", KERNELS + "loops.h"],
+            depends=[KERNELS + name for name in ("arrays.h", "loops.h", "sparse.h", "widths.h")],
             extra_compile_args=[*EXACT, *FAST],
             py_limited_api=IS_STABLE,
             optional=True,  # without a compiler they are NumPy's: slower, the same bits

@@ -2,7 +2,7 @@
  *
  * Here are the doors: they take arrays and numbers (arrays.h), check them, and call the loop
  * (loops.h) of the arrays' type. What does not fit raises TypeError, ValueError or IndexError before
- * anything has changed. The lock of the interpreter is kept: a call lasts microseconds.
+ * anything has changed. The lock of the interpreter is kept where a call lasts microseconds.
  */
 
 #define Py_LIMITED_API 0x030b0000
@@ -25,20 +25,26 @@
 #define TILE 1024 /* columns that are worked on at a time */
 #define LANES 64  /* as in numpy_kernels.py: what `pull` returns depends on it */
 #define BAND 32   /* outputs that a sparse product works on at a time: as in __init__.py */
-#define WIDE 64   /* bytes of a vector */
 
 /* Of each loop one version for each width of vectors; which one is taken, the loader finds out. */
 #if defined(__x86_64__) && defined(__GLIBC__)
+#define HAS_WIDTHS 1
 #define VECTORISED __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
+#define HAS_WIDTHS 0
 #define VECTORISED
+#endif
+#ifndef WIDEST
+#define WIDEST 64 /* bytes of a vector; tests take less */
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#ifndef CAN_SHUFFLE
 #if defined(__GNUC__) && !defined(__clang__)
 #define CAN_SHUFFLE 1 /* vectors, by other vectors */
 #else
 #define CAN_SHUFFLE 0
+#endif
 #endif
 
 /* Some rows of sparse samples: row b has the entries starts[index[b]] up to those of the next row,
@@ -67,6 +73,7 @@ INLINE Row row_of(const Entries *at, Size b)
 #define SQRT sqrtf
 #define ABS fabsf
 #include "loops.h"
+#include "widths.h"
 #undef T
 #undef I
 #undef OF
@@ -78,10 +85,30 @@ INLINE Row row_of(const Entries *at, Size b)
 #define SQRT sqrt
 #define ABS fabs
 #include "loops.h"
+#include "widths.h"
 
 /* The loop of the arrays' type, to which numbers are rounded as they are handed over. */
 #define RUN(arrays, name, ...)                                                                     \
     ((arrays)->type == 'd' ? name##_double(__VA_ARGS__) : name##_float(__VA_ARGS__))
+
+/* Likewise, for the width of the processor's vectors; others may compute meanwhile. */
+#if HAS_WIDTHS
+#define OF_WIDTH(name, type)                                                                       \
+    (WIDEST >= 64 && __builtin_cpu_supports("avx512f") ? name##_64_##type                          \
+     : WIDEST >= 32 && __builtin_cpu_supports("avx2")  ? name##_32_##type                          \
+                                                       : name##_16_##type)
+#else
+#define OF_WIDTH(name, type) name##_16_##type
+#endif
+#define RUN_WIDE(arrays, name, ...)                                                                \
+    do {                                                                                           \
+        Py_BEGIN_ALLOW_THREADS;                                                                    \
+        if ((arrays)->type == 'd')                                                                 \
+            OF_WIDTH(name, double)(__VA_ARGS__);                                                   \
+        else                                                                                       \
+            OF_WIDTH(name, float)(__VA_ARGS__);                                                    \
+        Py_END_ALLOW_THREADS;                                                                      \
+    } while (0)
 
 #define DOOR(name)                                                                                 \
     static PyObject *name(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
@@ -240,7 +267,7 @@ DOOR(take_classes)
 enum { OUT, FACTOR, ENTRIES, ROOM, STARTS, COLUMNS, INDEX }; /* of a sparse product */
 
 /* Asks memory for what will be read soon; rows lie anywhere in it. */
-static void call(const void *start, Size bytes)
+static void fetch(const void *start, Size bytes)
 {
     for (Size at = 0; at < bytes; at += 64)
         __builtin_prefetch((const char *)start + at);
@@ -262,14 +289,14 @@ static int are_rows_there(const Entries *at, Size n_rows, Size n_entries)
     return 1;
 }
 
-/* Beside that, calls all that the product will read. */
+/* Beside that, fetches all that the product will read. */
 static int are_columns_there(const Entries *at, Size n_columns)
 {
     for (Size b = 0; b < at->count; b++) {
         Row row = row_of(at, b), soon = row_of(at, b + 2 < at->count ? b + 2 : b);
         unsigned most = 0; /* a negative column is a large one */
-        call(at->columns + soon.start, soon.count * sizeof(int));
-        call((const char *)at->entries + row.start * at->itemsize, row.count * at->itemsize);
+        fetch(at->columns + soon.start, soon.count * sizeof(int));
+        fetch((const char *)at->entries + row.start * at->itemsize, row.count * at->itemsize);
         for (Size e = row.start; e < row.start + row.count; e++)
             most = (unsigned)at->columns[e] > most ? (unsigned)at->columns[e] : most;
         if (row.count && most >= n_columns) {
@@ -307,7 +334,7 @@ DOOR(project_entries)
     Arrays at = {.count = 0};
     Entries entries;
     if (counted(n_args, 7) && take_sparse(&at, args, &entries, FACTOR))
-        RUN(&at, project_entries, memory(&at, OUT), stride(&at, OUT), memory(&at, FACTOR),
+        RUN_WIDE(&at, project_entries, memory(&at, OUT), stride(&at, OUT), memory(&at, FACTOR),
             stride(&at, FACTOR), height(&at, OUT), width(&at, FACTOR), entries, memory(&at, ROOM));
     return none_after(&at);
 }
@@ -317,7 +344,7 @@ DOOR(correlate_entries)
     Arrays at = {.count = 0};
     Entries entries;
     if (counted(n_args, 7) && take_sparse(&at, args, &entries, OUT))
-        RUN(&at, correlate_entries, memory(&at, OUT), stride(&at, OUT), memory(&at, FACTOR),
+        RUN_WIDE(&at, correlate_entries, memory(&at, OUT), stride(&at, OUT), memory(&at, FACTOR),
             stride(&at, FACTOR), height(&at, OUT), width(&at, OUT), entries, memory(&at, ROOM));
     return none_after(&at);
 }
