@@ -88,6 +88,8 @@ def text() -> Data:
     pieces, packages = [], []
     library = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(library.glob("*/*.py")):
+        if path.parent.name in ("test", "site-packages"):
+            continue
         lines = path.read_text("utf-8", "replace").splitlines()
         found = ["\n".join(lines[at : at + PIECE]) for at in range(0, len(lines), PIECE)]
         pieces += found

@@ -33,13 +33,12 @@ ASSIGNMENTS = ("round_robin", "load_balanced", "dynamic")
 VARIANTS = (
     {"solver": "adam"},
     {"solver": "adam", "hidden_layer_sizes": (80, 900)},  # shards leave factors of gradients
-    {"solver": "adagrad", "hidden_layer_sizes": (80, 900)},  # but for the samples: these are sparse
+    {"solver": "adagrad", "hidden_layer_sizes": (80, 900), "are_sparse": True},  # and are given
     {"solver": "sgd", "data_distribution": "strided", "dropout": 0.25},
     {"solver": "rmsprop", "aggregation": "median", "data_distribution": "stratified"},
     {"solver": "adamw", "aggregation": "max", "data_distribution": "sequential"},
     {"solver": "nesterov", "aggregation": "trimmed_mean", "early_stopping": True},
 )
-SPARSE = 2
 EARLY = VARIANTS.index(VARIANTS[-1])
 DEADLY = ("kill", "segfault", "exit")
 PHASES = [
@@ -56,22 +55,21 @@ def factors_of_small_layers(monkeypatch):
 happened = {"worker lost": 0, "worker stuck": 0, "worker joined": 0}
 
 
-def samples_of(variant):
-    return csr_matrix(X * (X > 0)) if variant == SPARSE else X
+def fit(variant, **more):
+    settings = {**SETTINGS, **VARIANTS[variant], **more}
+    x = csr_matrix(X * (X > 0)) if settings.pop("are_sparse", False) else X
+    return MLPClassifier(**settings).fit(x, Y).run_
 
 
 @cache
 def undisturbed(variant):
-    return MLPClassifier(**{**SETTINGS, **VARIANTS[variant]}).fit(samples_of(variant), Y).run_
+    return fit(variant)
 
 
 def survives(variant, assignment, n_workers, faults):
     """Train under the faults, and compare; returns what was lost."""
-    clf = MLPClassifier(
-        **{**SETTINGS, **VARIANTS[variant]}, task_assignment=assignment, n_jobs=n_workers
-    )
     with scripted(*faults):
-        run = clf.fit(samples_of(variant), Y).run_
+        run = fit(variant, task_assignment=assignment, n_jobs=n_workers)
     for what in happened:
         happened[what] += sum(event.what == what for event in run.events)
     assert run.digest == undisturbed(variant).digest, (run.losses, run.events)

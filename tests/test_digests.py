@@ -238,8 +238,10 @@ def test_sparse_matrices_of_every_form_are_the_same_samples():
     sparse = random_array((203, 900), density=0.03, format="csr", rng=RNG)
     wide = sparse.copy()
     wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype(np.int64)
-    forms = [sparse, wide, sparse.tocsc(), sparse.tocoo(), csr_matrix(sparse)]
-    assert len({classifier()(1).fit(x, Y).run_.digest for x in forms}) == 1
+    apart = sparse.copy()
+    apart.data, apart.indices = (np.repeat(part, 2)[::2] for part in (sparse.data, sparse.indices))
+    forms = [sparse, wide, apart, sparse.tocsc(), sparse.tocoo(), csr_matrix(sparse)]
+    assert len({classifier()(n).fit(x, Y).run_.digest for x in forms for n in (1, 2)}) == 1
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
@@ -251,6 +253,14 @@ def test_mostly_zeros_are_sparse_however_they_are_given(tmp_path, early_stopping
     make = classifier(early_stopping=early_stopping)
     alone = assert_same_for_any_workers(make, lambda e: e.fit(dense, Y))
     assert {make(2).fit(x, Y).run_.digest for x in (mapped, sparse)} == {alone.run_.digest}
+
+
+def test_a_first_part_is_an_epoch_of_the_whole_for_mostly_zeros_too():
+    x = random_array((203, 900), density=0.1, format="csr", rng=RNG).toarray()
+    part = classifier()(1).partial_fit(x, Y, classes=np.unique(Y))
+    whole = classifier(max_iter=1)(1).fit(x, Y)
+    for a, b in zip(part.coefs_, whole.coefs_, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_samples_in_a_mapped_file(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, random_array
 
 from phalanx.data.samples import TableSamples
 from phalanx.engine import joining
@@ -355,7 +355,7 @@ def test_what_is_no_arrays_has_no_gradient():
     )
     flat_n = np.ones(PADDED.size, np.float32)
     panels = Panels(post_of(model, mean), {"factors": flat_n, "factors_away": np.zeros((0, 0))})
-    panels.begin(None, [8], [8.0])
+    panels.begin(None, [8], [8.0], None)
     for region in model.regions:
         for _ in range(2):
             grad_n = panels.of(region)
@@ -374,15 +374,25 @@ def gradients(made, mine, is_whole=True):
     flat_n = np.random.default_rng(0).normal(size=made.factors.size).astype(made.dtype)
     post = post_of(made, mean, mine, is_whole)
     panels = Panels(post, {"factors": flat_n, "factors_away": np.zeros((0, 0))})
-    panels.begin(None, [8, 8, 7], [8.0, 8.0, 7.0])
+    given = given_to(made) if made.is_sparse else None
+    panels.begin(None, [8, 8, 7], [8.0, 8.0, 7.0], given)
     found = {k: panels.of(post.job.blocks[k]).tobytes() for k in mine}
     return found, len(panels._recipes)
 
 
+def given_to(made):
+    """Some of forty random sparse samples, a column each."""
+    rng = np.random.default_rng(1)
+    x = random_array((40, made.sizes[0]), density=0.4, format="csr", dtype=made.dtype, rng=rng)
+    index_C = rng.integers(40, size=3 * made.factors.width)
+    return TableSamples.of(x).gatherer(0).entries.rows(index_C)
+
+
 @pytest.mark.parametrize("sizes", NETWORKS)
 @pytest.mark.parametrize("dtype_name", ["float32", "float64"])
-def test_neighbours_are_made_together_to_the_same_bits(sizes, dtype_name, monkeypatch):
-    _, made = of(sizes, dtype_name=dtype_name)
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_neighbours_are_made_together_to_the_same_bits(sizes, dtype_name, is_sparse, monkeypatch):
+    _, made = of(sizes, dtype_name=dtype_name, is_sparse=is_sparse)
     all_blocks = range(len(blocks_of(made.regions)))
     with monkeypatch.context() as patch:
         patch.setattr(panels_module, "may_join", lambda *_: False)

@@ -13,17 +13,17 @@ import numpy as np
 from phalanx.pure.arrays import Array
 
 MOST = 0.25  # of the elements that are not 0; with a third, dense products are as quick
-LOOK = 1_024  # rows that are looked at, evenly spaced
+LOOK = 1_024  # rows that are looked at, at most, evenly spaced
 FEWEST = 32_768  # weights of the first layer; with fewer, not the products take the time
 LARGEST = 2**30  # bytes, dense: there is a copy of what is not 0
 AT_ONCE = 65_536  # elements, near a core
 
 
-def compressed(x: Any, n_outputs: int) -> Any:
-    """`x` [n, F] as a CSR matrix, if that pays in products with weights [n_outputs, F]; else as it
+def compressed(x: Any, n_hidden: int) -> Any:
+    """`x` [n, F] as a CSR matrix, if that pays in products with weights [n_hidden, F]; else as it
     is."""
     is_dense = isinstance(x, np.ndarray)
-    if not is_dense or x.shape[1] * n_outputs < FEWEST or x.nbytes > LARGEST:
+    if not is_dense or x.shape[1] * n_hidden < FEWEST or x.nbytes > LARGEST:
         return x
     sample = x[:: -(-len(x) // LOOK)]
     return _csr(x) if np.count_nonzero(sample) <= MOST * sample.size else x
@@ -40,8 +40,8 @@ def _csr(x: Array) -> Any:
     for start in range(0, n_samples, height):
         rows = x[start : start + height]
         is_there = rows != 0
-        at_E = np.flatnonzero(is_there)
-        parts.append((rows.take(at_E), column_n.take(at_E)))
+        places = np.flatnonzero(is_there)
+        parts.append((rows.take(places), column_n.take(places)))
         starts[start + 1 : start + 1 + len(rows)] = np.count_nonzero(is_there, axis=1)
     entries, columns = (np.concatenate(part) for part in zip(*parts, strict=True))
     return csr_matrix((entries, columns, np.cumsum(starts)), shape=x.shape, copy=False)

@@ -48,7 +48,8 @@ class SparseRows(NamedTuple):
 
 
 def parts_of(csr: Any) -> tuple[Array, Array, Array]:
-    """Starts, columns and entries of a SciPy matrix, of the types that kernels take; not copied
-    where they are of these types already."""
-    columns = csr.indices.astype(np.intc, copy=False)
-    return csr.indptr.astype(np.intp, copy=False), columns, csr.data
+    """Starts, columns and entries of a SciPy matrix, as kernels take them; not copied where they
+    are so already."""
+    parts = (csr.indptr, np.intp), (csr.indices, np.intc), (csr.data, csr.dtype)
+    starts, columns, entries = (np.require(part, dtype, ["C", "A"]) for part, dtype in parts)
+    return starts, columns, entries

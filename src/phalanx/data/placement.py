@@ -3,7 +3,7 @@
 - In a file: samples that the caller has as `numpy.memmap` are mapped by each worker; out of the
   caller's memory, by a worker that comes after the file was replaced or deleted.
 - In the caller's memory: large samples are read from there, row by row (caller.py).
-- In the arena: everything else is copied there once for all workers.
+- In the arena: everything else is copied there once for all workers, sparse samples among it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The samples of a training or a prediction, dense or sparse, and a few of them at a time.
 
 `Samples` is a named set of arrays, so that it can lie in the caller's memory, in the arena, or in
-a mapped file alike. `Rows` is what a model sees of it: some rows, gathered into aligned buffers.
+a mapped file alike. `Rows` is what a model sees of it: some rows, gathered into aligned buffers; or
+where they lie, if they are sparse.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ class TableSamples:
 
 
 class Gatherer:
-    """Gathers rows into one buffer of its own; each call overwrites the rows of the one before."""
+    """Gathers dense rows into one buffer of its own, where each call overwrites those of the one
+    before. Sparse rows stay where they lie."""
 
     def __init__(self, samples: TableSamples, max_rows: int) -> None:
         self.arrays = samples.arrays
@@ -114,7 +116,7 @@ class Gatherer:
         return Rows(x, count, *self._targets(index_B), x_FB)
 
     def rows_into(self, x_BF: Array, index_B: Array) -> Rows:
-        """As `rows`, but dense samples go into `x_BF`, which is the caller's."""
+        """As `rows`, but dense samples go into `x_BF`, which is the caller's; sparse ones stay."""
         if self.entries is not None:
             return self.rows(index_B)
         self.arrays[ROWS].take(index_B, axis=0, out=x_BF, mode="clip")

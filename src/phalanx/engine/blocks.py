@@ -45,7 +45,7 @@ class Blocks:
         self._measures = [sum(measure_S) for measure_S in measures]
         self._is_skipped = self._skips and not isfinite(self._loss)
         self._rate = self.ledger.rate(self.post.moment.row)
-        self.reduction.begin(doers, self.shards, weights)
+        self.reduction.begin(doers, self.shards.counts, weights, self.shards.given())
         self._scale = 1.0
         if self.all_reduced is not None and (self.all_reduced.are_divided or not self._is_skipped):
             self._scale = self.all_reduced.make()

@@ -62,7 +62,8 @@ def _bytes(
 
 
 def _nothing_given(bench: Bench, n_shards: int) -> SparseRows:
-    """Samples without entries: each element of a sparse product is added up by itself anyhow."""
+    """Samples without entries: sparse products need no trial, since their kernels add up each
+    element by itself."""
     nobody = np.zeros(bench.layout.width * n_shards, np.intp)
     starts, columns = np.zeros(2, np.intp), np.empty(0, np.intc)
     n_features = max(factor.size for factor in bench.layout.factors)

@@ -45,7 +45,7 @@ class Panels:
         doers: Sequence[int] | None,
         counts: Sequence[int],
         weights: list[float],
-        given: SparseRows | None = None,
+        given: SparseRows | None,
     ) -> None:
         """A step's shards are done: by whom, or by their owners if None, of how many rows and of
         which weights. given: the samples of all columns, if they are not among the factors."""

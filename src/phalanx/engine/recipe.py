@@ -38,7 +38,7 @@ class Recipe:
         self._parts = [self._part(piece, bench, columns) for piece in pieces]
         self._gaps = self._gaps_between(pieces)
 
-    def make(self, scale: Scale, given: SparseRows | None = None) -> Array:
+    def make(self, scale: Scale, given: SparseRows | None) -> Array:
         """The gradient, in the bench's memory; each sample's part of it times `scale`, one number
         or one of each column [C]. given: the factor that nobody leaves, if there is one."""
         is_scaled = isinstance(scale, np.ndarray) or scale != 1
@@ -47,7 +47,8 @@ class Recipe:
                 left = np.multiply(left, scale, out=scaled)
             if right is not None:
                 np.dot(left, right, out=grad)
-            elif given is not None:
+            else:
+                assert given is not None
                 given.correlate(left, grad)
         for gap_n in self._gaps:
             gap_n[...] = 0
@@ -76,7 +77,8 @@ class Recipe:
 
 
 class _Part(NamedTuple):
-    """A piece of the gradient: a factor times another, or times ones, or times what is given."""
+    """A piece of the gradient: a factor times another, or times ones; or, where `right` is None,
+    times what is given."""
 
     left: Array
     scaled: Array

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from phalanx.arena import Arena
+from phalanx.data.entries import SparseRows
 from phalanx.engine.block import Block
 from phalanx.engine.panels import Panels
 from phalanx.engine.post import Post
-from phalanx.engine.shards import Shards
 from phalanx.pure.aggregation import checked, mean
 from phalanx.pure.arrays import Array, padded_rows
 from phalanx.pure.layout import Kind
@@ -28,10 +28,17 @@ class Reduction:
         self._weights: list[float] = []  # of the shards, at the last look
         self._homes: list[Array] = []  # of each block, the gradients where all lie at home
 
-    def begin(self, doers: Sequence[int] | None, shards: Shards, weights: list[float]) -> None:
-        """A step's shards are done: by whom, or by their owners if None, and of which weights."""
+    def begin(
+        self,
+        doers: Sequence[int] | None,
+        counts: Sequence[int],
+        weights: list[float],
+        given: SparseRows | None,
+    ) -> None:
+        """A step's shards are done: by whom, or by their owners if None, of how many rows and of
+        which weights. given: see Panels.begin."""
         if self._panels is not None:
-            self._panels.begin(doers, shards.counts, weights, shards.given())
+            self._panels.begin(doers, counts, weights, given)
             return
         self._doers = doers
         if weights != self._weights:  # as in next to no step

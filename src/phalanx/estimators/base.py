@@ -110,7 +110,7 @@ class BaseMLP(Learnt):
         X, target = self._in_dtype(X, target, first)
         weight_B = None if sample_weight is None else _check_sample_weight(sample_weight, X)
         spec = self._spec(X, target)
-        X = X if incremental else compressed(X, spec.sizes[1])  # not for a single pass
+        X = compressed(X, spec.sizes[1])
         labelled = Labelled(X, target, weight_B, self._class_weight(y))
         validation = self._check_validation(wishes.validation_data, X.dtype)
         self._random_state = check_random_state(self.random_state)

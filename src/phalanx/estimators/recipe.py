@@ -137,7 +137,8 @@ def stochastic_job(
 ) -> Job:
     """A training by batches."""
     if _takes_factors(params):
-        spec = factored(spec, plan.batch_size, plan.n_shards, not training.is_dense)
+        is_sparse = not training.is_dense
+        spec = factored(spec, plan.batch_size, plan.n_shards, is_sparse=is_sparse)
     job = _job(
         params,
         spec,

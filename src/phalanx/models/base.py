@@ -54,7 +54,8 @@ class JoinedModel(Model, Protocol):
 
     def inputs(self, batch: Sequence[Array], shards: Sequence[int]) -> Array:
         """Where the samples of these shards go before `leave_all`, [C, F]: each shard's to the
-        first of its columns, with one of them again in the others."""
+        first of its columns, with one of them again in the others. Samples that are given go
+        nowhere: then it has no elements."""
 
     def leave_all(
         self,
@@ -68,8 +69,8 @@ class JoinedModel(Model, Protocol):
         """Compute shards and leave their factors in their columns of `batch`; return of each what
         `gradient` returns. Of the products see `FactoredModel.leave`.
 
-        rows: what lies in `inputs`; counts, keys: rows and key of each shard. `batch` is the same
-        list every time for the same place, and known by that.
+        rows: what lies in `inputs`, or is given; counts, keys: rows and key of each shard. `batch`
+        is the same list every time for the same place, and known by that.
         """
 
 

@@ -16,6 +16,7 @@ from itertools import accumulate, groupby, pairwise
 from math import prod
 from typing import NamedTuple
 
+from phalanx.pure import kernels
 from phalanx.pure.aggregation import Aggregation, is_linear
 from phalanx.pure.arrays import Array, in_cache_lines
 from phalanx.pure.layout import Region
@@ -25,7 +26,7 @@ MIN_PANEL = 24_576  # elements; to multiply fewer rows at once takes longer an e
 MAX_PANEL = 786_432  # elements, so that a panel's gradient stays near a core until its update
 PAIRS = 2  # of panels, if they are not too small, and more where there are shards for more workers
 ROWS = 8  # a kernel of BLAS takes so many at a time, and longer for a rest
-SPARSE_ROWS = 16  # likewise, where the samples are given
+SPARSE_ROWS = kernels.BAND // 2  # likewise, where the samples are given
 LIGHT = 0.7  # work of an element that is made of given samples, a fifth of them not 0, or fewer
 UNCUT = 4_096  # elements
 FEW = 2**22  # elements; so many factors are worth what they save, whatever a gradient's size

@@ -137,9 +137,11 @@ def _check_not_compiled(loss: Any, step: Any) -> None:
 
 def _check_not_a_class(name: str, function: Any, returned: str, options: str = "") -> None:
     if isinstance(function, type):
+        can_be_called = any("__call__" in vars(base) for base in function.__mro__)
+        advice = f"an object, {function.__name__}({options})" if can_be_called else "a function"
         raise InvalidInput(
             f"{name} must be a function (outputs, target) -> {returned}; got the class "
-            f"{function.__name__}. Pass an object, {function.__name__}({options})."
+            f"{function.__name__}. Pass {advice}."
         )
 
 

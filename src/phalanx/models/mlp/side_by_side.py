@@ -31,6 +31,7 @@ from phalanx.pure.factors import FactorLayout, outwards
 from phalanx.pure.randomness import Key
 
 TELLING = {"absolute_error": "squared_error", "huber": "squared_error"}  # whose deltas hide no bit
+FEW = 8  # entries of a sample
 LARGEST = 2**24  # parameters; a trial holds as many again for a moment
 
 
@@ -108,7 +109,8 @@ def _dense(count: int, spec: MLPSpec, rng: np.random.Generator) -> dict[str, Arr
 
 
 def _sparse(count: int, spec: MLPSpec, rng: np.random.Generator) -> dict[str, Array]:
-    """Random samples of one entry each."""
-    columns = rng.integers(spec.sizes[0], size=count, dtype=np.intc)
-    entries = rng.random(count, spec.dtype.type) * spec.dtype.type(9)
-    return {STARTS: np.arange(count + 1), COLUMNS: columns, ENTRIES: entries}
+    """Random samples of a few entries each."""
+    starts = np.arange(0, count * FEW + 1, FEW)
+    columns = rng.integers(spec.sizes[0], size=count * FEW, dtype=np.intc)
+    entries = rng.random(count * FEW, spec.dtype.type) * spec.dtype.type(FEW)
+    return {STARTS: starts, COLUMNS: columns, ENTRIES: entries}
