@@ -76,7 +76,7 @@ def standardised_mnist() -> Data:
     return Data(StandardScaler().fit_transform(images.x), images.y, f"{images.source}, scaled")
 
 
-PIECE = 20  # lines of a sample of text
+PIECE = 8  # lines of a sample of text
 WORDS = 5_000
 
 

@@ -31,7 +31,7 @@ METHOD = """\
 - The MNIST cases use the first 15,360 training samples: 60 full batches. Four fifths of their
   pixels are 0, which Phalanx takes as sparse samples by itself; standardised ones are not, and are
   in a case of their own.
-- The text is twenty lines of Python's standard library a sample, told by tf-idf of 5,000 words from
+- The text is eight lines of Python's standard library a sample, told by tf-idf of 5,000 words from
   which package it is: 60 batches of a sparse matrix, as scikit-learn takes it too. torch's layers
   take no such samples.
 - Whoever has no turn sleeps. One thread a process, except for scikit-learn with all threads."""
