@@ -56,8 +56,8 @@ INLINE void AS(turn_square)(T *restrict into, Size its_stride, const T *restrict
 #endif
 
 /* into[j][i] <- from[i][j] */
-TARGET static void AS(turn)(T *restrict into, Size its_stride, const T *restrict from,
-                                Size stride, Size height, Size width)
+TARGET static void AS(turn)(T *restrict into, Size its_stride, const T *restrict from, Size stride,
+                            Size height, Size width)
 {
     const int length = LENGTH;
     Size whole = height - height % length, across = width - width % length;
@@ -111,8 +111,8 @@ INLINE void AS(project_band)(T *sums, const T *turned, const Entries *at, const 
 }
 
 TARGET static void AS(project_entries)(T *restrict out, Size its_stride, const T *weights,
-                                           Size stride, Size height, Size width, Entries at,
-                                           T *restrict room)
+                                       Size stride, Size height, Size width, Entries at,
+                                       T *restrict room)
 {
     T *sums = room + width * BAND;
     for (Size band = 0; band < height; band += BAND) {
@@ -144,8 +144,8 @@ INLINE void AS(correlate_band)(T *sums, const T *turned, const Entries *at, cons
 }
 
 TARGET static void AS(correlate_entries)(T *restrict out, Size its_stride, const T *deltas,
-                                             Size stride, Size height, Size width, Entries at,
-                                             T *restrict room)
+                                         Size stride, Size height, Size width, Entries at,
+                                         T *restrict room)
 {
     T *turned = room + width * BAND;
     for (Size band = 0; band < height; band += BAND) {
