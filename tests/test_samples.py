@@ -28,7 +28,30 @@ def test_products_with_few_rows_and_with_many(x):
         np.testing.assert_allclose(correlated_HF, projected_HB @ X[index_B], rtol=1e-4, atol=1e-4)
 
 
-def mostly_zeros(n_samples=500, n_features=700, dtype=np.float32, kept=0.2):
+def unaligned(array):
+    """The same, one byte behind where it could lie."""
+    found = np.frombuffer(b" " + array.tobytes(), array.dtype, offset=1)
+    assert not found.flags.aligned
+    return found
+
+
+def with_gaps(array):
+    return np.repeat(array, 2)[::2]
+
+
+@pytest.mark.parametrize("lay", [unaligned, with_gaps])
+@pytest.mark.parametrize("name", ["indptr", "indices", "data"])
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_sparse_samples_may_lie_anywhere(lay, name, dtype):
+    x = csr_matrix(np.where(X > 0, X, 0))
+    x.indptr, x.indices = x.indptr.astype(dtype), x.indices.astype(dtype)
+    setattr(x, name, lay(getattr(x, name)))
+    weight_HF, projected_HB = np.eye(100, dtype=np.float32), np.empty((100, 5), np.float32)
+    TableSamples.of(x).gatherer(5).rows(np.arange(5)).project(weight_HF, projected_HB)
+    np.testing.assert_array_equal(projected_HB, np.where(X > 0, X, 0)[:5].T)
+
+
+def mostly_zeros(n_samples=500, n_features=700, dtype=np.float32, kept=0.08):
     x = RNG.normal(size=(n_samples, n_features)).astype(dtype)
     return np.where(RNG.random(x.shape) < kept, x, 0)
 
@@ -55,6 +78,16 @@ def test_what_stays_as_it_is(monkeypatch):
     assert compressed(sparse, 64) is sparse
     monkeypatch.setattr(compressing, "LARGEST", x.nbytes - 1)
     assert compressed(x, 64) is x
+
+
+@pytest.mark.parametrize(
+    ("n_features", "kept", "is_compressed"),
+    [(700, 0.18, True), (700, 0.23, False), (20_000, 0.08, True), (20_000, 0.15, False)],
+)
+def test_how_many_zeros_it_takes(n_features, kept, is_compressed):
+    """Of wide samples more."""
+    x = mostly_zeros(100, n_features, kept=kept)
+    assert (compressed(x, 64) is not x) == is_compressed
 
 
 def test_it_depends_on_rows_from_everywhere():

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from phalanx.pure.arrays import Array
+from phalanx.pure.kernels import BAND
 
-MOST = 0.25  # of the elements that are not 0; with a third, dense products are as quick
+MOST = 0.2  # of the elements that are not 0; with a quarter, dense products are as quick
+MOST_OF_WIDE = 0.1  # likewise, of samples so wide that what a product works on is far from a core
+WIDE = 2**21  # bytes of that
 LOOK = 1_024  # rows that are looked at, at most, evenly spaced
 FEWEST = 32_768  # weights of the first layer; with fewer, not the products take the time
 LARGEST = 2**30  # bytes, dense: there is a copy of what is not 0
@@ -26,7 +29,8 @@ def compressed(x: Any, n_hidden: int) -> Any:
     if not is_dense or x.shape[1] * n_hidden < FEWEST or x.nbytes > LARGEST:
         return x
     sample = x[:: -(-len(x) // LOOK)]
-    return _csr(x) if np.count_nonzero(sample) <= MOST * sample.size else x
+    most = MOST if BAND * x.shape[1] * x.itemsize <= WIDE else MOST_OF_WIDE
+    return _csr(x) if np.count_nonzero(sample) <= most * sample.size else x
 
 
 def _csr(x: Array) -> Any:

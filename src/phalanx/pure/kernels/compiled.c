@@ -25,6 +25,9 @@
 #define TILE 1024 /* columns that are worked on at a time */
 #define LANES 64  /* as in numpy_kernels.py: what `pull` returns depends on it */
 #define BAND 32   /* outputs that a sparse product works on at a time: as in __init__.py */
+#ifndef FEW
+#define FEW 2 /* times as many features as entries: then these are few */
+#endif
 
 /* Of each loop one version for each width of vectors; which one is taken, the loader finds out. */
 #if defined(__x86_64__) && defined(__GLIBC__)
@@ -55,6 +58,7 @@ typedef struct {
     const void *entries;
     const Size *index;
     Size count, itemsize;
+    Size total; /* entries of all these rows */
 } Entries;
 
 typedef struct {
@@ -273,7 +277,7 @@ static void fetch(const void *start, Size bytes)
         __builtin_prefetch((const char *)start + at);
 }
 
-static int are_rows_there(const Entries *at, Size n_rows, Size n_entries)
+static int are_rows_there(Entries *at, Size n_rows, Size n_entries)
 {
     for (Size b = 0; b < at->count; b++) {
         Size row = at->index[b];
@@ -285,6 +289,7 @@ static int are_rows_there(const Entries *at, Size n_rows, Size n_entries)
                         at->starts[row + 1] <= n_entries,
                     "rows lie in the entries"))
             return 0;
+        at->total += at->starts[row + 1] - at->starts[row];
     }
     return 1;
 }
@@ -319,7 +324,7 @@ static int take_sparse(Arrays *at, PyObject *const *args, Entries *found, int by
         !is_of(&at->views[INDEX], sizeof(Size), "indices"))
         return 0;
     *found = (Entries){memory(at, STARTS), memory(at, COLUMNS), memory(at, ENTRIES),
-                       memory(at, INDEX), length(at, INDEX), at->views[ENTRIES].itemsize};
+                       memory(at, INDEX), length(at, INDEX), at->views[ENTRIES].itemsize, 0};
     Size features = width(at, by_feature), samples = width(at, OUT + FACTOR - by_feature);
     return expect(height(at, OUT) == height(at, FACTOR), "both have a row for each output") &&
            expect(samples == found->count, "every sample has a column") &&

@@ -74,8 +74,10 @@ TARGET static void AS(turn)(T *restrict into, Size its_stride, const T *restrict
 }
 
 /* Sparse products, of BAND outputs at a time: what they have of one feature is turned to lie side by
- * side, so that vectors take it, `parts` of them; the last outputs may need but half of them. Each
- * sum is added up in the order of the entries. room: BAND times (features + samples). */
+ * side, so that vectors take it, `parts` of them; the last outputs may need but half of them. A single
+ * one is made where it lies, and so are all where there are but few entries: to turn what they have of
+ * all features takes longer. Each sum is added up in the order of the entries. room: BAND times
+ * (features + samples). */
 INLINE void AS(add_times)(AS(Vector) *sum, T factor, const AS(Vector) *x, const int parts)
 {
     for (int part = 0; part < parts; part++)
@@ -86,9 +88,10 @@ INLINE void AS(add_times)(AS(Vector) *sum, T factor, const AS(Vector) *x, const 
 INLINE void AS(project_band)(T *sums, const T *turned, const Entries *at, const int parts)
 {
     const T *entries = at->entries;
+    const Size lanes = parts * LENGTH;
 #define ADD(which, e)                                                                              \
     AS(add_times)(sum[which], entries[e],                                                          \
-                  (const AS(Vector) *)(turned + (Size)at->columns[e] * BAND), parts)
+                  (const AS(Vector) *)(turned + (Size)at->columns[e] * lanes), parts)
     for (Size b = 0; b < at->count; b += 2) {
         Size twin = b + 1 < at->count ? b + 1 : b; /* the last one may be alone, and twice */
         Row one = row_of(at, b), other = row_of(at, twin);
@@ -103,28 +106,46 @@ INLINE void AS(project_band)(T *sums, const T *turned, const Entries *at, const 
         for (Size e = both; e < other.count; e++)
             ADD(1, other.start + e);
         for (int part = 0; part < parts; part++) {
-            ((AS(Vector) *)(sums + b * BAND))[part] = sum[0][part];
-            ((AS(Vector) *)(sums + twin * BAND))[part] = sum[1][part];
+            ((AS(Vector) *)(sums + b * lanes))[part] = sum[0][part];
+            ((AS(Vector) *)(sums + twin * lanes))[part] = sum[1][part];
         }
     }
 #undef ADD
 }
 
+INLINE void AS(project_one)(T *restrict out, const T *weights, const Entries *at)
+{
+    const T *entries = at->entries;
+    for (Size b = 0; b < at->count; b++) {
+        Row row = row_of(at, b);
+        T sum = 0;
+        for (Size e = row.start; e < row.start + row.count; e++)
+            sum = sum + entries[e] * weights[at->columns[e]];
+        out[b] = sum;
+    }
+}
+
 TARGET static void AS(project_entries)(T *restrict out, Size its_stride, const T *weights,
-                                       Size stride, Size height, Size width, Entries at,
-                                       T *restrict room)
+                                           Size stride, Size height, Size width, Entries at,
+                                           T *restrict room)
 {
     T *sums = room + width * BAND;
     for (Size band = 0; band < height; band += BAND) {
         Size n = height - band < BAND ? height - band : BAND;
-        if (n < BAND)
-            memset(room, 0, width * BAND * sizeof(T));
-        AS(turn)(room, BAND, weights + band * stride, stride, n, width);
-        if (n > BAND / 2)
+        Size lanes = n > BAND / 2 ? BAND : BAND / 2;
+        if (n == 1 || at.total < width / FEW) {
+            for (Size h = band; h < band + n; h++)
+                AS(project_one)(out + h * its_stride, weights + h * stride, &at);
+            continue;
+        }
+        if (n < lanes)
+            memset(room, 0, width * lanes * sizeof(T));
+        AS(turn)(room, lanes, weights + band * stride, stride, n, width);
+        if (lanes == BAND)
             AS(project_band)(sums, room, &at, PARTS);
         else
             AS(project_band)(sums, room, &at, PARTS / 2);
-        AS(turn)(out + band * its_stride, its_stride, sums, BAND, at.count, n);
+        AS(turn)(out + band * its_stride, its_stride, sums, lanes, at.count, n);
     }
 }
 
@@ -132,31 +153,50 @@ TARGET static void AS(project_entries)(T *restrict out, Size its_stride, const T
 INLINE void AS(correlate_band)(T *sums, const T *turned, const Entries *at, const int parts)
 {
     const T *entries = at->entries;
+    const Size lanes = parts * LENGTH;
     for (Size b = 0; b < at->count; b++) {
         Row row = row_of(at, b);
         AS(Vector) delta[PARTS];
         for (int part = 0; part < parts; part++)
-            delta[part] = ((const AS(Vector) *)(turned + b * BAND))[part];
+            delta[part] = ((const AS(Vector) *)(turned + b * lanes))[part];
         for (Size e = row.start; e < row.start + row.count; e++)
-            AS(add_times)((AS(Vector) *)(sums + (Size)at->columns[e] * BAND), entries[e], delta,
+            AS(add_times)((AS(Vector) *)(sums + (Size)at->columns[e] * lanes), entries[e], delta,
                           parts);
     }
 }
 
+INLINE void AS(correlate_one)(T *restrict out, const T *deltas, Size width, const Entries *at)
+{
+    const T *entries = at->entries;
+    memset(out, 0, width * sizeof(T));
+    for (Size b = 0; b < at->count; b++) {
+        Row row = row_of(at, b);
+        for (Size e = row.start; e < row.start + row.count; e++)
+            out[at->columns[e]] = out[at->columns[e]] + entries[e] * deltas[b];
+    }
+}
+
 TARGET static void AS(correlate_entries)(T *restrict out, Size its_stride, const T *deltas,
-                                         Size stride, Size height, Size width, Entries at,
-                                         T *restrict room)
+                                             Size stride, Size height, Size width, Entries at,
+                                             T *restrict room)
 {
     T *turned = room + width * BAND;
     for (Size band = 0; band < height; band += BAND) {
         Size n = height - band < BAND ? height - band : BAND;
-        memset(room, 0, (width + at.count) * BAND * sizeof(T));
-        AS(turn)(turned, BAND, deltas + band * stride, stride, n, at.count);
-        if (n > BAND / 2)
+        Size lanes = n > BAND / 2 ? BAND : BAND / 2;
+        if (n == 1 || at.total < width / FEW) {
+            for (Size h = band; h < band + n; h++)
+                AS(correlate_one)(out + h * its_stride, deltas + h * stride, width, &at);
+            continue;
+        }
+        memset(room, 0, width * lanes * sizeof(T));
+        memset(turned, 0, at.count * lanes * sizeof(T));
+        AS(turn)(turned, lanes, deltas + band * stride, stride, n, at.count);
+        if (lanes == BAND)
             AS(correlate_band)(room, turned, &at, PARTS);
         else
             AS(correlate_band)(room, turned, &at, PARTS / 2);
-        AS(turn)(out + band * its_stride, its_stride, room, BAND, width, n);
+        AS(turn)(out + band * its_stride, its_stride, room, lanes, width, n);
     }
 }
 
