@@ -4,7 +4,8 @@ compiled.c has them once more, in one pass over memory each. All arrays of a cal
 of float64, but for indices, and none overlaps another; vectors are contiguous, and so is each row
 of a matrix, while the rows may lie apart where that is said. Numbers are Python's, and are rounded
 to that type first. Every product is rounded before it is added to anything, and what is summed is
-added in the order of its rows; so both forms agree on every processor.
+added in the order of its rows; so both forms agree on every processor (of sparse products, SciPy's
+build has a say: see `_rows_of`).
 """
 
 from __future__ import annotations
