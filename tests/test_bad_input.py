@@ -267,6 +267,23 @@ def test_class_weights_of_sparse_labels():
     assert losses[0] == losses[1]
 
 
+def test_parts_are_not_balanced_each_by_itself():
+    clf = MLPClassifier(class_weight="balanced")
+    with pytest.raises(InvalidInput, match="which no call of partial_fit sees"):
+        clf.partial_fit(X, Y, classes=[0, 1])
+    assert not hasattr(clf, "coefs_")
+
+
+@pytest.mark.parametrize("column", [-1, 77])
+def test_a_sparse_matrix_with_a_column_that_there_is_not(column):
+    from scipy.sparse import csr_matrix
+
+    broken = csr_matrix(X)
+    broken.indices[3] = column
+    with pytest.raises(InvalidInput, match=f"of columns 0 to .*got one of column {column}"):
+        MLPClassifier().fit(broken, Y)
+
+
 @pytest.mark.parametrize("weights", [{0: 1, 1: 0}, {0: 5}])
 def test_a_part_that_has_no_weighted_class_is_no_error(weights):
     clf = MLPClassifier(class_weight=weights)

@@ -279,3 +279,15 @@ def test_the_record_names_lbfgs():
     assert ours.MLPClassifier(solver="lbfgs", **SHORT).fit(X, KINDS).run_.strategies[
         "optimizer"
     ] == ("lbfgs")
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_sparse_bools_of_pandas():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.get_dummies(pandas.Series(list("abc") * 20), sparse=True)
+    y = np.arange(60) % 3
+    samples = frame, csr_matrix(frame.to_numpy(float))
+    fitted = [ours.MLPClassifier((8,), max_iter=3, random_state=0).fit(x, y) for x in samples]
+    assert fitted[0].loss_curve_ == fitted[1].loss_curve_
+    first, second = (each.predict(x) for each, x in zip(fitted, samples, strict=True))
+    np.testing.assert_array_equal(first, second)

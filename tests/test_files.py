@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix, save_npz
 
 from phalanx.data.files import read_table
 from phalanx.data.lookalikes import resemblance
@@ -280,6 +281,9 @@ def test_bad_npz(tmp_path):
     path = tmp_path / "d.npz"
     np.savez(path, X=np.zeros((3, 2)), y=np.zeros(4))
     with pytest.raises(InvalidInput, match="one row a sample"):
+        read_table(path)
+    save_npz(path, csr_matrix(np.eye(3)))
+    with pytest.raises(InvalidInput, match="save_npz is for MLPClassifier in Python"):
         read_table(path)
     np.savez(path, X=np.zeros((3, 2, 2)), y=np.zeros(3))
     with pytest.raises(InvalidInput, match="Reshape it"):

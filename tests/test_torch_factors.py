@@ -118,7 +118,7 @@ def test_they_come_to_the_gradients(kind):
     share = SimpleNamespace(owners=[0] * SHARDS, reductions=range(len(regions)), is_whole=True)
     post = SimpleNamespace(job=job, share=share, tick=1)
     panels = Panels(post, {"factors": flat_n, "factors_away": np.zeros((0, 0))})
-    panels.begin(None, [COUNT, COUNT], [COUNT, COUNT])
+    panels.begin(None, [COUNT, COUNT], [COUNT, COUNT], None)
     panels._scale = BATCH / (SHARDS * COUNT)  # the batch is of as many rows as the shards say
     found_N = np.concatenate([panels.of(region).copy() for region in regions])
     np.testing.assert_allclose(found_N, expected_N, rtol=1e-5, atol=1e-7)

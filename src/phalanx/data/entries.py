@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from phalanx.errors import InvalidInput
 from phalanx.pure import kernels
 from phalanx.pure.arrays import Array, aligned_empty
 
@@ -49,7 +50,14 @@ class SparseRows(NamedTuple):
 
 def parts_of(csr: Any) -> tuple[Array, Array, Array]:
     """Starts, columns and entries of a SciPy matrix, as kernels take them; not copied where they
-    are so already."""
+    are so already. Raises InvalidInput for columns that there are not.
+    """
+    for column in (csr.indices.min(initial=0), csr.indices.max(initial=0)):
+        if not 0 <= column < csr.shape[1]:
+            raise InvalidInput(
+                f"the entries of a sparse matrix [n, {csr.shape[1]}] must be of columns 0 to "
+                f"{csr.shape[1] - 1}; got one of column {column}. Its check_format() says more."
+            )
     parts = (csr.indptr, np.intp), (csr.indices, np.intc), (csr.data, csr.dtype)
     starts, columns, entries = (np.require(part, dtype, ["C", "A"]) for part, dtype in parts)
     return starts, columns, entries

@@ -64,9 +64,11 @@ def read_npz(path: Path, learnt: Learnt = None) -> Table:
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{name} {arrays[name].shape}" for name in arrays)
+        advice = "Save the arrays of one set of samples together."
+        if "indptr" in arrays:
+            advice = "A sparse matrix of scipy.sparse.save_npz is for MLPClassifier in Python."
         raise InvalidInput(
-            f"{path}: all arrays must have one row a sample, so one length; got {said}. "
-            "Save the arrays of one set of samples together."
+            f"{path}: all arrays must have one row a sample, so one length; got {said}. {advice}"
         )
     n_rows = next(iter(lengths.values()))
     _check_rows(path, n_rows)

@@ -124,7 +124,8 @@ class BaseMLP(Learnt):
     def _in_dtype(self, X: Any, target: Target, first: bool) -> tuple[Any, Target]:
         """In the dtype of the weights: of the samples at first; as scikit-learn's, L-BFGS has
         float64 always, and who goes on keeps what there is."""
-        dtype = X.dtype
+        # of pandas' sparse bools, scikit-learn's checks leave the dtype
+        dtype = X.dtype if X.dtype in (np.float32, np.float64) else np.dtype(np.float64)
         if not first and self.coefs_[0].dtype in (np.float32, np.float64):  # else the user cast it
             dtype = self.coefs_[0].dtype
         if self.solver == "lbfgs":

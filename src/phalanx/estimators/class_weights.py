@@ -45,6 +45,16 @@ def weights_by_class(class_weight: Any, y: Any, classes: Array) -> Array:
     return np.asarray(compute_sample_weight(class_weight, y))
 
 
+def check_of_part(class_weight: Any) -> None:
+    """Raise InvalidInput for what a part of the samples cannot tell; scikit-learn refuses it too."""
+    if isinstance(class_weight, str) and class_weight == BALANCED:
+        raise InvalidInput(
+            f"class_weight={BALANCED!r} weighs classes by how many samples each has, which no call "
+            "of partial_fit sees. Pass a dict, e.g. of sklearn.utils.class_weight."
+            "compute_class_weight('balanced', classes=classes, y=all_of_y)."
+        )
+
+
 def _check(weights: Any, name: str, labels: list[Any]) -> None:
     if not isinstance(weights, dict):
         raise InvalidInput(f"{name} must be a dict from class to weight; got {weights!r:.200}.")

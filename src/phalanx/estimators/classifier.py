@@ -11,7 +11,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target
 
 from phalanx.estimators.base import BaseMLP
-from phalanx.estimators.class_weights import weights_by_class
+from phalanx.estimators.class_weights import check_of_part, weights_by_class
 from phalanx.estimators.following import Wishes
 from phalanx.estimators.labelled import Target
 from phalanx.estimators.labels import (
@@ -93,7 +93,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Probability that a hidden neuron is left out of a training step.
     class_weight : dict, 'balanced' or None, default=None
         Weight of each class in training, finite and at least 0, multiplied into the sample weights;
-        validation samples count alike.
+        validation samples count alike. 'balanced' is for `fit`, which sees all samples.
     sync_every : int, default=1
         Steps that each shard makes by itself before all of them meet; see `docs/models.md`. More
         than 1 is another algorithm (local SGD): part of the answer, and no less exact.
@@ -242,6 +242,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
         classes: all labels that will ever occur; needed in the first call.
         """
+        check_of_part(self.class_weight)
         more = Wishes(classes=classes)
         return self._fit(X, y, sample_weight, more, incremental=True)  # type: ignore[no-any-return]
 
