@@ -46,7 +46,7 @@ def weights_by_class(class_weight: Any, y: Any, classes: Array) -> Array:
 
 
 def check_of_part(class_weight: Any) -> None:
-    """Raise InvalidInput for what a part of the samples cannot tell; scikit-learn refuses it too."""
+    """Raise InvalidInput for what a part of the samples cannot tell; so does scikit-learn."""
     if isinstance(class_weight, str) and class_weight == BALANCED:
         raise InvalidInput(
             f"class_weight={BALANCED!r} weighs classes by how many samples each has, which no call "
