@@ -55,19 +55,17 @@ class Recipe:
         return self.grad_n
 
     def _part(self, piece: Piece, bench: Bench, columns: slice) -> _Part:
-        product, batch, factors = piece.product, self.batch, bench.layout.factors
+        product, batch, layout = piece.product, self.batch, bench.layout
         left = batch[product.left][piece.first : piece.last, columns]
         right: Array | None = bench.ones_C[columns]
-        if bench.layout.is_of_given(product):
+        if layout.is_of_given(product):
             right = None
         elif product.right is not None:
             right = batch[product.right][:, columns].T
         grad_n = self.grad_n[piece.start - self.start : piece.stop - self.start]
-        order: Any = "F" if factors[product.left].is_by_sample else "C"
+        order: Any = "F" if layout.factors[product.left].is_by_sample else "C"
         scaled = bench.scaled_n[: left.size].reshape(left.shape, order=order)
-        return _Part(
-            left, scaled, right, grad_n.reshape(len(left), *bench.layout.shape(product)[1:])
-        )
+        return _Part(left, scaled, right, grad_n.reshape(len(left), *layout.shape(product)[1:]))
 
     def _gaps_between(self, pieces: Sequence[Piece]) -> list[Array]:
         """What of the elements is no array's: some arrays are filled up to a cache line."""

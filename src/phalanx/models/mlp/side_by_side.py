@@ -31,7 +31,7 @@ from phalanx.pure.factors import FactorLayout, outwards
 from phalanx.pure.randomness import Key
 
 TELLING = {"absolute_error": "squared_error", "huber": "squared_error"}  # whose deltas hide no bit
-FEW = 8  # entries of a sample
+PER_SAMPLE = 8  # entries
 LARGEST = 2**24  # parameters; a trial holds as many again for a moment
 
 
@@ -110,7 +110,7 @@ def _dense(count: int, spec: MLPSpec, rng: np.random.Generator) -> dict[str, Arr
 
 def _sparse(count: int, spec: MLPSpec, rng: np.random.Generator) -> dict[str, Array]:
     """Random samples of a few entries each."""
-    starts = np.arange(0, count * FEW + 1, FEW)
-    columns = rng.integers(spec.sizes[0], size=count * FEW, dtype=np.intc)
-    entries = rng.random(count * FEW, spec.dtype.type) * spec.dtype.type(FEW)
+    starts = np.arange(0, count * PER_SAMPLE + 1, PER_SAMPLE)
+    columns = rng.integers(spec.sizes[0], size=count * PER_SAMPLE, dtype=np.intc)
+    entries = rng.random(count * PER_SAMPLE, spec.dtype.type) * spec.dtype.type(PER_SAMPLE)
     return {STARTS: starts, COLUMNS: columns, ENTRIES: entries}

@@ -71,6 +71,14 @@ INLINE Row row_of(const Entries *at, Size b)
     return (Row){start, at->starts[at->index[b] + 1] - start};
 }
 
+/* How many of n outputs are made at a time: one, where it lies, if there is one or few entries. */
+INLINE Size lanes_for(Size n, Size n_features, const Entries *at)
+{
+    if (n == 1 || at->total < n_features / FEW)
+        return 1;
+    return n > BAND / 2 ? BAND : BAND / 2;
+}
+
 #define T float
 #define I int
 #define OF(name) name##_float

@@ -126,14 +126,14 @@ INLINE void AS(project_one)(T *restrict out, const T *weights, const Entries *at
 }
 
 TARGET static void AS(project_entries)(T *restrict out, Size its_stride, const T *weights,
-                                           Size stride, Size height, Size width, Entries at,
-                                           T *restrict room)
+                                       Size stride, Size height, Size width, Entries at,
+                                       T *restrict room)
 {
     T *sums = room + width * BAND;
     for (Size band = 0; band < height; band += BAND) {
         Size n = height - band < BAND ? height - band : BAND;
-        Size lanes = n > BAND / 2 ? BAND : BAND / 2;
-        if (n == 1 || at.total < width / FEW) {
+        Size lanes = lanes_for(n, width, &at);
+        if (lanes == 1) {
             for (Size h = band; h < band + n; h++)
                 AS(project_one)(out + h * its_stride, weights + h * stride, &at);
             continue;
@@ -177,14 +177,14 @@ INLINE void AS(correlate_one)(T *restrict out, const T *deltas, Size width, cons
 }
 
 TARGET static void AS(correlate_entries)(T *restrict out, Size its_stride, const T *deltas,
-                                             Size stride, Size height, Size width, Entries at,
-                                             T *restrict room)
+                                         Size stride, Size height, Size width, Entries at,
+                                         T *restrict room)
 {
     T *turned = room + width * BAND;
     for (Size band = 0; band < height; band += BAND) {
         Size n = height - band < BAND ? height - band : BAND;
-        Size lanes = n > BAND / 2 ? BAND : BAND / 2;
-        if (n == 1 || at.total < width / FEW) {
+        Size lanes = lanes_for(n, width, &at);
+        if (lanes == 1) {
             for (Size h = band; h < band + n; h++)
                 AS(correlate_one)(out + h * its_stride, deltas + h * stride, width, &at);
             continue;
