@@ -16,8 +16,9 @@ PATIENCE = 10.0  # seconds that a program gets to end by itself
 class Checkout:
     """See contestants.py: Contestant. The benchmark's own code is this one for all checkouts."""
 
-    def __init__(self, folder: Path, case: Case, workers: int) -> None:
-        self._source = folder / "src"
+    def __init__(self, source: Path, case: Case, workers: int) -> None:
+        """source: the folder that phalanx lies in."""
+        self._source = source
         command = [sys.executable, str(PROGRAM), case.key, str(case.n_samples), str(workers)]
         self._process = subprocess.Popen(
             command,

@@ -1,6 +1,6 @@
 """Phalanx beside scikit-learn and torch, in one run. Writes docs/benchmarks.md.
 
-python benchmarks/compare.py [--rounds 5] [--cases digits,mnist-small,mnist-wide] [--quick]
+scripts/benchmark compare [--rounds 5] [--cases digits,mnist-small,mnist-wide] [--quick]
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
     cases = [case.quick() for case in asked.cases] if asked.quick else asked.cases
     timed = [time_case(case, rounds) for case in cases]
     measured = Measured(timed, startup.measure(rounds), memory.measure())
-    command = shlex.join(["python", "benchmarks/compare.py", *sys.argv[1:]])
+    command = shlex.join(["scripts/benchmark", "compare", *sys.argv[1:]])
     page = render(measured, command, asked.quick)
     asked.out.write_text(page)
     print(page)

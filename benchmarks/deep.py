@@ -2,7 +2,7 @@
 
 Writes docs/deep-benchmarks.md.
 
-python benchmarks/deep.py [--rounds 5] [--cases digits,mnist-cnn] [--quick]
+scripts/benchmark deep [--rounds 5] [--cases digits,mnist-cnn] [--quick]
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def main() -> None:
     rounds = QUICK_ROUNDS if asked.quick else asked.rounds
     cases = [case.quick() for case in asked.cases] if asked.quick else asked.cases
     timed = [time_case(case, rounds) for case in cases]
-    command = shlex.join(["python", "benchmarks/deep.py", *sys.argv[1:]])
+    command = shlex.join(["scripts/benchmark", "deep", *sys.argv[1:]])
     page = render(timed, command, asked.quick)
     asked.out.write_text(page)
     print(page)

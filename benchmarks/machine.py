@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from phalanx import engine
+
 PACKAGES = ("phalanx", "numpy", "scikit-learn", "torch")
 KERNEL_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
 
@@ -21,6 +23,7 @@ def describe(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
         "Python": platform.python_version(),
     }
     facts |= {name: version(name) for name in packages} | {"BLAS": blas()}
+    facts["phalanx"] += ", compiled" if engine.is_compiled() else ", its step not compiled"
     chosen = [f"{name}={os.environ[name]}" for name in KERNEL_VARIABLES if name in os.environ]
     return facts | ({"kernels chosen by": ", ".join(chosen)} if chosen else {})
 

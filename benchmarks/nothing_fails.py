@@ -113,7 +113,9 @@ def price(case: Case, workers: int, against: Path, rounds: int) -> Price:
 def fresh_start(case: Case, workers: int, folders: dict[str, Path]) -> Times:
     """A few turns of everybody in new interpreters."""
     with ExitStack() as stack:
-        everybody = {name: Checkout(folder, case, workers) for name, folder in folders.items()}
+        everybody = {
+            name: Checkout(folder / "src", case, workers) for name, folder in folders.items()
+        }
         for checkout in everybody.values():
             stack.callback(checkout.close)
         for checkout in everybody.values():

@@ -36,12 +36,13 @@ def doctor() -> None:
 
 
 def machine() -> list[Row]:
-    """Python, processors, the BLAS with its threads, and our kernels."""
+    """Python, processors, the BLAS with its threads, and what of Phalanx is compiled."""
     import numpy as np  # noqa: F401  (so that its BLAS is loaded, hence seen)
     from threadpoolctl import threadpool_info
 
+    from phalanx import engine
     from phalanx.exchange.processors import processors
-    from phalanx.pure.kernels import IS_COMPILED
+    from phalanx.pure import kernels
 
     rows = [
         ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
@@ -49,12 +50,15 @@ def machine() -> list[Row]:
         ("cores", f"{processors()} for this process, {os.cpu_count()} in all"),
     ]
     for pool in threadpool_info():
-        kernels = f" ({pool['architecture']} kernels)" if pool.get("architecture") else ""
-        said = f"{pool['internal_api']} {pool['version']}{kernels}"
+        kind = f" ({pool['architecture']} kernels)" if pool.get("architecture") else ""
+        said = f"{pool['internal_api']} {pool['version']}{kind}"
         threads = f"{pool['num_threads']} threads here, 1 in each worker"
         rows.append((pool["user_api"].upper(), f"{said}, {threads}"))
-    slower = "NumPy's (slower, the same bits: there was no C compiler when phalanx was installed)"
-    rows.append(("kernels of Phalanx", "compiled" if IS_COMPILED else slower))
+    slower = "{} (slower, the same bits: {} when phalanx was installed)"
+    numpys = slower.format("NumPy's", "there was no C compiler")
+    pythons = slower.format("Python", "there was no C compiler, or -e,")
+    rows.append(("kernels of Phalanx", "compiled" if kernels.IS_COMPILED else numpys))
+    rows.append(("step of a worker", "compiled" if engine.is_compiled() else pythons))
     return rows
 
 

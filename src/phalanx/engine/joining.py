@@ -65,6 +65,7 @@ def _nothing_given(bench: Bench, n_shards: int) -> SparseRows:
     """Samples without entries: sparse products need no trial, since their kernels add up each
     element by itself."""
     nobody = np.zeros(bench.layout.width * n_shards, np.intp)
-    starts, columns = np.zeros(2, np.intp), np.empty(0, np.intc)
+    starts: Array = np.zeros(2, np.intp)
+    columns: Array = np.empty(0, np.intc)
     n_features = max(factor.size for factor in bench.layout.factors)
     return Entries(starts, columns, bench.grad_n[:0], n_features).rows(nobody)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from phalanx.data.entries import SparseRows
 from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.factors import FactorLayout, Piece, outwards
 
-Scale = float | Array
+Scale: TypeAlias = float | Array
 
 
 class Bench:

@@ -78,7 +78,7 @@ class ShardRows:
             doer = self._turns.doer(mine)
             if doer is None:
                 return None
-            rows[self._turns.here] = self._slots.one(mine, doer, self._owners_S[mine])
+            rows[self._turns.here] = self._slots.one(mine, doer, int(self._owners_S[mine]))
         return rows
 
     def land(self) -> None:
@@ -105,7 +105,7 @@ class FactorRows:
             doer = self._turns.doer(mine)
             if doer is None:
                 return None
-            factors = self._factors.at(doer, self._owners_S[mine])
+            factors = self._factors.at(doer, int(self._owners_S[mine]))
             pack(factors, self._layout.columns([mine]), self._parcels_Sn[mine])
         return [None if s is None else self._parcels_Sn[s] for s in shards]
 
