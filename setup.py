@@ -36,7 +36,10 @@ def step() -> list[Extension]:
     # What is imported from elsewhere is taken for anything: so it is the same C whatever else is
     # installed, and scripts/check looks at the types.
     options = ["--config-file=", "--follow-imports=skip", "--ignore-missing-imports"]
-    made = mypycify([*options, *modules], opt_level="1", multi_file=True, group_name="phalanx")
+    try:
+        made = mypycify([*options, *modules], opt_level="1", multi_file=True, group_name="phalanx")
+    except SystemExit:  # it has said why; a later version may refuse what this one takes
+        return []
     for extension in made:  # compilers differ in what they warn of
         flags = extension.extra_compile_args
         extension.extra_compile_args = [flag for flag in flags if flag != "-Werror"]
