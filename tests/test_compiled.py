@@ -61,8 +61,9 @@ def test_both_forms_come_to_the_same_bits(installed):
     code = (
         "import numpy as np; from phalanx import MLPRegressor;"
         "x = np.random.default_rng(0).random((150, 7));"
-        "fit = MLPRegressor(hidden_layer_sizes=(9,), max_iter=3, random_state=0, n_jobs=2, batch_size=32,"
-        " early_stopping=True, dropout=0.3, tol=0).fit(x, x.sum(axis=1)); print(fit.run_.digest)"
+        "net = MLPRegressor(hidden_layer_sizes=(9,), max_iter=3, random_state=0, batch_size=32,"
+        " n_jobs=2, early_stopping=True, dropout=0.3, tol=0);"
+        "print(net.fit(x, x.sum(axis=1)).run_.digest)"
     )
     command = [sys.executable, "-W", "ignore", "-c", code]
     assert run(command, on(installed)) == run(command, os.environ)
