@@ -32,6 +32,7 @@ from phalanx.pure.factors import (
     Product,
     factors_pay,
     in_panels,
+    multiply,
     outwards,
     pack,
     stretches_of,
@@ -351,7 +352,10 @@ def post_of(model, rule, mine=None, is_whole=True):
 def test_what_is_no_arrays_has_no_gradient():
     """Whatever the last panel has left there: an optimiser updates it like everything else."""
     model = SimpleNamespace(
-        factors=PADDED, regions=in_panels(REGIONS, PADDED), dtype=np.dtype(np.float32)
+        factors=PADDED,
+        multiply=multiply,
+        regions=in_panels(REGIONS, PADDED),
+        dtype=np.dtype(np.float32),
     )
     flat_n = np.ones(PADDED.size, np.float32)
     panels = Panels(post_of(model, mean), {"factors": flat_n, "factors_away": np.zeros((0, 0))})
@@ -404,14 +408,15 @@ def test_neighbours_are_made_together_to_the_same_bits(sizes, dtype_name, is_spa
     for mine in (all_blocks, all_blocks[len(all_blocks) // 2 :], [0, all_blocks[-1]]):
         found, count = gradients(made, mine)
         assert found == {k: one_by_one[k] for k in mine}
-        if len(mine) == len(all_blocks) and may_join(made.factors, made.dtype.name, edges, 3):
+        kind = made.factors, made.multiply, made.dtype.name
+        if len(mine) == len(all_blocks) and may_join(*kind, edges, 3):
             assert count == 1
 
 
 def test_a_trial_finds_panels_that_come_to_other_bits_together(monkeypatch):
     _, made = of(NETWORKS[0])
     edges = (0, *(region.stop for region in made.regions))
-    asked = made.factors, made.dtype.name, edges, 3
+    asked = made.factors, made.multiply, made.dtype.name, edges, 3
     real = Recipe.make
 
     def make(recipe, *args):
@@ -435,7 +440,8 @@ def test_without_memory_for_a_trial_panels_are_made_one_by_one(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(joining, "Bench", no_room)
-    assert not may_join.__wrapped__(made.factors, made.dtype.name, edges, 3)
+    kind = made.factors, made.multiply, made.dtype.name
+    assert not may_join.__wrapped__(*kind, edges, 3)
 
 
 @given(st.lists(st.integers(1, MAX_PANEL), min_size=1, max_size=12), st.data())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 
@@ -17,11 +18,12 @@ from phalanx.engine.panels import Panels
 from phalanx.errors import CheckpointError, UserFunctionError
 from phalanx.fitting.pytorch import factoring
 from phalanx.models.pytorch import network
-from phalanx.models.pytorch.leaving import LeftFactors, LeftGradients, put
+from phalanx.models.pytorch.leaving import LeftFactors, LeftGradients, put, torch_multiply
 from phalanx.models.pytorch.uses import Uses
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.aggregation import mean
 from phalanx.pure.factors import in_panels
+from phalanx.pure.factors import multiply as numpy_multiply
 from phalanx.testing import Fault, scripted
 from test_torch_parity import OPTIMIZERS, PLAIN, STEPS, plain_loop
 
@@ -113,7 +115,8 @@ def test_they_come_to_the_gradients(kind):
     expected_N = np.zeros(vector.size, np.float32)
     put(grads, vector.param_views(expected_N))
     regions = in_panels(vector.regions([0] * len(params), [0] * len(params), False), layout)
-    model = SimpleNamespace(factors=layout, regions=regions, dtype=np.dtype(np.float32))
+    dtype = np.dtype(np.float32)
+    model = SimpleNamespace(factors=layout, multiply=torch_multiply, regions=regions, dtype=dtype)
     job = SimpleNamespace(model=model, aggregation=mean, blocks=regions)
     share = SimpleNamespace(owners=[0] * SHARDS, reductions=range(len(regions)), is_whole=True)
     post = SimpleNamespace(job=job, share=share, tick=1)
@@ -144,6 +147,25 @@ def test_what_is_the_same_is_one_factor():
     assert [factor.size for factor in found.layout.factors] == [5, 6, 5, 3, 5]
     products = [(product.left, product.right) for product in found.layout.products]
     assert products == [(0, 1), (0, None), (2, 1), (3, 4), (3, None)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_product_by_torch_is_numpys(dtype):
+    """Of factors as they lie: a panel of the deltas, and the samples, or ones."""
+    rng = np.random.default_rng(0)
+    deltas_RC, rows_CF = (rng.normal(size=(32, 12)).astype(dtype) for _ in range(2))
+    left_RC = deltas_RC.T[4:, :32]
+    for right in (rows_CF, np.ones(32, dtype)):
+        found, expected = (np.full((len(left_RC), *right.shape[1:]), np.nan, dtype) for _ in "ab")
+        torch_multiply(left_RC, right, found)
+        numpy_multiply(left_RC, right, expected)
+        np.testing.assert_allclose(found, expected, rtol=10 * np.finfo(dtype).eps, atol=1e-6)
+
+
+def test_where_torch_would_round_what_it_multiplies_numpy_does_it():
+    exact = network.Settings("float32", "highest", "float32", "cpu")
+    assert exact.multiply is torch_multiply
+    assert replace(exact, matmul_precision="medium").multiply is numpy_multiply
 
 
 def test_another_use_of_parameters_than_in_the_trial_is_refused():

@@ -16,24 +16,36 @@ import numpy as np
 from phalanx.data.entries import Entries, SparseRows
 from phalanx.engine.recipe import Bench, Recipe, Scale
 from phalanx.pure.arrays import Array, aligned_empty
-from phalanx.pure.factors import FactorLayout
+from phalanx.pure.factors import FactorLayout, Multiply
 
 LARGEST = 2**24  # elements of a batch's factors; a trial holds twice as many for a moment
 
 
 @lru_cache(maxsize=256)
-def may_join(layout: FactorLayout, dtype_name: str, edges: tuple[int, ...], n_shards: int) -> bool:
+def may_join(
+    layout: FactorLayout,
+    multiply: Multiply,
+    dtype_name: str,
+    edges: tuple[int, ...],
+    n_shards: int,
+) -> bool:
     """Whether the panels between these edges come to equal bits together and one by one, for so
     many shards. Random numbers stand for all: what is added in which order depends on shapes."""
     try:
-        return layout.size <= LARGEST and _try(layout, dtype_name, edges, n_shards)
+        return layout.size <= LARGEST and _try(layout, multiply, dtype_name, edges, n_shards)
     except MemoryError:  # one by one they need less
         return False
 
 
-def _try(layout: FactorLayout, dtype_name: str, edges: tuple[int, ...], n_shards: int) -> bool:
+def _try(
+    layout: FactorLayout,
+    multiply: Multiply,
+    dtype_name: str,
+    edges: tuple[int, ...],
+    n_shards: int,
+) -> bool:
     dtype = np.dtype(dtype_name)
-    bench = Bench(layout, dtype, edges[-1] - edges[0])
+    bench = Bench(layout, multiply, dtype, edges[-1] - edges[0])
     rng, batch_n = np.random.default_rng(0), aligned_empty((layout.size,), dtype)
     rng.random(out=batch_n, dtype=dtype.type)
     batch_n -= 0.5

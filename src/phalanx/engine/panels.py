@@ -33,7 +33,8 @@ class Panels:
         self._panels = [(region.start, region.stop) for region in regions]
         largest = max(MAX_PANEL, *(stop - start for start, stop in self._panels))
         largest = min(largest, regions[-1].stop)
-        self._bench = Bench(layout, post.job.model.dtype, largest)
+        model = post.job.model
+        self._bench = Bench(layout, model.multiply, model.dtype, largest)
         self._recipes: dict[tuple[Any, ...], Recipe] = {}
         self._mine: Sequence[int] = ()  # blocks, at the last look
         self._stretches: dict[int, Edges] = {}
@@ -106,7 +107,8 @@ class Panels:
         edges = self._stretches.get(block.panel, ())
         if not self.post.share.is_whole:  # others wait for an heir: no time for a trial
             return self._panels[block.panel]
-        if len(edges) > 2 and may_join(self._layout, job.model.dtype.name, edges, self._n_shards):
+        kind = job.model.multiply, job.model.dtype.name
+        if len(edges) > 2 and may_join(self._layout, *kind, edges, self._n_shards):
             return edges
         return self._panels[block.panel]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from phalanx.data.entries import SparseRows
 from phalanx.pure.arrays import Array, aligned_empty
-from phalanx.pure.factors import FactorLayout, Piece, outwards
+from phalanx.pure.factors import FactorLayout, Multiply, Piece, outwards
 
 Scale: TypeAlias = float | Array
 
@@ -17,9 +17,11 @@ Scale: TypeAlias = float | Array
 class Bench:
     """Where one worker makes gradients, one at a time, of at most so many elements."""
 
-    def __init__(self, layout: FactorLayout, dtype: np.dtype[Any], largest: int) -> None:
+    def __init__(
+        self, layout: FactorLayout, multiply: Multiply, dtype: np.dtype[Any], largest: int
+    ) -> None:
         columns = layout.width * layout.n_shards
-        self.layout = layout
+        self.layout, self.multiply = layout, multiply
         self.grad_n = aligned_empty((largest,), dtype)
         self.scaled_n = aligned_empty((columns * max(f.n_left for f in layout.factors),), dtype)
         self.ones_C = np.ones(columns, dtype)
@@ -35,6 +37,7 @@ class Recipe:
         self.batch = batch  # by whose identity a recipe is known, so it must live on
         pieces = bench.layout.pieces(start, stop)
         columns = bench.layout.columns(outwards(n_shards))
+        self._multiply = bench.multiply
         self._parts = [self._part(piece, bench, columns) for piece in pieces]
         self._gaps = self._gaps_between(pieces)
 
@@ -46,7 +49,7 @@ class Recipe:
             if is_scaled:
                 left = np.multiply(left, scale, out=scaled)
             if right is not None:
-                np.dot(left, right, out=grad)
+                self._multiply(left, right, grad)
             else:
                 assert given is not None
                 given.correlate(left, grad)

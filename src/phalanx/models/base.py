@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from phalanx.pure.arrays import Array
-from phalanx.pure.factors import FactorLayout
+from phalanx.pure.factors import FactorLayout, Multiply
 from phalanx.pure.layout import Region
 from phalanx.pure.metrics import Metric
 from phalanx.pure.randomness import Key
@@ -88,6 +88,10 @@ class ModelSpec(Protocol):
     @property
     def factors(self) -> FactorLayout | None:
         """Where the factors of a batch lie, if shards leave factors instead of gradients."""
+
+    @property
+    def multiply(self) -> Multiply:
+        """By what the factors of a batch are multiplied."""
 
     @property
     def regions(self) -> tuple[Region, ...]:

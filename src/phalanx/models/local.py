@@ -20,7 +20,7 @@ from phalanx.models.base import ModelSpec
 from phalanx.pure import kernels
 from phalanx.pure.arrays import Array, aligned_empty
 from phalanx.pure.clipping import Clip, square
-from phalanx.pure.factors import FactorLayout
+from phalanx.pure.factors import FactorLayout, Multiply
 from phalanx.pure.layout import Kind, Region, blocks_of
 from phalanx.pure.optimizers import Optimizer, Slice
 from phalanx.pure.randomness import Key
@@ -67,6 +67,10 @@ class LocalSpec:
     @property
     def runs_here(self) -> bool:
         return self.inner.runs_here
+
+    @property
+    def multiply(self) -> Multiply:
+        return self.inner.multiply
 
     @property
     def libraries(self) -> tuple[str, ...]:

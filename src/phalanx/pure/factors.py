@@ -9,12 +9,14 @@ place and an order that depend on the job alone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import accumulate, groupby, pairwise
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
 
 from phalanx.pure import kernels
 from phalanx.pure.aggregation import Aggregation, is_linear
@@ -30,6 +32,9 @@ SPARSE_ROWS = kernels.BAND // 2  # likewise, where the samples are given
 LIGHT = 0.7  # work of an element that is made of given samples, a fifth of them not 0, or fewer
 UNCUT = 4_096  # elements
 FEW = 2**22  # elements; so many factors are worth what they save, whatever a gradient's size
+
+Multiply: TypeAlias = Callable[[Array, Array, Array], object]
+"""Of a factor [R, C], another [C, F] or ones [C], and where their product goes, [R, F] or [R]."""
 
 
 class Factor(NamedTuple):
@@ -143,6 +148,11 @@ class FactorLayout:
                 ends = begin + first * width, begin + last * width
                 pieces.append(Piece(product, first, last, *ends))
         return pieces
+
+
+def multiply(left_RC: Array, right: Array, out: Array) -> None:
+    """By NumPy's BLAS. See Multiply."""
+    np.dot(left_RC, right, out=out)
 
 
 @cache

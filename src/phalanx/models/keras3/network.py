@@ -26,7 +26,7 @@ from phalanx.models.pytorch.network import Settings
 from phalanx.models.pytorch.uses import Factoring
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array
-from phalanx.pure.factors import FactorLayout
+from phalanx.pure.factors import FactorLayout, Multiply
 from phalanx.pure.layout import Region
 from phalanx.pure.randomness import Key
 
@@ -62,6 +62,10 @@ class KerasSpec:
     @property
     def factors(self) -> FactorLayout | None:
         return self.factoring.layout if self.factoring else None
+
+    @property
+    def multiply(self) -> Multiply:
+        return self.settings.multiply
 
     @property
     def dtype(self) -> np.dtype[np.floating]:

@@ -22,7 +22,7 @@ from phalanx.models.mlp.activations import ACTIVATIONS, Activation
 from phalanx.models.mlp.losses import LOSSES, Loss
 from phalanx.pure import kernels
 from phalanx.pure.arrays import Array, aligned_empty, in_cache_lines
-from phalanx.pure.factors import FactorLayout
+from phalanx.pure.factors import FactorLayout, Multiply, multiply
 from phalanx.pure.layout import Layout, Region
 from phalanx.pure.randomness import Key
 
@@ -57,6 +57,10 @@ class MLPSpec:
     @property
     def factors(self) -> FactorLayout | None:
         return None
+
+    @property
+    def multiply(self) -> Multiply:
+        return multiply
 
     @property
     def regions(self) -> tuple[Region, ...]:

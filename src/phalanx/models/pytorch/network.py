@@ -14,7 +14,13 @@ import torch
 from phalanx.errors import UserFunctionError
 from phalanx.models.pytorch.batches import Batch
 from phalanx.models.pytorch.generators import as_guest, seed_everything
-from phalanx.models.pytorch.leaving import Leaving, LeftFactors, LeftGradients, put
+from phalanx.models.pytorch.leaving import (
+    Leaving,
+    LeftFactors,
+    LeftGradients,
+    put,
+    torch_multiply,
+)
 from phalanx.models.pytorch.objective import Objective, called
 from phalanx.models.pytorch.packing import unpacked
 from phalanx.models.pytorch.parameters import parameters_of
@@ -24,7 +30,8 @@ from phalanx.models.pytorch.uses import Factoring, Tensors
 from phalanx.models.pytorch.vector import Vector
 from phalanx.models.pytorch.weighing import weight_of
 from phalanx.pure.arrays import Array
-from phalanx.pure.factors import FactorLayout
+from phalanx.pure.factors import FactorLayout, Multiply
+from phalanx.pure.factors import multiply as numpy_multiply
 from phalanx.pure.layout import Region
 from phalanx.pure.randomness import Key
 
@@ -53,6 +60,12 @@ class Settings:
         """Set it, in a process of a worker."""
         torch.set_default_dtype(getattr(torch, self.default_dtype))
         set_switches(self.device, self.matmul_precision, self.switches)
+
+    @property
+    def multiply(self) -> Multiply:
+        """By torch's BLAS, which the model's layers use, too; by NumPy's where torch would round
+        what it multiplies."""
+        return torch_multiply if self.matmul_precision == "highest" else numpy_multiply
 
     def autocast(self) -> Any:
         """Within it, operations that gain by it compute in bfloat16, where that is wanted. It keeps
@@ -90,6 +103,10 @@ class TorchSpec:
     @property
     def factors(self) -> FactorLayout | None:
         return self.factoring.layout if self.factoring else None
+
+    @property
+    def multiply(self) -> Multiply:
+        return self.settings.multiply
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
