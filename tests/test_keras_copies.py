@@ -12,6 +12,8 @@ from torch.nn.functional import pairwise_distance
 import keras_models as km
 import phalanx
 from keras_models import keras
+from phalanx.models.keras3.blueprint import config_of
+from phalanx.models.keras3.configs import DRAWN, created
 
 pytestmark = km.marks
 layers, ops = keras.layers, keras.ops
@@ -392,3 +394,21 @@ def test_what_compile_keeps_and_cannot_be_sent():
         fitted(distiller(Objective()))
     found = phalanx.predict(distiller(Objective()), km.X, workers=1)  # which needs no loss
     assert found.shape == km.VALUES.shape
+
+
+def test_weights_that_are_to_be_replaced_are_not_drawn():
+    parts = [
+        layers.Dense(4, kernel_initializer=keras.initializers.HeNormal(seed=3)),
+        layers.Dense(4, kernel_initializer="ones", bias_initializer="random_normal"),
+        layers.LayerNormalization(),
+    ]
+    model = keras.Sequential([keras.Input((6,)), *parts])
+    copy = created(config_of(model), custom={})
+    sums = [float(np.abs(ops.convert_to_numpy(weight)).sum()) for weight in copy.weights]
+    assert sums == [0, 0, 16, 0, 4, 0]
+
+
+def test_all_that_draws_is_known():
+    kinds = [kind for kind in vars(keras.initializers).values() if isinstance(kind, type)]
+    drawing = type(keras.initializers.HeNormal()).__mro__[2]  # which has no public name
+    assert {kind.__name__ for kind in kinds if issubclass(kind, drawing)} == DRAWN

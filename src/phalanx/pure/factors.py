@@ -9,6 +9,7 @@ place and an order that depend on the job alone.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -238,9 +239,20 @@ def _panels(region: Region, layout: FactorLayout) -> list[tuple[int, int]]:
     wanted = min(max(PAIRS, layout.n_shards // 4), size // (2 * MIN_PANEL))
     pairs = max(1, wanted, -(-size // (2 * MAX_PANEL)))
     count = 2 * pairs if size > UNCUT else 1
-    work = {edge: _work(layout, region.start, edge) for edge in _edges(region, layout)}
-    evenly = [work[region.stop] * k / count for k in range(count + 1)]
-    return [*pairwise(sorted({min(work, key=lambda e: abs(work[e] - at)) for at in evenly}))]
+    edges = _edges(region, layout)
+    work = _work(layout, region.start, edges)
+    evenly = [work[-1] * k / count for k in range(count + 1)]
+    return [*pairwise(sorted({edges[_nearest(work, at)] for at in evenly}))]
+
+
+def _nearest(rising: Sequence[float], wanted: float) -> int:
+    """The place of the number that is nearest; the first of two.
+
+    >>> [_nearest([0, 4, 6], wanted) for wanted in (0, 2, 5, 9)]
+    [0, 0, 1, 2]
+    """
+    place = min(max(1, bisect_left(rising, wanted)), len(rising) - 1)
+    return place - (wanted - rising[place - 1] <= rising[place] - wanted)
 
 
 def _edges(region: Region, layout: FactorLayout) -> list[int]:
@@ -254,10 +266,12 @@ def _edges(region: Region, layout: FactorLayout) -> list[int]:
     return [*starts, region.stop]
 
 
-def _work(layout: FactorLayout, start: int, stop: int) -> float:
-    """What elements take to be made and updated, in elements that are made of factors."""
-    light = 0
-    for product in filter(layout.is_of_given, layout.products):
-        end = product.start + prod(layout.shape(product))
-        light += max(0, min(stop, end) - max(start, product.start))
-    return stop - start - (1 - LIGHT) * light
+def _work(layout: FactorLayout, start: int, edges: Sequence[int]) -> list[float]:
+    """What elements take to be made and updated, from `start` to each edge, in elements that are
+    made of factors."""
+    given = [
+        (max(start, product.start), product.start + prod(layout.shape(product)))
+        for product in filter(layout.is_of_given, layout.products)
+    ]
+    light = [sum(max(0, min(edge, end) - begin) for begin, end in given) for edge in edges]
+    return [edge - start - (1 - LIGHT) * few for edge, few in zip(edges, light, strict=True)]

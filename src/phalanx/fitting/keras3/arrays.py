@@ -27,6 +27,16 @@ def numpy_of(value: Any) -> Array:
     return np.require(keras.ops.convert_to_numpy(value), requirements=["OWNDATA", "WRITEABLE"])
 
 
+def glance_at(variable: Any) -> Array:
+    """A variable's values, to be read at once: without a copy, where torch has them in memory."""
+    value = keras.ops.convert_to_tensor(variable)
+    if isinstance(value, torch.Tensor) and value.device.type == "cpu":
+        value = value.detach()
+        if value.dtype is not torch.bfloat16:
+            return value.numpy()
+    return np.asarray(keras.ops.convert_to_numpy(value))
+
+
 def assign(variable: Any, tensor: torch.Tensor) -> None:
     """Give a variable the values of a tensor of torch, whose memory it does not keep."""
     copies = keras.backend.backend() == "torch"  # others may take an array's memory as theirs

@@ -16,7 +16,14 @@ from phalanx import references
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.alike import check_alike
-from phalanx.fitting.keras3.arrays import as_numpy, assign, dtype_of, empty_like, numpy_of
+from phalanx.fitting.keras3.arrays import (
+    as_numpy,
+    assign,
+    dtype_of,
+    empty_like,
+    glance_at,
+    numpy_of,
+)
 from phalanx.fitting.keras3.carried import carried, check_kept
 from phalanx.fitting.keras3.optimizer import DescribedOptimizer
 from phalanx.fitting.keras3.trial import Trial
@@ -154,7 +161,7 @@ class DescribedModel:
         """Parameters and running statistics as one vector [N]."""
         values_N = np.zeros(self.vector.size, self.vector.dtype)
         for variable, view in self._pairs(values_N):
-            view.numpy()[...] = keras.ops.convert_to_numpy(variable)
+            view.numpy()[...] = glance_at(variable)
         return values_N
 
     def show(self, values_N: Array) -> None:

@@ -11,7 +11,7 @@ import torch
 from phalanx import references
 from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.alike import check_optimizer
-from phalanx.fitting.keras3.arrays import assign, numpy_of
+from phalanx.fitting.keras3.arrays import assign, glance_at, numpy_of
 from phalanx.models.keras3.configs import completed
 from phalanx.models.keras3.optimizers import (
     ELEMENT_WISE,
@@ -124,8 +124,9 @@ class DescribedOptimizer:
         blocks = blocks_of(regions, LARGEST_BLOCK)
         state_MN = np.zeros((len(self.described.slots), self.vector.size), self.vector.dtype)
         for (start, _), m, slot in self._slots():
-            flat = keras.ops.convert_to_numpy(slot).reshape(-1)
-            state_MN[m, start : start + len(flat)] = flat
+            flat = glance_at(slot).reshape(-1)
+            if flat.any():  # zeros that nobody writes take no memory
+                state_MN[m, start : start + len(flat)] = flat
         scalars_C = [float(numpy_of(getattr(self.live, name))) for name in self.described.scalars]
         return state_MN, np.tile(scalars_C, (len(blocks), 1)) if scalars_C else None
 

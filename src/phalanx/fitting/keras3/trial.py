@@ -12,7 +12,7 @@ import torch
 
 from phalanx.data.samples import Samples
 from phalanx.errors import InvalidInput
-from phalanx.fitting.keras3.arrays import as_numpy, as_tensors, numpy_of
+from phalanx.fitting.keras3.arrays import as_numpy, as_tensors, glance_at, numpy_of
 from phalanx.models.keras3.generators import seed_states, undisturbed
 from phalanx.models.keras3.images import kept_as_they_lie
 from phalanx.models.keras3.network import targets_of, unpacked
@@ -42,15 +42,12 @@ class Trial:
         try:
             with _telling(), undisturbed(), _images_as_in_workers():
                 self._call_all()
-            changed = tuple(
-                i
-                for i, (weight, value) in enumerate(zip(weights, before, strict=True))
-                if id(weight) in self._assigned or _differs(weight, value)
-            )
         finally:
-            for variable, value in zip([*weights, *states], [*before, *seeds], strict=True):
-                if _differs(variable, value):
-                    variable.assign(value)
+            written = _put_back(weights, before)
+            _put_back(states, seeds)
+        changed = tuple(
+            i for i, weight in enumerate(weights) if i in written or id(weight) in self._assigned
+        )
         self._check_not_trained(changed)
         return changed
 
@@ -242,8 +239,19 @@ class Trial:
         return {**figures, "loss": loss}
 
 
-def _differs(variable: Any, value: Array) -> bool:
-    return not np.array_equal(keras.ops.convert_to_numpy(variable), value)
+def _put_back(variables: list[Any], values: list[Array]) -> set[int]:
+    """Give variables the values that they had; places of those that had others."""
+    written = set()
+    for i, (variable, value) in enumerate(zip(variables, values, strict=True)):
+        if not np.array_equal(_raw(glance_at(variable)), _raw(value)):
+            written.add(i)
+            variable.assign(value)
+    return written
+
+
+def _raw(values: Array) -> Array:
+    """The bytes: to compare them takes less time, and NaN is what it was."""
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
 
 
 @contextmanager

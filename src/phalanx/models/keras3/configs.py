@@ -17,6 +17,11 @@ import numpy as np
 from phalanx.pure.arrays import Array
 
 BASE = "name", "trainable", "dtype", "reduction"
+DRAWN = {  # Keras' initializers that draw random numbers
+    "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "LecunNormal", "LecunUniform",
+    "Orthogonal", "RandomNormal", "RandomUniform", "TruncatedNormal",
+    "VarianceScaling",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,20 @@ def created(config: Any, custom: Mapping[str, Any]) -> Any:
     """A new object from its config. custom: the user's classes and functions by name."""
     import keras
 
-    return keras.saving.deserialize_keras_object(_as_taken(config, custom), safe_mode=False)
+    config = _as_taken(config, custom) if custom else _undrawn(config)
+    return keras.saving.deserialize_keras_object(config, safe_mode=False)
+
+
+def _undrawn(config: Any) -> Any:
+    """A config of Keras' own objects, and those within it, with zeros for weights that would be
+    drawn: they are replaced, and to draw millions takes as long as a step."""
+    if isinstance(config, (list, tuple)):
+        return [_undrawn(part) for part in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("module") == "keras.initializers" and config.get("class_name") in DRAWN:
+        return {**config, "class_name": "Zeros", "config": {}}
+    return {key: _undrawn(part) for key, part in config.items()}
 
 
 def _as_taken(config: Any, custom: Mapping[str, Any]) -> Any:
