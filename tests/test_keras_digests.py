@@ -78,6 +78,16 @@ def test_clip_norm_of_phalanx():
     assert alone.run.digest != trained(km.mlp, km.X)[1].run.digest
 
 
+def test_numbers_of_numpy_are_pythons():
+    whole = dict(epochs=3, initial_epoch=1, batch_size=16, steps_per_epoch=2, seed=3, shards=2)
+    pythons = trained(km.mlp, km.X, clip_norm=0.1, **whole)[1]
+    of_numpy = {name: np.int64(value) for name, value in whole.items()}
+    for n in (1, 2):
+        run = trained(km.mlp, km.X, workers=n, clip_norm=np.float64(0.1), **of_numpy)[1]
+        assert (run.run.digest, run.history) == (pythons.run.digest, pythons.history), n
+        assert run.epoch == [1, 2]
+
+
 def test_mixed_bfloat16():
     alone = assert_same_for_any_workers(lambda: km.mlp(dtype="mixed_bfloat16"), km.X)
     assert alone.run.digest != trained(km.mlp, km.X)[1].run.digest

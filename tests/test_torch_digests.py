@@ -179,6 +179,24 @@ def test_shards_and_seed_are_part_of_the_answer():
     assert len(digests) == 3
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("every", [1, 2])
+def test_numbers_of_numpy_are_pythons(workers, every, tmp_path):
+    whole = dict(epochs=2, batch_size=18, shards=4, seed=3, workers=workers, sync_every=every)
+    real = dict(clip_norm=0.1, loss_threshold=0.5)
+    of_python = trained("wide", **whole, **real)[1]
+    of_numpy = {name: np.int64(value) for name, value in whole.items()}
+    of_numpy |= {name: np.float64(value) for name, value in real.items()}
+    kept = dict(checkpoint=tmp_path, checkpoint_every="2 steps", exact=np.True_)
+    run = trained("wide", **of_numpy, **kept)[1]
+    assert (run.digest, run.history) == (of_python.digest, of_python.history)
+    assert type(run.steps) is int
+    for changes in ({"batch_size": np.int8(18)}, {"clip_value": np.float64(0.01)}):
+        pythons = {name: value.item() for name, value in changes.items()}
+        digests = [trained("mlp", **made)[1].digest for made in (changes, pythons)]
+        assert digests[0] == digests[1], changes
+
+
 def test_more_workers_than_tasks_are_not_asked():
     run = trained("mlp", workers=9)[1]
     assert run.workers == 4

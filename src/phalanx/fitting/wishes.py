@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
+from numbers import Real
 from typing import Any
 
 from phalanx.clusters.control import Control
@@ -43,6 +44,8 @@ from phalanx.training.staffing import staffed
 from phalanx.training.tuning import tuned
 
 NONFINITE = ("stop", "skip", "keep")
+WHOLE = ("epochs", "batch_size", "shards", "seed", "sync_every")
+REAL = ("clip_norm", "clip_value", "loss_threshold")
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ class Wishes:
     sync_every: int = 1
 
     def __post_init__(self) -> None:
-        """Raise InvalidInput for the first argument that breaks its rule."""
+        """Raise InvalidInput for the first argument that breaks its rule; of the others, numbers
+        become Python's: NumPy's would come to other bits, and the compiled engine takes none."""
         checks.number("epochs", self.epochs, integer=True, at_least=1)
         checks.number("batch_size", self.batch_size, integer=True, at_least=1)
         checks.number("seed", self.seed, integer=True, at_least=0, below=2**32)
@@ -87,12 +91,15 @@ class Wishes:
         check_exchange(self.wire, self.exact, self.mixed, self.aggregation)
         n_workers(self.workers)
         check_cluster(self.cluster)
+        for name in (*WHOLE, *REAL):
+            if isinstance(value := getattr(self, name), Real):  # neither None nor "auto"
+                object.__setattr__(self, name, int(value) if name in WHOLE else float(value))
 
     @property
     def may_leave_factors(self) -> bool:
         """Whether shards may leave factors of their gradients, where the model has such."""
         rule = choose("aggregation", self.aggregation, AGGREGATIONS)
-        return may_leave_factors(rule, self.wire, self.exact, self.sync_every)
+        return may_leave_factors(rule, self.wire, bool(self.exact), self.sync_every)
 
     def plan(
         self,
@@ -111,6 +118,7 @@ class Wishes:
         stratifies = distribution is stratified or distribution not in DISTRIBUTIONS.values()
         if max_steps is not None:
             checks.number("steps_per_epoch", max_steps, integer=True, at_least=1)
+            max_steps = int(max_steps)
         labels_B = labels_of() if stratifies else None
         return Plan(n_samples, batch_size, shards, self.seed, distribution, labels_B, max_steps)
 
@@ -140,7 +148,7 @@ class Wishes:
             clip=Clip(self.clip_norm, self.clip_value, epsilon),
             nonfinite=self.nonfinite,
             wire=self.wire,
-            exact=self.exact,
+            exact=bool(self.exact),
         )
         return in_rounds(staffed(job, n_workers(self.workers)), self.sync_every)
 

@@ -65,6 +65,7 @@ def fit(
     """See `phalanx.fit`."""
     check_model(model, is_trained=True)
     wishes = _wishes(model, x, batch_size, epochs, shuffle, initial_epoch, others)
+    initial_epoch = int(initial_epoch)
     data = KerasData.of(x, y, sample_weight)
     data, validation = split_off(data, validation_data, validation_split)
     if validation is not None and validation_steps is not None:
