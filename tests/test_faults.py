@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import numpy as np
 import pytest
 
 from phalanx.errors import InvalidInput
@@ -45,3 +46,7 @@ def test_an_unknown_phase_or_action_is_refused_with_those_there_are(wrong):
 def test_nobody_is_slowed_down_by_less_than_one(factor):
     with pytest.raises(InvalidInput, match="factor must be at least 1"):
         Slow(0, factor)
+
+
+def test_a_factor_of_numpy_is_pythons():  # time.sleep takes no float32
+    assert type(Slow(0, np.float32(1.5)).factor) is float

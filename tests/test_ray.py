@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
 
+import numpy as np
 import psutil
 import pytest
 
@@ -144,6 +145,16 @@ def test_no_ray_at_the_address(address):
 def test_bad_arguments(options, words):
     with pytest.raises(phalanx.InvalidInput, match=words):
         phalanx.RayCluster(**options)
+
+
+def test_numbers_of_numpy_are_pythons():  # Ray takes no others
+    asked = phalanx.RayCluster(
+        hosts=np.int64(2), workers_per_host=np.int8(2), patience=np.float32(5)
+    )
+    assert asked == phalanx.RayCluster(hosts=2, workers_per_host=2, patience=5.0)
+    assert [type(n) for n in (asked.hosts, asked.workers_per_host, asked.patience)] == [
+        int, int, float,
+    ]  # fmt: skip
 
 
 def test_what_is_no_cluster():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
-from numbers import Real
 from typing import Any
 
 from phalanx.clusters.control import Control
@@ -74,8 +73,7 @@ class Wishes:
     sync_every: int = 1
 
     def __post_init__(self) -> None:
-        """Raise InvalidInput for the first argument that breaks its rule; of the others, numbers
-        become Python's: NumPy's would come to other bits, and the compiled engine takes none."""
+        """Raise InvalidInput for the first argument that breaks its rule."""
         checks.number("epochs", self.epochs, integer=True, at_least=1)
         checks.number("batch_size", self.batch_size, integer=True, at_least=1)
         checks.number("seed", self.seed, integer=True, at_least=0, below=2**32)
@@ -91,9 +89,7 @@ class Wishes:
         check_exchange(self.wire, self.exact, self.mixed, self.aggregation)
         n_workers(self.workers)
         check_cluster(self.cluster)
-        for name in (*WHOLE, *REAL):
-            if isinstance(value := getattr(self, name), Real):  # neither None nor "auto"
-                object.__setattr__(self, name, int(value) if name in WHOLE else float(value))
+        checks.become_pythons(self, WHOLE, REAL)
 
     @property
     def may_leave_factors(self) -> bool:

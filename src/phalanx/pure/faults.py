@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from phalanx.errors import InvalidInput, unknown_name
+from phalanx.pure import checks
 
 PHASES = (
     "join",  # a process has taken its seat and not begun anything
@@ -61,6 +62,7 @@ class Slow:
     def __post_init__(self) -> None:
         if not self.factor >= 1:
             raise InvalidInput(f"factor must be at least 1; got {self.factor!r}. 4 is a quarter.")
+        checks.become_pythons(self, (), ("factor",))
 
 
 Script = tuple[Fault | Slow, ...]

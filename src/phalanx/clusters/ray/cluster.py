@@ -13,6 +13,8 @@ from phalanx.pure import checks
 from phalanx.pure.agreement import FLAG, REFUSE
 
 CLIENT = "ray://"
+WHOLE = ("hosts", "min_hosts", "workers_per_host", "gpus_per_host")
+REAL = ("patience", "host_seconds")
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class RayCluster:
         checks.one_of("mixed", self.mixed, (REFUSE, FLAG))
         checks.number("patience", self.patience, above=0)
         checks.number("host_seconds", self.host_seconds, above=0)
+        checks.become_pythons(self, WHOLE, REAL)
 
     @property
     def n_workers(self) -> int | None:
