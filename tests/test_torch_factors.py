@@ -18,7 +18,8 @@ from phalanx.engine.panels import Panels
 from phalanx.errors import CheckpointError, UserFunctionError
 from phalanx.fitting.pytorch import factoring
 from phalanx.models.pytorch import network
-from phalanx.models.pytorch.leaving import LeftFactors, LeftGradients, put, torch_multiply
+from phalanx.models.pytorch.leaving import LeftFactors, LeftGradients, put
+from phalanx.models.pytorch.settings import Settings, torch_multiply
 from phalanx.models.pytorch.uses import Uses
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.aggregation import mean
@@ -163,7 +164,7 @@ def test_a_product_by_torch_is_numpys(dtype):
 
 
 def test_where_torch_would_round_what_it_multiplies_numpy_does_it():
-    exact = network.Settings("float32", "highest", "float32", "cpu")
+    exact = Settings("float32", "highest", "float32", "cpu")
     assert exact.multiply is torch_multiply
     assert replace(exact, matmul_precision="medium").multiply is numpy_multiply
 

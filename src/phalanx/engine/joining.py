@@ -32,20 +32,16 @@ def may_join(
     """Whether the panels between these edges come to equal bits together and one by one, for so
     many shards. Random numbers stand for all: what is added in which order depends on shapes."""
     try:
-        return layout.size <= LARGEST and _try(layout, multiply, dtype_name, edges, n_shards)
+        if layout.size > LARGEST:
+            return False
+        bench = Bench(layout, multiply, np.dtype(dtype_name), edges[-1] - edges[0])
+        return _try(bench, edges, n_shards)
     except MemoryError:  # one by one they need less
         return False
 
 
-def _try(
-    layout: FactorLayout,
-    multiply: Multiply,
-    dtype_name: str,
-    edges: tuple[int, ...],
-    n_shards: int,
-) -> bool:
-    dtype = np.dtype(dtype_name)
-    bench = Bench(layout, multiply, dtype, edges[-1] - edges[0])
+def _try(bench: Bench, edges: tuple[int, ...], n_shards: int) -> bool:
+    layout, dtype = bench.layout, bench.grad_n.dtype
     rng, batch_n = np.random.default_rng(0), aligned_empty((layout.size,), dtype)
     rng.random(out=batch_n, dtype=dtype.type)
     batch_n -= 0.5

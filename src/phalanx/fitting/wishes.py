@@ -43,8 +43,6 @@ from phalanx.training.staffing import staffed
 from phalanx.training.tuning import tuned
 
 NONFINITE = ("stop", "skip", "keep")
-WHOLE = ("epochs", "batch_size", "shards", "seed", "sync_every")
-REAL = ("clip_norm", "clip_value", "loss_threshold")
 
 
 @dataclass(frozen=True)
@@ -89,13 +87,15 @@ class Wishes:
         check_exchange(self.wire, self.exact, self.mixed, self.aggregation)
         n_workers(self.workers)
         check_cluster(self.cluster)
-        checks.become_pythons(self, WHOLE, REAL)
+        checks.become_pythons(self, int, "epochs", "batch_size", "shards", "seed", "sync_every")
+        checks.become_pythons(self, float, "clip_norm", "clip_value", "loss_threshold")
+        checks.become_pythons(self, bool, "exact")
 
     @property
     def may_leave_factors(self) -> bool:
         """Whether shards may leave factors of their gradients, where the model has such."""
         rule = choose("aggregation", self.aggregation, AGGREGATIONS)
-        return may_leave_factors(rule, self.wire, bool(self.exact), self.sync_every)
+        return may_leave_factors(rule, self.wire, self.exact, self.sync_every)
 
     def plan(
         self,
@@ -144,7 +144,7 @@ class Wishes:
             clip=Clip(self.clip_norm, self.clip_value, epsilon),
             nonfinite=self.nonfinite,
             wire=self.wire,
-            exact=bool(self.exact),
+            exact=self.exact,
         )
         return in_rounds(staffed(job, n_workers(self.workers)), self.sync_every)
 

@@ -34,6 +34,12 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     return raw[start : start + nbytes].view(dtype).reshape(shape)
 
 
+def same_bits(a: Array, b: Array) -> bool:
+    """Whether two arrays of one dtype have the same bytes: NaN is NaN, and -0 is not 0."""
+    first, second = (np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in (a, b))
+    return np.array_equal(first, second)
+
+
 def in_cache_lines(elements: int, itemsize: int) -> int:
     """So many elements, of `itemsize` bytes, that what lies behind them begins on a cache line."""
     a_line = CACHE_LINE // itemsize

@@ -48,12 +48,12 @@ def number(
         raise InvalidInput(f"{rule}; got {value!r} of type {type(value).__name__}. {hint}".strip())
 
 
-def become_pythons(given: Any, whole: Collection[str], real: Collection[str]) -> None:
-    """Make Python's of the checked numbers among a frozen object's fields. NumPy's come to other
-    bits (a float32 array times a float64 is a float64), and the compiled engine takes none."""
-    for name in (*whole, *real):
-        kind: Any = int if name in whole else float
-        if isinstance(value := getattr(given, name), Real):  # neither None nor a word
+def become_pythons(given: Any, kind: type, *names: str) -> None:
+    """Make Python's numbers, of one kind, of the checked ones among a frozen object's fields.
+    NumPy's come to other bits (a float32 array times a float64 is a float64), and the compiled
+    engine takes none."""
+    for name in names:
+        if isinstance(value := getattr(given, name), (Real, np.bool_)):  # neither None nor a word
             object.__setattr__(given, name, kind(value))
 
 

@@ -62,7 +62,7 @@ class Slow:
     def __post_init__(self) -> None:
         if not self.factor >= 1:
             raise InvalidInput(f"factor must be at least 1; got {self.factor!r}. 4 is a quarter.")
-        checks.become_pythons(self, (), ("factor",))
+        checks.become_pythons(self, float, "factor")
 
 
 Script = tuple[Fault | Slow, ...]

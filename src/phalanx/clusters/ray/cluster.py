@@ -13,8 +13,6 @@ from phalanx.pure import checks
 from phalanx.pure.agreement import FLAG, REFUSE
 
 CLIENT = "ray://"
-WHOLE = ("hosts", "min_hosts", "workers_per_host", "gpus_per_host")
-REAL = ("patience", "host_seconds")
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,9 @@ class RayCluster:
         checks.one_of("mixed", self.mixed, (REFUSE, FLAG))
         checks.number("patience", self.patience, above=0)
         checks.number("host_seconds", self.host_seconds, above=0)
-        checks.become_pythons(self, WHOLE, REAL)
+        whole = ("hosts", "min_hosts", "workers_per_host", "gpus_per_host")
+        checks.become_pythons(self, int, *whole)
+        checks.become_pythons(self, float, "patience", "host_seconds")
 
     @property
     def n_workers(self) -> int | None:

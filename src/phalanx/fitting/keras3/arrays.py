@@ -30,10 +30,8 @@ def numpy_of(value: Any) -> Array:
 def glance_at(variable: Any) -> Array:
     """A variable's values, to be read at once: without a copy, where torch has them in memory."""
     value = keras.ops.convert_to_tensor(variable)
-    if isinstance(value, torch.Tensor) and value.device.type == "cpu":
-        value = value.detach()
-        if value.dtype is not torch.bfloat16:
-            return value.numpy()
+    if isinstance(value, torch.Tensor) and value.is_cpu and value.dtype is not torch.bfloat16:
+        return value.detach().numpy()
     return np.asarray(keras.ops.convert_to_numpy(value))
 
 

@@ -14,7 +14,7 @@ from phalanx.errors import InvalidInput
 from phalanx.fitting.keras3.described import DescribedModel
 from phalanx.fitting.keras3.unchanged import Unchanged
 from phalanx.pure import checks
-from phalanx.pure.arrays import Array
+from phalanx.pure.arrays import Array, same_bits
 from phalanx.pure.plan import Plan
 from phalanx.run import EpochRecord
 from phalanx.training.keeper import record_from
@@ -113,7 +113,7 @@ class KerasFollower:
     def changed(self, values_N: Array) -> bool:
         """See following.Mirror."""
         mine_N = self.described.values()
-        if np.array_equal(mine_N.view(np.uint8), values_N.view(np.uint8)):
+        if same_bits(mine_N, values_N):
             return False
         values_N[...] = mine_N
         return True

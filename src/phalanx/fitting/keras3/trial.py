@@ -17,7 +17,7 @@ from phalanx.models.keras3.generators import seed_states, undisturbed
 from phalanx.models.keras3.images import kept_as_they_lie
 from phalanx.models.keras3.network import targets_of, unpacked
 from phalanx.models.pytorch.batches import first_rows
-from phalanx.pure.arrays import Array
+from phalanx.pure.arrays import Array, same_bits
 
 TRIAL_ROWS = 4
 
@@ -243,15 +243,10 @@ def _put_back(variables: list[Any], values: list[Array]) -> set[int]:
     """Give variables the values that they had; places of those that had others."""
     written = set()
     for i, (variable, value) in enumerate(zip(variables, values, strict=True)):
-        if not np.array_equal(_raw(glance_at(variable)), _raw(value)):
+        if not same_bits(glance_at(variable), value):
             written.add(i)
             variable.assign(value)
     return written
-
-
-def _raw(values: Array) -> Array:
-    """The bytes: to compare them takes less time, and NaN is what it was."""
-    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
 
 
 @contextmanager

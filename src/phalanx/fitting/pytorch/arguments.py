@@ -10,9 +10,9 @@ from torch.nn.modules import module as hooks
 
 from phalanx.errors import InvalidInput
 from phalanx.fitting.pytorch.known import HOOKS
-from phalanx.models.pytorch.network import Settings
 from phalanx.models.pytorch.objective import LOSSES, METRICS, Objective
 from phalanx.models.pytorch.parameters import named_parameters_of
+from phalanx.models.pytorch.settings import Settings
 from phalanx.models.pytorch.switches import changed_switches, matmul_precision
 from phalanx.models.pytorch.weighing import class_weights_of, opened
 from phalanx.pure import checks

@@ -14,7 +14,7 @@ from phalanx.fitting.pytorch.unchanged import Trainable
 from phalanx.models.pytorch.describing import Described
 from phalanx.models.pytorch.network import TorchSpec
 from phalanx.models.pytorch.objective import Objective
-from phalanx.pure.arrays import Array
+from phalanx.pure.arrays import Array, same_bits
 from phalanx.run import EpochRecord, Run
 from phalanx.training.keeper import record_from
 from phalanx.training.state import State
@@ -74,7 +74,7 @@ class Follower:
     def changed(self, values_N: Array) -> bool:
         """See following.Mirror."""
         mine_N = self.values()
-        if np.array_equal(mine_N.view(np.uint8), values_N.view(np.uint8)):
+        if same_bits(mine_N, values_N):
             return False
         values_N[...] = mine_N
         return True

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from phalanx.models.pytorch.batches import Batch
-from phalanx.models.pytorch.network import Settings
 from phalanx.models.pytorch.objective import LOSSES, Objective
+from phalanx.models.pytorch.settings import Settings
 from phalanx.pure.arrays import Array
 
 HOOKS = (

@@ -19,8 +19,7 @@ from phalanx.pure.arrays import Array
 BASE = "name", "trainable", "dtype", "reduction"
 DRAWN = {  # Keras' initializers that draw random numbers
     "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "LecunNormal", "LecunUniform",
-    "Orthogonal", "RandomNormal", "RandomUniform", "TruncatedNormal",
-    "VarianceScaling",
+    "Orthogonal", "RandomNormal", "RandomUniform", "TruncatedNormal", "VarianceScaling",
 }  # fmt: skip
 
 

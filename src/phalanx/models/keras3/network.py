@@ -22,7 +22,7 @@ from phalanx.models.keras3.generators import (
 from phalanx.models.keras3.images import keep_as_they_lie, kept_as_they_lie
 from phalanx.models.keras3.output_masks import give_masks, masks_of
 from phalanx.models.pytorch.generators import seed_everything, undisturbed
-from phalanx.models.pytorch.network import Settings
+from phalanx.models.pytorch.settings import Settings
 from phalanx.models.pytorch.uses import Factoring
 from phalanx.models.pytorch.vector import Vector
 from phalanx.pure.arrays import Array

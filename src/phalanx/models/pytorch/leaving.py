@@ -94,12 +94,6 @@ class _Views:
         ]
 
 
-def torch_multiply(left_RC: Array, right: Array, out: Array) -> None:
-    """See pure/factors.py, Multiply."""
-    left, into = torch.from_numpy(left_RC), torch.from_numpy(out)
-    torch.matmul(left, torch.from_numpy(right), out=into)
-
-
 def put(results: Sequence[torch.Tensor | None], slots: Tensors) -> None:
     """Copy results into their slots. Raises UserFunctionError for a sparse one."""
     with torch.no_grad():

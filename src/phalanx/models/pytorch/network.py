@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,24 +13,17 @@ import torch
 from phalanx.errors import UserFunctionError
 from phalanx.models.pytorch.batches import Batch
 from phalanx.models.pytorch.generators import as_guest, seed_everything
-from phalanx.models.pytorch.leaving import (
-    Leaving,
-    LeftFactors,
-    LeftGradients,
-    put,
-    torch_multiply,
-)
+from phalanx.models.pytorch.leaving import Leaving, LeftFactors, LeftGradients, put
 from phalanx.models.pytorch.objective import Objective, called
 from phalanx.models.pytorch.packing import unpacked
 from phalanx.models.pytorch.parameters import parameters_of
-from phalanx.models.pytorch.switches import Changed, set_switches
+from phalanx.models.pytorch.settings import Settings
 from phalanx.models.pytorch.tracing import Pass, faster_pass, repeated, signature
 from phalanx.models.pytorch.uses import Factoring, Tensors
 from phalanx.models.pytorch.vector import Vector
 from phalanx.models.pytorch.weighing import weight_of
 from phalanx.pure.arrays import Array
 from phalanx.pure.factors import FactorLayout, Multiply
-from phalanx.pure.factors import multiply as numpy_multiply
 from phalanx.pure.layout import Region
 from phalanx.pure.randomness import Key
 
@@ -43,37 +35,6 @@ PARTS = {  # of a sparse tensor: the methods that give the dense ones which it c
     **dict.fromkeys((torch.sparse_csc, torch.sparse_bsc), (*BY_COLUMN, "values")),
 }
 OUTPUT_SEED = 0  # of a module that draws while it predicts
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a process is to have set like the caller's. device: where the module computes.
-    switches: those of torch that are not as in a new process (switches.py)."""
-
-    default_dtype: str
-    matmul_precision: str
-    precision: str
-    device: str
-    switches: Changed = field(default=(), repr=False)
-
-    def apply(self) -> None:
-        """Set it, in a process of a worker."""
-        torch.set_default_dtype(getattr(torch, self.default_dtype))
-        set_switches(self.device, self.matmul_precision, self.switches)
-
-    @property
-    def multiply(self) -> Multiply:
-        """By torch's BLAS, which the model's layers use, too; by NumPy's where torch would round
-        what it multiplies."""
-        return torch_multiply if self.matmul_precision == "highest" else numpy_multiply
-
-    def autocast(self) -> Any:
-        """Within it, operations that gain by it compute in bfloat16, where that is wanted. It keeps
-        no casts: they are forgotten at the end of the outermost autocast alone (see as_guest)."""
-        if self.precision == "float32":
-            return contextlib.nullcontext()
-        kind = torch.device(self.device).type
-        return torch.autocast(kind, dtype=torch.bfloat16, cache_enabled=False)
 
 
 @dataclass(frozen=True)
