@@ -71,14 +71,22 @@ class KerasOptimizer:
         assert at.block is not None
         whole = at.block.start if self.shapes else None
         shape = self.shapes[at.block.start] if self.shapes else at.params_n.shape
-        key = shape, at.block.group, whole
-        if key not in self._machines:
-            self._machines[key] = Machine(self, at, shape)
-        return self._machines[key]
+        group = at.block.group
+        known = self._fused.get(group) or self._machines.get((shape, group, whole))
+        if known is None:
+            known = self._machines[shape, group, whole] = Machine(self, at, shape)
+            if known.fused is not None:
+                self._fused[group] = known
+        return known
 
     @cached_property
     def _machines(self) -> dict[Any, Machine]:
         """One for all blocks of a shape, since each of them takes time to make."""
+        return {}
+
+    @cached_property
+    def _fused(self) -> dict[int, Machine]:
+        """By group: those whose kernel of torch takes blocks of any shape."""
         return {}
 
     def __getstate__(self) -> dict[str, Any]:
