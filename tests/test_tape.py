@@ -238,11 +238,10 @@ class TestTraining:
 class Own(nn.Module):
     def __init__(self):
         super().__init__()
-        self.inner, self.calls = nn.Linear(6, 3), 0
+        self.inner, self.scale = nn.Linear(6, 3), 1.0
 
     def forward(self, x):
-        self.calls += 1
-        return self.inner(x) / self.calls
+        return self.inner(x) * self.scale
 
 
 def hooked():
@@ -296,9 +295,7 @@ class TestKnownParts:
         assert self.example(perceptron(), content=(change(x), y)) is None
 
     def test_nor_has_a_loss_or_a_step_of_the_users(self):
-        calls = []
-        loss = lambda z, y: functional.cross_entropy(z, y / len(calls))  # noqa: E731
-        assert self.example(perceptron(), loss) is None
+        assert self.example(perceptron(), lambda z, y: functional.cross_entropy(z, y + 0)) is None
         assert self.example(perceptron(), step=lambda module, batch: module(batch[0]).sum()) is None
         assert self.example(perceptron(), precision="bf16") is None
         assert self.example(perceptron(), content={"x": samples(4)[0]}) is None

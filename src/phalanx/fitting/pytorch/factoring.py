@@ -26,8 +26,7 @@ TRIAL_COUNTS = 3, 5  # rows: what has as many rows by chance has not both times
 
 def factored(spec: TorchSpec, params: Sequence[torch.Tensor], plan: Plan) -> TorchSpec:
     """The description of a module that leaves factors; itself, where it has none, or they do not
-    pay. Of modules and losses that are torch's own or straight: others may do anything else in
-    another step.
+    pay. Of modules and losses that are torch's own: others may do anything else in another step.
     """
     if not is_worth_a_trial(spec):
         return spec
@@ -72,10 +71,7 @@ def tried(
     """How the gradients of a loss `(tensors...) -> loss` are made of factors, if they are."""
     found: list[Any] = []
     for count in TRIAL_COUNTS:
-        try:
-            with Uses(params, count) as uses:
-                loss = loss_of(*repeated(example, count))
-            found.append(factoring_of(uses, loss, params, vector, plan.batch_size, plan.n_shards))
-        except Exception:  # what does not go without its parameters has gradients
-            return None
+        with Uses(params, count) as uses:
+            loss = loss_of(*repeated(example, count))
+        found.append(factoring_of(uses, loss, params, vector, plan.batch_size, plan.n_shards))
     return found[0] if found[0] == found[1] else None

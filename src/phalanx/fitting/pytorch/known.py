@@ -1,8 +1,7 @@
-"""What a tape may stand for: modules and losses of which all code is torch's own, or straight
-(straight.py).
+"""What a tape may stand for: modules and losses of which all code is torch's own.
 
-Any other `forward` may count its calls, or ask for numbers; a tape would hold what they were.
-Keras' models have no such freedom with the backends that compile them.
+A user's `forward` may count its calls, or read an attribute that a callback changes; a tape would
+hold what it was. Keras' models have no such freedom with the backends that compile them.
 """
 
 from __future__ import annotations
@@ -11,11 +10,6 @@ from typing import Any
 
 import torch
 
-from phalanx.fitting.pytorch.straight import (
-    is_data_or_torchs,
-    is_straight,
-    is_straight_function,
-)
 from phalanx.models.pytorch.batches import Batch
 from phalanx.models.pytorch.objective import LOSSES, Objective
 from phalanx.models.pytorch.settings import Settings
@@ -31,7 +25,7 @@ def example_of(
 ) -> list[Array] | None:
     """The leaves of a few samples, of which a tape can be recorded; None where it may not be."""
     is_plain = settings.device == "cpu" and settings.precision == "float32"
-    if not (is_plain and _is_loss(objective) and _is_known(module)):
+    if not (is_plain and _is_loss(objective) and _is_torchs(module)):
         return None
     content = batch.content
     if isinstance(content, (tuple, list)) and all(_is_leaf(part, batch.count) for part in content):
@@ -48,24 +42,22 @@ def _is_leaf(part: Any, count: int) -> bool:
 
 def _is_loss(objective: Objective) -> bool:
     loss: Any = objective.loss
-    if objective.step is not None:
-        return False
-    if isinstance(loss, torch.nn.Module):
-        return _is_known(loss)
-    return loss in LOSSES.values() or is_straight_function(loss)
+    is_module = isinstance(loss, torch.nn.Module) and _is_torchs(loss)
+    return objective.step is None and (loss in LOSSES.values() or is_module)
 
 
-def _is_known(module: torch.nn.Module) -> bool:
-    """Whether all parts are torch's own or straight, have no hooks and keep nothing but
-    parameters."""
-    parts = list(module.modules())
+def _is_torchs(module: torch.nn.Module) -> bool:
+    """Whether all parts are torch's own, have no hooks and keep nothing but parameters."""
     has_buffers = next(module.buffers(), None) is not None
-    has_hooks = any(getattr(part, name) for part in parts for name in HOOKS)
-    if has_buffers or has_hooks:
-        return False
-    return all(_is_torchs(part) or is_straight(part, parts) for part in parts)
+    return not has_buffers and all(
+        type(part).__module__.startswith("torch.nn.modules.")
+        and all(map(_is_data_or_torchs, vars(part).values()))
+        and not any(getattr(part, name) for name in HOOKS)
+        for part in module.modules()
+    )
 
 
-def _is_torchs(part: torch.nn.Module) -> bool:
-    is_own = type(part).__module__.startswith("torch.nn.modules.")
-    return is_own and all(map(is_data_or_torchs, vars(part).values()))
+def _is_data_or_torchs(value: Any) -> bool:
+    """Whether an attribute is no function of the user's, such as an activation."""
+    origin = getattr(value, "__module__", None) or "torch"  # torch's own in C have none
+    return not callable(value) or origin.startswith("torch")
