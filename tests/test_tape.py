@@ -89,11 +89,23 @@ class TestPlaying:
         [
             lambda x: float(x.sum()), lambda x: x.numpy().sum(), lambda x: x.tolist()[0],
             lambda x: 1 if x[0] > 0 else 2, lambda x: len(x.nonzero()),
+            lambda x: torch.tensor([x.sum(), 1.0]).sum(), lambda x: x.new_tensor([x.sum()]),
+            lambda x: torch.as_tensor([[x[0]], [x[1]]]).sum(), lambda x: torch.asarray([x[0]]),
+            lambda x: torch.tensor(data=(x.sum(), 1.0)).sum(),
+            lambda x: torch.FloatTensor([x.sum()]), lambda x: x.new([x.sum()]),
+            lambda x: len(torch.tensor_split(x, torch.tensor([1]))),
+            lambda x: x.to_sparse().indices().size(1),
         ],
     )  # fmt: skip
     def test_a_number_that_leaves_torch_is_refused(self, number):
         with pytest.raises(Unrecordable):
             Tape(lambda x: [x * number(x)], [torch.ones(3)])
+
+    def test_tensors_that_are_made_of_numbers_or_of_one_tensor_are_not(self):
+        made = lambda x: torch.tensor([1.0, 2.0, 3.0]) + torch.as_tensor(x) + x.new_zeros(3)  # noqa: E731
+        play = played(Tape(lambda x: [made(x)], [torch.ones(3)]), n_kept=1, holds_still=True)
+        x = torch.arange(3.0)
+        assert torch.equal(play((x,)), made(x))
 
 
 class TestGradients:

@@ -19,7 +19,11 @@ aten = torch.ops.aten
 LEAVING_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 LEAVING = {
     torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.tolist, torch.Tensor.__dlpack__,
+    torch.Tensor.__float__, torch.Tensor.__int__, torch.Tensor.__bool__, torch.Tensor.__index__,
+    torch.Tensor.new, torch.Tensor.tensor_split, torch.tensor_split, torch.Tensor.to_sparse,
+    torch.sparse_coo_tensor,
 }  # fmt: skip
+MAKING = {torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor}
 
 
 class Unrecordable(Exception):
@@ -112,6 +116,12 @@ class _Closed(torch.overrides.TorchFunctionMode):
     """Within it, nothing leaves torch without an operation that tells."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in LEAVING:
+        if func in LEAVING or (func in MAKING and _has_listed_tensors(args, kwargs or {})):
             raise Unrecordable(f"{func} takes numbers out of a tensor")
         return func(*args, **(kwargs or {}))
+
+
+def _has_listed_tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether there are tensors in a list: of these, numbers are taken."""
+    lists = [value for value in (*args, *kwargs.values()) if isinstance(value, (list, tuple))]
+    return any(isinstance(value, torch.Tensor) for value in tree_leaves(lists))
